@@ -1,0 +1,102 @@
+"""History into the store: a file of ticks or minute bars, or the synthetic sample.
+
+python runners/backfill.py source=sample
+python runners/backfill.py source=file path=ticks.parquet universe=crypto
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from clickhouse_connect.driver.client import Client
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tqdm import tqdm
+
+from runners import compose, parts
+from sysquant import backfill
+from sysquant.errors import ConfigError, nearest
+from sysquant.home import under_home
+from sysquant.inspection import iso
+from sysquant.store import connect, migrate
+from sysquant.types import Instrument
+
+
+@compose.main("backfill")
+def main(cfg: DictConfig) -> None:
+    """Import what the configuration names, and say what was done and found."""
+    universe = parts.universe_of(cfg)
+    source = compose.choice("source")
+    if source not in IMPORTS:
+        raise ConfigError(f"source={source} cannot be imported{nearest(source, IMPORTS)}")
+    if source == "file" and cfg.path is None:
+        raise ConfigError("path was not set; name a file: source=file path=ticks.parquet")
+    client = connect(cfg.store.dsn)
+    try:
+        migrate(client)
+        report = IMPORTS[source](cfg, client, universe)
+    finally:
+        client.close()
+    show(report)
+
+
+def _from_file(cfg: DictConfig, client: Client, universe: list[Instrument]) -> backfill.Report:
+    path = Path(cfg.path).expanduser()
+    with _bar("rows checked and stored") as bar:
+        return backfill.import_file(
+            client,
+            universe,
+            path if path.exists() else under_home(path),
+            compose.build(cfg.mapping),
+            gap_s=cfg.gap_s,
+            absurd=cfg.absurd,
+            overlap=cfg.overlap,
+            progress=bar.update,
+        )
+
+
+def _sample(cfg: DictConfig, client: Client, universe: list[Instrument]) -> backfill.Report | None:
+    with _bar("rows made") as bar:
+        return backfill.sample(client, universe, progress=bar.update, **cfg.source)
+
+
+IMPORTS = {"file": _from_file, "sample": _sample}
+
+
+def _bar(unit: str) -> "tqdm[None]":
+    # On a terminal only: piped output is plain lines.
+    return tqdm(unit=f" {unit}", unit_scale=True, leave=False, disable=None)
+
+
+def show(report: backfill.Report | None) -> None:
+    """Print a report: a table at a terminal, plain lines when piped."""
+    if report is None:
+        print("the store has ticks of this universe already: nothing was added")
+        return
+    if not sys.stdout.isatty():
+        print(report)
+        return
+    table = Table(
+        title=f"{report.added} of {report.rows} {report.kind} added as {report.source}",
+        caption=f"{iso(report.first)} to {iso(report.last)}",
+    )
+    table.add_column("symbol")
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    table.add_column("worst or first case")
+    for symbol, rows in report.counts.items():
+        table.add_row(escape(symbol), report.kind, f"{rows:,}", "")
+    for found in report.findings:
+        table.add_row(escape(found.symbol), found.kind, f"{found.count:,}", escape(found.example))
+    console = Console()
+    console.print(table)
+    for note in report.notes:
+        console.print(escape(note))
+
+
+if __name__ == "__main__":
+    main()

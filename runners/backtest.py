@@ -1,0 +1,47 @@
+"""Backtest one strategy on the store's history: the engine that trades live, and its report.
+
+    python runners/backtest.py strategy=momentum
+    python runners/backtest.py strategy=momentum strategy.fast=5,10,20 --multirun
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import secrets
+
+from omegaconf import DictConfig
+
+from runners import compose, parts
+from sysquant import backfill, backtest
+from sysquant.store import connect, migrate
+
+
+@compose.main("config", multirun=True)
+def main(cfg: DictConfig) -> None:
+    """Run the feed of the past through the engine, write the rows, print the result."""
+    universe = parts.universe_of(cfg)
+    engine = parts.engine_of(cfg, universe)
+
+    def opened():  # noqa: ANN202
+        return connect(cfg.store.dsn)
+
+    client = opened()
+    migrate(client)
+    if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
+        backfill.sample(client, universe)
+    feed = parts.feed_of(cfg, universe, opened)
+    history = parts.warmup_of(cfg, universe, opened) if cfg.runtime.warmup_bars else None
+    result = backtest.run(
+        engine, backtest.poll_all(feed), name=f"backtest-{secrets.token_hex(6)}", history=history
+    )
+    feed.close()
+    result.store(client, cfg.book.name or compose.choice("strategy"))
+    compose.record(run=result.labels.run, feed=feed.name, **engine.fingerprint())
+    print(result)
+    print(f"  run {result.labels.run}, files in {compose.output_dir()}")
+
+
+if __name__ == "__main__":
+    main()

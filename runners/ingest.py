@@ -1,0 +1,53 @@
+"""Write a Kafka topic's ticks to the store, until Ctrl-C; `live.py` starts it beside itself.
+
+    python runners/ingest.py universe=crypto store=clickhouse
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import re
+
+from omegaconf import DictConfig
+
+from runners import compose, parts
+from sysquant.home import home
+from sysquant.ingest import Ingest
+from sysquant.journal import Journal
+from sysquant.outbox import Outbox
+from sysquant.serve import ensure_server
+from sysquant.store import connect, migrate
+
+
+@compose.main("ingest")
+def main(cfg: DictConfig) -> None:
+    """Compose the parts and run."""
+    compose.start_log()
+    universe = parts.universe_of(cfg)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", cfg.feed.topic)
+    journal = Journal(home() / "data" / "journals" / f"ingest-{name}", seal_rows=200_000)
+    dsn, server = ensure_server(cfg.store.dsn)
+    try:
+        client = connect(dsn)
+        migrate(client)
+        client.close()
+        ingest = Ingest(
+            feed=compose.build(cfg.feed, universe=universe),
+            journal=journal,
+            outbox=Outbox(journal.path, lambda: connect(dsn)),
+            universe=universe,
+            epoch=cfg.epoch,
+            stop_after_idle_s=cfg.stop_after_idle_s,
+        )
+        reason = ingest.run()
+        print(f"ended: {reason}; {ingest.ticks:,} ticks, {ingest.dead:,} dead letters")
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait(10)
+
+
+if __name__ == "__main__":
+    main()

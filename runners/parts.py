@@ -1,0 +1,67 @@
+"""The parts that live and backtest share, built from one composed configuration."""
+
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from runners.compose import build, choice
+from sysquant import history
+from sysquant.effects import Labels
+from sysquant.engine import Engine
+from sysquant.errors import ConfigError
+from sysquant.types import Bars, Feed, Instrument
+
+Connect = Callable[[], Any]
+
+
+def universe_of(cfg: DictConfig) -> list[Instrument]:
+    """The instruments of `universe.instruments`, in their order."""
+    try:
+        return [Instrument(**i) for i in OmegaConf.to_container(cfg.universe.instruments)]  # pyright: ignore
+    except TypeError as error:
+        raise ConfigError(f"universe.instruments: {error}") from error
+
+
+def engine_of(cfg: DictConfig, universe: list[Instrument]) -> Engine:
+    """The engine of a book with one strategy."""
+    name = choice("strategy")
+    return Engine(
+        universe=universe,
+        strategies={name: build(cfg.strategy)},
+        risk=build(cfg.risk),
+        execution=build(cfg.execution),
+        sizing=build(cfg.sizing),
+        interval=history.interval_ns(cfg.bars),
+        capital=cfg.book.capital,
+        fractions={name: cfg.book.fraction},
+        seed=cfg.seed,
+        snapshot_ns=history.interval_ns(cfg.snapshots),
+    )
+
+
+def labels_of(engine: Engine, run: str) -> Labels:
+    """Names for the engine's rows."""
+    return Labels(run, list(engine.strategies), engine.symbols, engine.risk)
+
+
+def feed_of(cfg: DictConfig, universe: list[Instrument], connect: Connect) -> Feed:
+    """The feed; one that replays the store gets a client of its own."""
+    if choice("feed") == "replay":
+        return build(cfg.feed, universe=universe, connect=connect)
+    return build(cfg.feed, universe=universe)
+
+
+def warmup_of(cfg: DictConfig, universe: list[Instrument], connect: Connect) -> Callable[[int], Bars]:
+    """Bars of the store before a time, as many as `runtime.warmup_bars`."""
+    interval = history.interval_ns(cfg.bars)
+
+    def before(end: int) -> Bars:
+        client = connect()
+        start = end - cfg.runtime.warmup_bars * interval
+        try:
+            return history.bars(client, universe, start, end, interval)
+        finally:
+            client.close()
+
+    return before

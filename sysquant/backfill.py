@@ -1,0 +1,381 @@
+"""History into the store: files of ticks or minute bars, and the synthetic sample.
+
+Input: a client and a file with its mapping. Output: rows in `ticks` or `bars_imported`, each once
+however often this is repeated, and a report of what was odd about them. A file is checked to its
+end before its first row is written. Ticks of a file have an epoch of their own, so they never meet
+those of a topic.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import pyarrow as pa
+
+from sysquant.errors import ConfigError, DataError
+from sysquant.feeds.synthetic import synthetic_bars, synthetic_ticks
+from sysquant.history import MINUTE, instant
+from sysquant.inspection import Finding, Inspection, iso
+from sysquant.mapping import FileMapping
+from sysquant.store import insert, store_errors
+from sysquant.types import SECOND, Bars, Instrument, Ticks
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+Progress = Callable[[int], object]
+
+_NS = pa.timestamp("ns", "UTC")
+_SAMPLE_BLOCK = 200_000
+
+_INSIDE = """symbol IN {symbols:Array(String)}
+  AND ts >= fromUnixTimestamp64Nano({first:Int64}, 'UTC')
+  AND ts <= fromUnixTimestamp64Nano({last:Int64}, 'UTC')"""
+
+# Minutes whose states do not count each tick once: an insert was repeated after the store forgot
+# its token. They are made anew from the ticks, unless a bar of another source stands there.
+_REPAIR = f"""
+INSERT INTO bars_imported (symbol, ts, open, high, low, close, volume, source)
+SELECT made.symbol, made.close_at, made.open, made.high, made.low, made.close, made.volume, 'ticks'
+FROM (
+  SELECT t.symbol AS symbol,
+    toDateTime64(toStartOfMinute(t.ts) + INTERVAL 1 MINUTE, 9, 'UTC') AS close_at,
+    argMin(t.price, (t.ts, t.offset)) AS open, max(t.price) AS high, min(t.price) AS low,
+    argMax(t.price, (t.ts, t.offset)) AS close, sum(t.volume) AS volume, count() AS rows
+  FROM ticks AS t FINAL
+  WHERE {_INSIDE} GROUP BY symbol, close_at
+) AS made
+LEFT JOIN (
+  SELECT b.symbol AS symbol, b.ts AS close_at, sum(b.ticks) AS rows
+  FROM bars_1m AS b WHERE symbol IN {{symbols:Array(String)}} GROUP BY symbol, close_at
+) AS there ON made.symbol = there.symbol AND made.close_at = there.close_at
+WHERE made.rows != there.rows AND (made.symbol, made.close_at) NOT IN (
+  SELECT symbol, ts FROM bars_imported FINAL WHERE source != 'ticks'
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an import did.
+
+    Parameters
+    ----------
+    source : epoch of the ticks, source of the bars.
+    kind : ticks | bars.
+    rows : in the source.
+    added : that the store did not have.
+    first, last : times of the earliest and the latest row, ns UTC.
+    counts : rows of each symbol.
+    findings : what is odd about them.
+    notes : what was decided on the way.
+    """
+
+    source: str
+    kind: str
+    rows: int
+    added: int
+    first: int
+    last: int
+    counts: dict[str, int]
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.source}: {self.rows} {self.kind}, {self.added} added, "
+            f"{iso(self.first)} to {iso(self.last)}"
+        ]
+        lines += [f"  {name}: {rows} {self.kind}" for name, rows in self.counts.items()]
+        lines += [f"  {f.symbol}: {f.count} x {f.kind}, {f.example}" for f in self.findings]
+        return "\n".join(lines + [f"  {note}" for note in self.notes])
+
+
+def import_file(
+    client: "Client",
+    universe: Sequence[Instrument],
+    path: Path,
+    mapping: FileMapping,
+    *,
+    gap_s: float = 60.0,
+    absurd: float = 0.2,
+    overlap: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Import a file of ticks or minute bars; a second time changes nothing.
+
+    Parameters
+    ----------
+    client : of a migrated store.
+    universe : which symbols may come.
+    path : `.parquet`, `.csv` or `.csv.gz`.
+    mapping : what its columns mean.
+    gap_s : longest time between two ticks of a symbol that is not reported.
+    absurd : fraction by which a price must differ from both neighbours to be reported.
+    overlap : whether ticks may be added where another source has some of the same symbol.
+    progress : called with the number of rows that were read, twice for each row.
+
+    Returns
+    -------
+    What was done and found.
+
+    Raises
+    ------
+    DataError
+        If the file holds anything that cannot be meant, or is here already with another mapping,
+        or meets ticks of another source; nothing was written then.
+    StoreError
+        If the store does not answer; repeat the import.
+    """
+    inspection = Inspection([i.symbol for i in universe], gap_ns=round(gap_s * 1e9), absurd=absurd)
+    done = progress or (lambda rows: None)
+    content = "file:" + _content(path)
+    importing = _import_ticks if mapping.kind == "ticks" else _import_bars
+    report = importing(_Import(client, universe, path, mapping, content, inspection, done), overlap)
+    if not inspection.rows:
+        raise DataError(f"{path.name} has no rows")
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Import:
+    client: "Client"
+    universe: Sequence[Instrument]
+    path: Path
+    mapping: FileMapping
+    content: str
+    inspection: Inspection
+    done: Progress
+
+    @property
+    def source(self) -> str:
+        return f"{self.content}-{self.mapping.digest[:6]}"
+
+    def blocks(self, *, look: bool) -> Iterator[Ticks | Bars]:
+        for block in self.mapping.read(self.path, self.universe):
+            if look:
+                self.inspection.take(block)
+            yield block
+            self.done(len(block))
+
+    def bound(self) -> dict[str, object]:
+        look = self.inspection
+        return {
+            "symbols": list(look.counts), "source": self.source, "content": self.content,
+            "first": look.first, "last": look.last,
+        }  # fmt: skip
+
+    def ask(self, sql: str) -> int:
+        return _count(self.client, sql, self.bound())
+
+    def report(self, added: int, *notes: str) -> Report:
+        look = self.inspection
+        return Report(
+            self.source, self.mapping.kind, look.rows, added, look.first, look.last,
+            look.counts, look.findings, list(notes),
+        )  # fmt: skip
+
+
+def _import_ticks(job: _Import, overlap: bool) -> Report:
+    for _ in job.blocks(look=True):
+        pass
+    if not job.inspection.rows:
+        return job.report(0)
+    if job.ask("ticks WHERE startsWith(epoch, {content:String}) AND epoch != {source:String}"):
+        raise DataError(
+            f"{job.path.name} is in the store with another mapping: remove that first, DELETE FROM"
+            f" ticks WHERE startsWith(epoch, '{job.content}'), and its minutes from bars_1m"
+        )
+    others = job.ask(f"ticks FINAL WHERE {_INSIDE} AND epoch != {{source:String}}")
+    if others and not overlap:
+        raise DataError(
+            f"the store has {others} ticks of {', '.join(job.inspection.counts)} from another"
+            f" source between {iso(job.inspection.first)} and {iso(job.inspection.last)}:"
+            " trades would count twice; overlap=true adds them all the same"
+        )
+    mine = f"ticks FINAL WHERE {_INSIDE} AND epoch = {{source:String}}"
+    before = job.ask(mine)
+    names = [i.symbol for i in job.universe]
+    for number, block in enumerate(job.blocks(look=False)):
+        rows = tick_table(cast("Ticks", block), names, job.source)
+        insert(job.client, "ticks", rows, f"{job.source}-{number}")
+    whole = {
+        "first": job.inspection.first // MINUTE * MINUTE,
+        "last": (job.inspection.last // MINUTE + 1) * MINUTE - 1,
+    }
+    with store_errors():
+        job.client.command(_REPAIR, job.bound() | whole)
+    return job.report(job.ask(mine) - before)
+
+
+def _import_bars(job: _Import, overlap: bool) -> Report:
+    bars = cast("Bars", Bars.join([Bars.empty(), *job.blocks(look=True)]))  # pyright: ignore
+    if not len(bars):
+        return job.report(0)
+    _refuse_contradictions(bars, job)
+    have = f"bars_imported FINAL WHERE {_INSIDE}"
+    before = job.ask(have)
+    hidden = job.ask(f"bars_1m FINAL WHERE {_INSIDE}")
+    names = [i.symbol for i in job.universe]
+    insert(job.client, "bars_imported", bar_table(bars, names, job.source), job.source)
+    job.done(len(bars))
+    notes = []
+    if job.mapping.volume_unit == "quote":
+        notes.append("volume: quote currency / ((high + low + close) / 3) = units")
+    if job.mapping.label == "left":
+        notes.append("time: the label plus one minute, since it named the open")
+    if hidden:
+        notes.append(f"{hidden} minutes that ticks have made are hidden by imported bars")
+    return job.report(job.ask(have) - before, *notes)
+
+
+def _refuse_contradictions(bars: Bars, job: _Import) -> None:
+    # The same bar twice with other values: either could be meant.
+    order = np.lexsort((bars.ts, bars.symbol))
+    same = (np.diff(bars.ts[order]) == 0) & (np.diff(bars.symbol[order]) == 0)
+    for name in ("open", "high", "low", "close", "volume"):
+        rows = np.flatnonzero(same & (np.diff(getattr(bars, name)[order]) != 0))
+        if len(rows):
+            first, second = np.sort(order[rows[0] : rows[0] + 2]).tolist()
+            raise DataError(
+                f"{job.path.name} rows {first} and {second} are the same bar with another {name}:"
+                " leave one of them out"
+            )
+    spacing = int(np.gcd.reduce(np.diff(np.unique(bars.ts))))  # 0 for a single bar
+    if spacing > MINUTE:
+        raise DataError(
+            f"{job.path.name} must hold bars of one minute, were {spacing // SECOND} s apart:"
+            " import minutes, longer bars are made of them"
+        )
+
+
+def sample(
+    client: "Client",
+    universe: Sequence[Instrument],
+    *,
+    seed: int = 1,
+    days: int = 60,
+    hours: int = 6,
+    end: int | str | None = None,
+    ticks_per_second: float = 10.0,
+    progress: Progress | None = None,
+) -> Report | None:
+    """Fill a store that has no ticks of the universe with a synthetic market.
+
+    Parameters
+    ----------
+    client : of a migrated store.
+    universe : what the market trades.
+    seed : of the market.
+    days : of minute bars; the last hours of them are made of the ticks.
+    hours : of ticks, at the end.
+    end : a whole minute; the last whole hour by default.
+    ticks_per_second : all symbols together, on average.
+    progress : called with the number of rows that were made.
+
+    Returns
+    -------
+    What was done; None when the store has ticks of the universe already.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter cannot be meant.
+    StoreError
+        If the store does not answer.
+    """
+    if not 0 < hours <= days * 24:
+        raise ConfigError(f"hours must be in [1, 24 * days], was {hours} with days={days}")
+    names = [i.symbol for i in universe]
+    if _count(client, "ticks WHERE symbol IN {symbols:Array(String)}", {"symbols": names}):
+        return None
+    until = _last_hour() if end is None else instant(end)
+    since, turn = until - days * 1440 * MINUTE, until - hours * 60 * MINUTE
+    source = f"sample:{seed}:{_digest((tuple(universe), ticks_per_second))[:6]}"
+    done = progress or (lambda rows: None)
+    inspection = Inspection(names)
+    # Ticks come last, so that a sample that was cut off is filled again.
+    bars = synthetic_bars(universe, since, turn, seed=seed, ticks_per_second=ticks_per_second)
+    token = f"{source}:{since}:{turn}:{until}"
+    insert(client, "bars_imported", bar_table(bars, names, source), f"{token}:bars")
+    done(len(bars))
+    made = synthetic_ticks(universe, turn, until, seed=seed, ticks_per_second=ticks_per_second)
+    for number, block in enumerate(_joined(made)):
+        inspection.take(block)
+        insert(client, "ticks", tick_table(block, names, source), f"{token}:{number}")
+        done(len(block))
+    return Report(
+        source, "ticks", inspection.rows, inspection.rows, inspection.first, inspection.last,
+        inspection.counts, [], [f"{len(bars)} minute bars from {iso(since)} to {iso(turn)}"],
+    )  # fmt: skip
+
+
+def _joined(blocks: Iterator[Ticks]) -> Iterator[Ticks]:
+    # Minutes of the market as blocks worth an insert.
+    waiting: list[Ticks] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= _SAMPLE_BLOCK:
+            yield Ticks.join(waiting)
+            waiting = []
+    if any(map(len, waiting)):
+        yield Ticks.join(waiting)
+
+
+def tick_table(ticks: Ticks, names: Sequence[str], epoch: str) -> pa.Table:
+    """Rows of the table `ticks`; `names` are the universe's symbols."""
+    return pa.table(
+        {
+            "symbol": _names(ticks.symbol, names),
+            "ts": pa.array(ticks.ts, _NS),
+            "price": ticks.price,
+            "volume": ticks.volume,
+            "received_at": pa.array(ticks.received_at, _NS),
+            "epoch": pa.repeat(pa.scalar(epoch), len(ticks)),
+            "partition": ticks.partition,
+            "offset": ticks.offset,
+        }
+    )
+
+
+def bar_table(bars: Bars, names: Sequence[str], source: str) -> pa.Table:
+    """Rows of the table `bars_imported`; `names` are the universe's symbols."""
+    columns = {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume")}
+    return pa.table(
+        {
+            "symbol": _names(bars.symbol, names),
+            "ts": pa.array(bars.ts, _NS),
+            **columns,
+            "source": pa.repeat(pa.scalar(source), len(bars)),
+        }
+    )
+
+
+def _names(symbol: np.ndarray, names: Sequence[str]) -> pa.Array:
+    return pa.array(list(names), pa.string()).take(pa.array(symbol))
+
+
+def _count(client: "Client", where: str, bound: dict[str, object]) -> int:
+    with store_errors():
+        return int(client.query(f"SELECT count() FROM {where}", bound).result_rows[0][0])
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check path=") from error
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+
+def _last_hour() -> int:
+    hour = 3600 * SECOND
+    return int(datetime.now(UTC).timestamp()) * SECOND // hour * hour

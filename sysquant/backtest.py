@@ -1,0 +1,193 @@
+"""The backtest driver: history -> engine -> a result. The engine is the one that trades live.
+
+Input: a feed of the past, or bars in memory. Output: a `Result` with every signal, order, receipt,
+fill and snapshot, which can be written to the store. No journal: a backtest that dies is repeated.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from sysquant.effects import Effects, Labels
+from sysquant.engine import Engine
+from sysquant.errors import ConfigError
+from sysquant.execution import Execution
+from sysquant.risk import RiskChain
+from sysquant.rows import run_row
+from sysquant.sizing import WeightSizing
+from sysquant.strategy import Strategy
+from sysquant.tally import Tally
+from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DESK_CHECKS: tuple[Mapping[str, object], ...] = (
+    {"check": "order_size", "limit": 2.1},
+    {"check": "cash", "limit": 0.0},
+    {"check": "short_limit", "limit": 1.0},
+    {"check": "drawdown", "limit": 0.5},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a backtest decided and what came of it.
+
+    Parameters
+    ----------
+    engine : as it stood after the last event.
+    labels : names of what the effects' indexes stand for.
+    effects : everything it caused, in order.
+    tally : counts.
+    start, end : first and last event, ns UTC.
+    """
+
+    engine: Engine
+    labels: Labels
+    effects: Effects
+    tally: Tally
+    start: int
+    end: int
+    _tables: dict[str, pa.Table] = field(default_factory=dict)
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """One of signals, orders, risk_receipts, executions, portfolio_history as a frame."""
+        if name not in self.effects.rows:
+            raise ConfigError(f"a result has no table {name!r}; it has {', '.join(self.effects.rows)}")
+        return self.arrow(name).to_pandas()
+
+    def arrow(self, name: str) -> pa.Table:
+        """The same as Arrow, without copies where possible."""
+        if name not in self._tables:
+            self._tables[name] = self.labels.table(name, self.effects[name], 0)
+        return self._tables[name]
+
+    @property
+    def equity(self) -> "pd.Series":
+        """Equity of the whole book at every snapshot, quote currency, indexed by time (UTC)."""
+        import pandas as pd
+
+        rows = self.effects["portfolio_history"]
+        accounts = rows[rows["symbol"] < 0]
+        ts, at = np.unique(accounts["ts"], return_inverse=True)
+        total = np.bincount(at, weights=accounts["equity"], minlength=len(ts))
+        return pd.Series(total, pd.DatetimeIndex(ts.view("M8[ns]"), tz="UTC"), name="equity")
+
+    def store(self, client: Any, book: str) -> None:
+        """Write every row, and the run itself, to the store under `labels.run`."""
+        from sysquant.store import insert
+
+        build = str(self.engine.fingerprint())
+        tables = {"runs": run_row(self.labels.run, "backtest", book, build, "{}")}
+        for name in self.effects.rows:
+            tables[name] = self.arrow(name)
+        for name, table in tables.items():
+            if table.num_rows:
+                insert(client, name, table, f"{self.labels.run} {name}")
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{n}={s!r}" for n, s in self.engine.strategies.items())
+        lines = [f"Backtest of {names} on {', '.join(self.engine.symbols)}"]
+        day = np.array([self.start, self.end], "M8[ns]").astype("M8[s]")
+        lines.append(f"  {day[0]} to {day[1]} UTC, {self.engine.bars:,} bars")
+        for name, account in self.engine.accounts().items():
+            gain = account["equity"] / account["allocation"] - 1
+            lines.append(
+                f"  {name}: equity {account['equity']:,.2f} ({gain:+.2%}), "
+                f"drawdown now {account['drawdown']:.2%}"
+            )
+        t = self.tally
+        lines.append(
+            f"  signals {t.signals:,}, orders approved {t.approved:,}, refused {t.refused:,} "
+            f"({t.top_reasons()}), fills {t.fills:,}"
+        )
+        return "\n".join(lines)
+
+
+def run(
+    engine: Engine, batches: Iterable[Ticks | Bars], *, name: str,
+    history: Callable[[int], Bars] | None = None,
+) -> Result:  # fmt: skip
+    """Drive `engine` over batches of the past, in their order.
+
+    Parameters
+    ----------
+    engine : fresh.
+    batches : of market events; how they are cut changes nothing.
+    name : of the run, in every row.
+    history : bars before a time (ns UTC), for warming up before the first event.
+    """
+    tally = Tally()
+    parts: list[Effects] = []
+    start = end = 0
+    for batch in batches:
+        if not len(batch):
+            continue
+        if not start:
+            start = int(batch.ts[0])
+            if history is not None:
+                engine.warm(history(start - start % engine.interval))
+        end = max(end, int(batch.ts.max()))
+        effects = engine.step(batch)
+        tally.add(effects, len(batch), engine.risk)
+        parts.append(effects)
+    labels = Labels(name, list(engine.strategies), engine.symbols, engine.risk)
+    return Result(engine, labels, Effects.join(parts), tally, start, end)
+
+
+def poll_all(feed: Feed) -> Iterator[Ticks | Bars]:
+    """Every batch of a feed that ends."""
+    feed.seek({})
+    while True:
+        poll = feed.poll(0.0)
+        yield poll.events
+        if poll.ended:
+            return
+
+
+def backtest(
+    strategy: Strategy | Mapping[str, Strategy],
+    bars: Bars,
+    universe: Sequence[Instrument],
+    *,
+    interval: int = 60 * SECOND,
+    capital: float = 1_000_000.0,
+    risk: RiskChain | None = None,
+    execution: Execution | None = None,
+    sizing: WeightSizing | None = None,
+    seed: int = 1,
+    snapshot_ns: int = 3600 * SECOND,
+) -> Result:
+    """Backtest one strategy, or several by name, on bars in memory.
+
+    Parameters
+    ----------
+    strategy : an instance; its name in the result is its class's, in lower case.
+    bars : of `interval` ns, as `sysquant.history` returns them.
+    universe : the instruments that the bars' symbol column counts.
+    capital : quote currency, divided equally among the strategies.
+    risk, execution, sizing : defaults are the desk's four checks, 50 ms latency, 1 bp slippage,
+        5 bp fee, and an equal share of equity per symbol.
+    """
+    strategies = strategy if isinstance(strategy, Mapping) else {_name(strategy): strategy}
+    engine = Engine(
+        universe=universe,
+        strategies=strategies,
+        risk=risk or RiskChain(checks=DESK_CHECKS),
+        execution=execution or Execution(),
+        sizing=sizing or WeightSizing(),
+        interval=interval,
+        capital=capital,
+        seed=seed,
+        snapshot_ns=snapshot_ns,
+    )
+    return run(engine, [bars], name="notebook")
+
+
+def _name(strategy: Strategy) -> str:
+    words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(strategy).__name__)
+    return words.lstrip("_")

@@ -1,0 +1,56 @@
+"""The one compiler setting of the package, and a disk cache that cannot serve stale code.
+
+numba looks only at the file of the outermost function when it decides whether a cached binary is
+still valid: an edited inner function would go on running as the old one. The cache directory is
+therefore named by a hash of every compiled source file, the versions and the CPU. It lies under
+`NUMBA_CACHE_DIR` where that is set.
+"""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import numba
+import numpy as np
+from numba.core import config
+from numba.core.registry import cpu_target
+
+from sysquant.home import PACKAGE, home
+
+
+def source_hash(*, compiled_only: bool = False) -> str:
+    """Hex SHA-256 over every Python file of the package, in path order.
+
+    With `compiled_only`, over those alone that hold compiled functions (they import this module).
+    """
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        source = path.read_bytes()
+        if not compiled_only or b"sysquant.compiled" in source:
+            digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + source + b"\0")
+    return digest.hexdigest()
+
+
+def machine() -> dict[str, str]:
+    """What last bits of floating-point results depend on: versions and CPU."""
+    _, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "machine": platform.machine(),
+        "cpu": f"{cpu}-{hashlib.sha256(features.encode()).hexdigest()[:12]}",
+    }
+
+
+def _cache_key() -> str:
+    parts = source_hash(compiled_only=True) + repr(sorted(machine().items()))
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+_root = Path(os.environ.get("NUMBA_CACHE_DIR") or home() / ".cache" / "numba")
+config.CACHE_DIR = str(_root / _cache_key())
+
+# No fast-math: the same bits in an array of a million rows and in a stream of single ones.
+kernel = numba.njit(cache=True, nogil=True, error_model="numpy")

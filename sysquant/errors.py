@@ -1,0 +1,48 @@
+"""Errors of the package; every message says what is wrong, what it was, and the way out.
+
+SysquantError
+├── ConfigError      a key, parameter or limit that cannot be meant
+├── DataError        history or a record that cannot be meant
+├── StoreError       ClickHouse: unreachable, locked, of a newer schema
+├── FeedError        the tick feed: unreachable, a gap, an impossible position
+├── JournalError     the journal: locked, full, damaged, of another build
+└── StrategyError    a strategy that breaks its contract
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class SysquantError(Exception):
+    """Base of every error that a person can act on."""
+
+
+class ConfigError(SysquantError):
+    """A key, parameter or limit that cannot be meant."""
+
+
+class DataError(SysquantError):
+    """History or a record that cannot be meant."""
+
+
+class StoreError(SysquantError):
+    """ClickHouse cannot be reached, is locked, or holds a newer schema."""
+
+
+class FeedError(SysquantError):
+    """The tick feed cannot be reached or cannot stand where it must."""
+
+
+class JournalError(SysquantError):
+    """The journal is locked, full, damaged, or was written by another build."""
+
+
+class StrategyError(SysquantError):
+    """A strategy breaks its contract."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or the list of what there is, to end an error message with."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; there is: {', '.join(choices)}"

@@ -1,0 +1,248 @@
+"""Expressions: what a strategy writes in `features`, as nodes of a graph.
+
+Input: fields of a `Bar` and numbers. Output: `Expression` nodes that know their operation, inputs
+and parameters, and are named by their own text, so that equal formulas are one node wherever they
+were written. Nothing here computes; `graph` does.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+
+from sysquant.errors import StrategyError, nearest
+from sysquant.features import elementwise
+
+BAR_FIELDS = ("open", "high", "low", "close", "volume", "ts")
+_LONGEST_NAME = 160  # a longer formula is named by its digest
+
+Kernel: TypeAlias = Callable[..., None]  # compiled: (state, inputs, params, out)
+
+
+def stateless(*_: float) -> Sequence[float]:
+    """First state of an operation without memory: none."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One kind of node.
+
+    Parameters
+    ----------
+    name : of the operation, as it stands in formulas.
+    kernel : compiled `(state, inputs, params, out)`; see `kernels`. None for a field of the bar.
+    first_state : parameters -> state before the first bar, (S,) float64.
+    """
+
+    name: str
+    kernel: Kernel | None
+    first_state: Callable[..., Sequence[float]] = stateless
+
+
+class Expression:
+    """A node: an operation on other nodes, in float64, one value per bar.
+
+    Arithmetic (`+ - * / **`, `abs`), comparison (`> >= < <= == !=`) and logic (`& | ~`) give new
+    nodes, and so do `np.log`, `np.where` and the like. A comparison gives 1.0 or 0.0, and NaN
+    where either side is NaN. An expression has no truth value of its own: it is not a number yet.
+
+    Parameters
+    ----------
+    operation : what is done.
+    inputs : nodes it is done to.
+    parameters : numbers that belong to it, e.g. a span in bars.
+
+    Attributes
+    ----------
+    name : the formula, e.g. `ema(close, 20)`; equal names mean equal nodes. Of a very long
+        formula, its operation and digest.
+    """
+
+    __slots__ = ("inputs", "name", "operation", "parameters")
+
+    def __init__(
+        self,
+        operation: Operation,
+        inputs: Sequence["Expression"] = (),
+        parameters: Sequence[float] = (),
+    ) -> None:
+        self.operation = operation
+        self.inputs = tuple(inputs)
+        self.parameters = tuple(float(p) for p in parameters)
+        words = [i.name for i in self.inputs] + [_text(p) for p in self.parameters]
+        name = f"{operation.name}({', '.join(words)})" if words else operation.name
+        if operation.name == "constant":
+            name = words[0]
+        if len(name) > _LONGEST_NAME:
+            name = f"{operation.name}#{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __bool__(self) -> NoReturn:
+        raise StrategyError(
+            f"an expression has no truth value, was {self.name}; "
+            "write where(condition, a, b) for `if`, and & | ~ for `and or not`"
+        )
+
+    # numpy scalars and functions: np.float64(2) * bar.close, np.log(bar.close), np.where(...)
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        return _numpy_call(ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
+        return _numpy_call(function, "__call__", inputs, options)
+
+    def __add__(self, other: "Operand") -> "Expression":
+        return Expression(ADD, (self, as_expression(other)))
+
+    def __radd__(self, other: float) -> "Expression":
+        return Expression(ADD, (as_expression(other), self))
+
+    def __sub__(self, other: "Operand") -> "Expression":
+        return Expression(SUB, (self, as_expression(other)))
+
+    def __rsub__(self, other: float) -> "Expression":
+        return Expression(SUB, (as_expression(other), self))
+
+    def __mul__(self, other: "Operand") -> "Expression":
+        return Expression(MUL, (self, as_expression(other)))
+
+    def __rmul__(self, other: float) -> "Expression":
+        return Expression(MUL, (as_expression(other), self))
+
+    def __truediv__(self, other: "Operand") -> "Expression":
+        return Expression(DIV, (self, as_expression(other)))
+
+    def __rtruediv__(self, other: float) -> "Expression":
+        return Expression(DIV, (as_expression(other), self))
+
+    def __pow__(self, other: "Operand") -> "Expression":
+        return Expression(POWER, (self, as_expression(other)))
+
+    def __rpow__(self, other: float) -> "Expression":
+        return Expression(POWER, (as_expression(other), self))
+
+    def __neg__(self) -> "Expression":
+        return Expression(MUL, (self, as_expression(-1.0)))
+
+    def __pos__(self) -> "Expression":
+        return self
+
+    def __abs__(self) -> "Expression":
+        return Expression(ABS, (self,))
+
+    def __gt__(self, other: "Operand") -> "Expression":
+        return Expression(GT, (self, as_expression(other)))
+
+    def __lt__(self, other: "Operand") -> "Expression":
+        return Expression(GT, (as_expression(other), self))
+
+    def __ge__(self, other: "Operand") -> "Expression":
+        return Expression(GE, (self, as_expression(other)))
+
+    def __le__(self, other: "Operand") -> "Expression":
+        return Expression(GE, (as_expression(other), self))
+
+    def __eq__(self, other: "Operand") -> "Expression":  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Expression(EQ, (self, as_expression(other)))
+
+    def __ne__(self, other: "Operand") -> "Expression":  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Expression(NE, (self, as_expression(other)))
+
+    def __and__(self, other: "Operand") -> "Expression":
+        return Expression(BOTH, (self, as_expression(other)))
+
+    def __or__(self, other: "Operand") -> "Expression":
+        return Expression(EITHER, (self, as_expression(other)))
+
+    def __rand__(self, other: float) -> "Expression":
+        return Expression(BOTH, (as_expression(other), self))
+
+    def __ror__(self, other: float) -> "Expression":
+        return Expression(EITHER, (as_expression(other), self))
+
+    def __invert__(self) -> "Expression":
+        return Expression(NOT, (self,))
+
+
+Operand: TypeAlias = Expression | float
+
+CONSTANT = Operation("constant", elementwise.constant)
+ADD = Operation("add", elementwise.add)
+SUB = Operation("sub", elementwise.sub)
+MUL = Operation("mul", elementwise.mul)
+DIV = Operation("div", elementwise.div)
+POWER = Operation("power", elementwise.power)
+ABS = Operation("abs", elementwise.absolute)
+GT = Operation("gt", elementwise.gt)
+GE = Operation("ge", elementwise.ge)
+EQ = Operation("eq", elementwise.eq)
+NE = Operation("ne", elementwise.ne)
+BOTH = Operation("both", elementwise.both)
+EITHER = Operation("either", elementwise.either)
+NOT = Operation("not", elementwise.negate)
+FIELDS = {name: Operation(name, None) for name in BAR_FIELDS}
+
+
+def as_expression(value: Operand) -> Expression:
+    """A node as it is, a number as a constant node.
+
+    Raises
+    ------
+    StrategyError
+        If it is neither: an array, a pandas column, a text.
+    """
+    if isinstance(value, Expression):
+        return value
+    if isinstance(value, bool | int | float | np.number | np.bool_):
+        return Expression(CONSTANT, (), (float(value),))
+    raise StrategyError(
+        f"a feature is built from bar.close and the like and numbers, was {type(value).__name__}; "
+        "arrays appear only in `target`"
+    )
+
+
+class Bar:
+    """Fields of the bar a strategy decides on, as expressions.
+
+    Attributes
+    ----------
+    open, high, low, close : quote currency.
+    volume : units.
+    ts : its close, ns since 1970 UTC, in float64: exact for whole seconds, else to 128 ns.
+    """
+
+    __slots__ = ()
+    open = Expression(FIELDS["open"])
+    high = Expression(FIELDS["high"])
+    low = Expression(FIELDS["low"])
+    close = Expression(FIELDS["close"])
+    volume = Expression(FIELDS["volume"])
+    ts = Expression(FIELDS["ts"])
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a bar has no field {name!r}{nearest(name, BAR_FIELDS)}")
+
+
+def _text(number: float) -> str:
+    # Whole numbers without their point, as they were written; repr of a float is exact.
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+def _numpy_call(function: Any, method: str, inputs: Sequence[Any], options: Any) -> Expression:
+    # Functions live in `functions`, which imports this module.
+    from sysquant.features.functions import NUMPY
+
+    if method != "__call__" or options or function not in NUMPY:
+        known = sorted(f"np.{f.__name__}" for f in NUMPY)
+        raise StrategyError(
+            f"np.{function.__name__} cannot be used on expressions; there is: {', '.join(known)}"
+        )
+    return NUMPY[function](*inputs)

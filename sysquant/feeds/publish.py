@@ -1,0 +1,133 @@
+"""Ticks to a Kafka topic, as the JSON of the `price_ticks` contract.
+
+Input: batches of `Ticks`. Output: one record a tick, keyed by symbol, so that the ticks of a symbol
+keep their order; the idempotent producer neither doubles nor reorders them when it retries.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from sysquant.errors import FeedError
+from sysquant.feeds.decode import encode
+from sysquant.feeds.kafka import connect
+from sysquant.types import Instrument, Ticks
+
+
+class Publisher:
+    """Writes ticks to one topic.
+
+    Parameters
+    ----------
+    bootstrap : `host:port`, several separated by commas.
+    topic : its name; made by the broker where it may.
+    linger_ms : how long a record may wait for others to share its batch.
+    batch_kib : most of one batch, KiB.
+    most_waiting : records sent and not acknowledged; above it, publishing waits.
+    timeout_s : for finding a broker, and for its acknowledgement.
+    api_version : of the broker, where it cannot be asked (librdkafka's mock); None asks.
+    security : arguments of kafka-python's client, e.g. `security_protocol`, `sasl_mechanism`.
+
+    Raises
+    ------
+    FeedError
+        If no broker answers.
+    """
+
+    def __init__(
+        self,
+        *,
+        bootstrap: str,
+        topic: str = "price_ticks",
+        linger_ms: int = 5,
+        batch_kib: int = 256,
+        most_waiting: int = 100_000,
+        timeout_s: float = 10.0,
+        api_version: Sequence[int] | None = None,
+        security: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.topic = topic
+        self.acknowledged = 0  # records
+        self._sent = 0
+        self._failure: BaseException | None = None
+        self._bootstrap = bootstrap
+        self._most_waiting = most_waiting
+        timeout_ms = int(timeout_s * 1000)
+        delivery_ms = timeout_ms + linger_ms + 1
+        # Above the delivery's own: a producer closed with records waiting cannot end its thread.
+        self._give_up_s = delivery_ms / 1000 + 2.0
+        settings: dict[str, Any] = {
+            "bootstrap_servers": bootstrap.split(","),
+            "bootstrap_timeout_ms": min(timeout_ms, 5000),
+            "max_block_ms": timeout_ms,
+            "request_timeout_ms": timeout_ms,
+            "delivery_timeout_ms": delivery_ms,
+            "reconnect_backoff_max_ms": 1000,
+            "enable_idempotence": True,
+            "linger_ms": linger_ms,
+            "batch_size": batch_kib << 10,
+            "api_version": None if api_version is None else tuple(api_version),
+            **(security or {}),
+        }
+        self._producer = connect(KafkaProducer, bootstrap, settings)
+
+    def publish(self, ticks: Ticks, universe: Sequence[Instrument]) -> None:
+        """Send a batch; its acknowledgement is waited for by `flush`.
+
+        Raises
+        ------
+        FeedError
+            If the broker refused a record, of this batch or of one before.
+        """
+        keys = [one.symbol.encode() for one in universe]
+        try:
+            for symbol, value in zip(ticks.symbol.tolist(), encode(ticks, universe), strict=True):
+                answer = self._producer.send(self.topic, value, key=keys[symbol])
+                answer.add_callback(self._acknowledge).add_errback(self._refuse)
+                self._sent += 1
+        except KafkaError as error:
+            raise self._lost(error) from error
+        if self._failure is not None:
+            raise self._lost(self._failure)
+        if self._sent - self.acknowledged > self._most_waiting:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wait until every record is acknowledged.
+
+        Raises
+        ------
+        FeedError
+            If that is not so within the time-out.
+        """
+        try:
+            self._producer.flush(self._give_up_s)
+        except KafkaError as error:
+            raise self._lost(error) from error
+        until = time.monotonic() + 1.0  # callbacks of the last batch may still be running
+        while self.acknowledged < self._sent and not self._failure and time.monotonic() < until:
+            time.sleep(0.001)
+        if self._failure is not None or self.acknowledged < self._sent:
+            raise self._lost(self._failure)
+
+    def close(self) -> None:
+        """Let go of the broker, at the latest when no record can be acknowledged any more."""
+        try:
+            self._producer.close(timeout=self._give_up_s)
+        except KafkaError as error:
+            raise self._lost(error) from error
+
+    def _acknowledge(self, _answer: object) -> None:
+        self.acknowledged += 1
+
+    def _refuse(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+
+    def _lost(self, error: BaseException | None) -> FeedError:
+        return FeedError(
+            f"Kafka at {self._bootstrap} acknowledged {self.acknowledged} of {self._sent} records "
+            f"of {self.topic!r} ({error!r}); see that it runs and takes records, then publish again"
+        )

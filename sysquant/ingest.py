@@ -1,0 +1,130 @@
+"""Kafka -> `ticks`: the one writer of a topic's trades, apart from whoever trades on them.
+
+Input: a feed of ticks. Output: rows of `ticks` (and, by materialised view, `bars_1m`) and
+`dead_letter`, once each: a batch is a range of offsets fixed in the journal before the first try
+and re-sent unchanged until it arrived.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from sysquant.errors import FeedError
+from sysquant.journal import Journal
+from sysquant.live import MAX_POLL_S
+from sysquant.outbox import Outbox
+from sysquant.rows import dead_letters
+from sysquant.stop import StopRequest
+from sysquant.types import Feed, Instrument, Ticks
+
+log = logging.getLogger(__name__)
+
+
+class Ingest:
+    """Writes one topic until it is stopped.
+
+    Parameters
+    ----------
+    feed, journal, outbox : the parts; closed at the end.
+    universe : the feed's.
+    epoch : which life of the topic: a topic made anew counts its offsets from 0 again.
+    most_waiting : rows waiting for the store at which reading pauses.
+    stop_after_idle_s : end when nothing came for so long; None never.
+    """
+
+    def __init__(
+        self,
+        *,
+        feed: Feed,
+        journal: Journal,
+        outbox: Outbox,
+        universe: Sequence[Instrument],
+        epoch: str = "",
+        most_waiting: int = 2_000_000,
+        stop_after_idle_s: float | None = None,
+    ) -> None:
+        self.ticks = self.dead = 0
+        self._feed = feed
+        self._journal = journal
+        self._outbox = outbox
+        self._symbols = pa.array([instrument.symbol for instrument in universe])
+        self._epoch = epoch
+        self._most_waiting = most_waiting
+        self._stop_after_idle_s = stop_after_idle_s
+
+    def run(self) -> str:
+        """Read and write until a signal, an end or a long silence; returns which."""
+        try:
+            return self._run(StopRequest())
+        finally:
+            self._feed.close()
+            self._outbox.close(0.5)
+            self._journal.close()
+
+    def _run(self, stop: StopRequest) -> str:
+        self._feed.seek(self._journal.positions())
+        self._outbox.send(self._journal.sealed())
+        idle_since = time.monotonic()
+        while not stop.reason:
+            if self._journal.outbox_rows >= self._most_waiting:
+                time.sleep(0.05)
+                self._commit({}, {})
+                continue
+            if self._take():
+                idle_since = time.monotonic()
+            elif self._is_idle(idle_since):
+                stop.ask("idle")
+        self._outbox.send(self._journal.commit(None, {}, seal_all=True))
+        self._outbox.flush(3.0)
+        self._commit({}, {})
+        log.info(
+            "ingest ended ticks=%d dead=%d waiting=%d",
+            self.ticks, self.dead, self._journal.outbox_rows,
+        )  # fmt: skip
+        return stop.reason
+
+    def _is_idle(self, since: float) -> bool:
+        limit = self._stop_after_idle_s
+        return limit is not None and time.monotonic() - since >= limit
+
+    def _take(self) -> bool:
+        poll = self._feed.poll(MAX_POLL_S)
+        if not isinstance(poll.events, Ticks):
+            raise FeedError("only a feed of ticks can be ingested, this one brings bars")
+        tables = {}
+        if len(poll.events):
+            tables["ticks"] = self._rows(poll.events)
+        if poll.dead:
+            tables["dead_letter"] = dead_letters(poll.dead)
+        if tables:
+            self._commit(tables, dict(poll.next_offset))
+            self._feed.commit(poll.next_offset)
+        elif self._journal.is_sealing_due():
+            self._commit({}, {})
+        self.ticks += len(poll.events)
+        self.dead += len(poll.dead)
+        return bool(tables)
+
+    def _rows(self, ticks: Ticks) -> pa.Table:
+        time_type = pa.timestamp("ns", "UTC")
+        return pa.table(
+            {
+                "symbol": self._symbols.take(pa.array(ticks.symbol)),
+                "ts": pa.array(ticks.ts.view("M8[ns]"), time_type),
+                "price": ticks.price,
+                "volume": ticks.volume,
+                "received_at": pa.array(ticks.received_at.view("M8[ns]"), time_type),
+                "epoch": pa.array(np.full(len(ticks), self._epoch)),
+                "partition": ticks.partition,
+                "offset": ticks.offset,
+            }
+        )
+
+    def _commit(self, tables: dict[str, pa.Table], positions: dict[int, int]) -> None:
+        sealed = self._journal.commit(
+            None, tables, positions=positions, sent=self._outbox.arrived()
+        )
+        self._outbox.send(sealed)

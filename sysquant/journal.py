@@ -1,0 +1,365 @@
+"""The journal of one book: its inputs in order, its snapshots, and the rows not yet in the store.
+
+One SQLite file; one transaction per batch is the only moment anything happens: a crash before it
+means the batch never was. All writing is done by the thread that opened it. What the rows mean,
+and sending them, is the business of others (`live.py`, `outbox.py`).
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+
+from sysquant.errors import JournalError
+from sysquant.packed import pack, unpack
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE positions (partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL) STRICT;
+CREATE TABLE inputs (
+    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, payload BLOB NOT NULL, effects_hash BLOB NOT NULL
+) STRICT;
+CREATE TABLE snapshots (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, checksum BLOB NOT NULL)
+    STRICT;
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, rows INTEGER NOT NULL,
+    payload BLOB NOT NULL, batch INTEGER
+) STRICT;
+CREATE INDEX outbox_by_batch ON outbox (batch);
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, first INTEGER NOT NULL,
+    last INTEGER NOT NULL, rows INTEGER NOT NULL
+) STRICT;
+"""
+_KEPT_SNAPSHOTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One journaled input: `payload` of `kind`, and the hash of what it caused."""
+
+    seq: int
+    kind: str
+    payload: bytes
+    effects_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one table that are sent together, again and again unchanged, until they arrive."""
+
+    id: int
+    table: str
+    rows: int
+    token: str
+
+
+@dataclass(slots=True)
+class _Pending:
+    # Rows of one table that wait for their batch to be sealed.
+    rows: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+
+class Journal:
+    """The journal in `directory`, locked for this process.
+
+    Parameters
+    ----------
+    directory : made when missing; holds `journal.db` and `journal.lock`.
+    seal_rows, seal_s : a table's rows become a batch at this many, or at this age.
+
+    Attributes
+    ----------
+    id : random, made with the file.
+    last_seq : of the newest input, 0 before the first.
+    outbox_rows : rows that the store has not confirmed.
+
+    Raises
+    ------
+    JournalError
+        If another process holds it, or the file is damaged or cannot be written.
+    """
+
+    def __init__(self, directory: Path, *, seal_rows: int = 20_000, seal_s: float = 0.5) -> None:
+        self.directory = directory
+        self._seal_rows = seal_rows
+        self._seal_s = seal_s
+        self._lock = _lock(directory)
+        self.path = directory / "journal.db"
+        fresh = not self.path.exists()
+        try:
+            self._db = sqlite3.connect(self.path, isolation_level=None)
+            self._prepare(fresh)
+            self.id = self.meta("id") or ""
+            pending = self._db.execute(
+                "SELECT tbl, sum(rows) FROM outbox WHERE batch IS NULL GROUP BY tbl"
+            )
+            self._pending = {table: _Pending(rows) for table, rows in pending}
+            self.outbox_rows: int = self._db.execute(
+                "SELECT ifnull(sum(rows), 0) FROM outbox"
+            ).fetchone()[0]
+            self.last_seq: int = self._db.execute(
+                "SELECT max(ifnull((SELECT max(seq) FROM inputs), 0),"
+                " ifnull((SELECT max(seq) FROM snapshots), 0))"
+            ).fetchone()[0]
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise JournalError(
+                f"the journal {self.path} cannot be used: {error}; "
+                "free space or repair the disk, or move the file away to begin anew"
+            ) from error
+
+    def _prepare(self, fresh: bool) -> None:
+        db = self._db
+        if fresh:
+            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA wal_autocheckpoint=0")
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone():
+            with self._transaction():
+                for statement in _SCHEMA.split(";\n"):
+                    db.execute(statement)
+                db.execute("INSERT INTO meta VALUES ('id', ?)", [secrets.token_hex(8)])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            yield
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise JournalError(
+                f"the journal {self.path} cannot be written: {error}; nothing of this batch "
+                "happened; free space on its disk and start again"
+            ) from error
+
+    # -- what is in it
+
+    def meta(self, key: str) -> str | None:
+        """A remembered value, or None."""
+        row = self._db.execute("SELECT value FROM meta WHERE key=?", [key]).fetchone()
+        return row[0] if row else None
+
+    def remember(self, **values: str) -> None:
+        """Keep values under their names."""
+        with self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [*values.items()])
+
+    def positions(self) -> dict[int, int]:
+        """Partition -> next offset to read."""
+        return dict(self._db.execute("SELECT partition, next_offset FROM positions"))
+
+    def inputs(self, after: int = 0) -> Iterator[Input]:
+        """Inputs with a greater sequence number, in order."""
+        rows = self._db.execute(
+            "SELECT seq, kind, payload, effects_hash FROM inputs WHERE seq > ? ORDER BY seq",
+            [after],
+        )
+        for row in rows:
+            yield Input(*row)
+
+    def snapshot(self) -> tuple[int, dict[str, np.ndarray]] | None:
+        """Sequence number and arrays of the newest snapshot whose checksum holds."""
+        rows = self._db.execute("SELECT seq, payload, checksum FROM snapshots ORDER BY seq DESC")
+        for seq, payload, checksum in rows:
+            if hashlib.sha256(payload).digest() == checksum:
+                return seq, unpack(payload)
+        return None
+
+    # -- what happens
+
+    def commit(
+        self,
+        entry: Input | None,
+        tables: Mapping[str, pa.Table],
+        *,
+        positions: Mapping[int, int] | None = None,
+        notes: Mapping[str, str] | None = None,
+        snapshot: Mapping[str, np.ndarray] | None = None,
+        sent: Sequence[Batch] = (),
+        seal_all: bool = False,
+    ) -> list[Batch]:
+        """One transaction: an input, its rows, positions, notes (as `remember`), a snapshot after
+        it, and forgetting the batches that arrived.
+
+        Returns
+        -------
+        Batches that were sealed by it, to be sent in order.
+
+        Raises
+        ------
+        JournalError
+            If it cannot be written; then nothing of it happened.
+        """
+        with self._transaction():
+            db = self._db
+            if entry is not None:
+                db.execute(
+                    "INSERT INTO inputs VALUES (?, ?, ?, ?)",
+                    [entry.seq, entry.kind, entry.payload, entry.effects_hash],
+                )
+                self.last_seq = entry.seq
+            self._put(tables)
+            db.executemany(
+                "INSERT OR REPLACE INTO positions VALUES (?, ?)", [*(positions or {}).items()]
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)", [*(notes or {}).items()]
+            )
+            if snapshot is not None:
+                self._keep_snapshot(pack(snapshot))
+            for batch in sent:
+                self._forget(batch)
+            sealed = self._seal(seal_all)
+        if snapshot is not None:
+            self._db.execute("PRAGMA incremental_vacuum(256)").fetchall()
+        return sealed
+
+    def is_sealing_due(self) -> bool:
+        """Whether some table's rows are old enough to become a batch."""
+        return any(
+            time.monotonic() - pending.since >= self._seal_s for pending in self._pending.values()
+        )
+
+    def _put(self, tables: Mapping[str, pa.Table]) -> None:
+        for name, table in tables.items():
+            self._db.execute(
+                "INSERT INTO outbox (tbl, rows, payload) VALUES (?, ?, ?)",
+                [name, table.num_rows, to_ipc(table)],
+            )
+            self._pending.setdefault(name, _Pending()).rows += table.num_rows
+            self.outbox_rows += table.num_rows
+
+    def _forget(self, batch: Batch) -> None:
+        self._db.execute("DELETE FROM outbox WHERE batch=?", [batch.id])
+        self._db.execute("DELETE FROM batches WHERE id=?", [batch.id])
+        self.outbox_rows -= batch.rows
+
+    def _keep_snapshot(self, payload: bytes) -> None:
+        db = self._db
+        checksum = hashlib.sha256(payload).digest()
+        db.execute(
+            "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", [self.last_seq, payload, checksum]
+        )
+        seqs = [row[0] for row in db.execute("SELECT seq FROM snapshots ORDER BY seq DESC")]
+        if len(seqs) > _KEPT_SNAPSHOTS:
+            db.execute("DELETE FROM snapshots WHERE seq < ?", [seqs[_KEPT_SNAPSHOTS - 1]])
+
+    def _seal(self, everything: bool) -> list[Batch]:
+        now = time.monotonic()
+        sealed: list[Batch] = []
+        for table, pending in list(self._pending.items()):
+            aged = now - pending.since >= self._seal_s
+            if everything or aged or pending.rows >= self._seal_rows:
+                sealed.append(self._seal_table(table))
+                del self._pending[table]
+        return sealed
+
+    def _seal_table(self, table: str) -> Batch:
+        # The token is fixed here, before the first try, from what the batch holds and never else.
+        db = self._db
+        first, last, rows = db.execute(
+            "SELECT min(id), max(id), sum(rows) FROM outbox WHERE batch IS NULL AND tbl=?", [table]
+        ).fetchone()
+        cursor = db.execute(
+            "INSERT INTO batches (tbl, first, last, rows) VALUES (?, ?, ?, ?)",
+            [table, first, last, rows],
+        )
+        db.execute("UPDATE outbox SET batch=? WHERE batch IS NULL AND tbl=?", [cursor.lastrowid, table])
+        return Batch(cursor.lastrowid or 0, table, rows, self._token(table, first, last))
+
+    def _token(self, table: str, first: int, last: int) -> str:
+        return hashlib.sha256(f"{self.id} {table} {first} {last}".encode()).hexdigest()
+
+    def sealed(self) -> list[Batch]:
+        """Batches that were sealed and not confirmed, in order."""
+        rows = self._db.execute("SELECT id, tbl, first, last, rows FROM batches ORDER BY id")
+        return [
+            Batch(id_, table, count, self._token(table, first, last))
+            for id_, table, first, last, count in rows
+        ]
+
+    def close(self) -> None:
+        """Let go of the file and its lock."""
+        self._db.close()
+        self._lock.close()
+
+
+class JournalReader:
+    """What the sending thread needs of a journal: a batch's rows, and keeping the log file small."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+
+    def rows(self, batch: Batch) -> pa.Table:
+        """The rows of a sealed batch."""
+        payloads = self._db.execute("SELECT payload FROM outbox WHERE batch=? ORDER BY id", [batch.id])
+        return pa.concat_tables([from_ipc(payload) for (payload,) in payloads])
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the database, as far as nobody reads it."""
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+
+def _lock(directory: Path) -> IO[str]:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "journal.lock").open("a+", encoding="ascii")
+    except OSError as error:
+        raise JournalError(f"the journal in {directory} cannot be opened: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise JournalError(
+            f"the journal in {directory} is in use by process {holder}; stop it, or name another "
+            "book with book.name=..."
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def offsets_json(partition: np.ndarray, offset: np.ndarray) -> str:
+    """JSON of partition -> [first, last] offset; clock marks (partition -1) are left out."""
+    found = {
+        int(p): [int(offset[partition == p].min()), int(offset[partition == p].max())]
+        for p in np.unique(partition[partition >= 0])
+    }
+    return json.dumps(found)
+
+
+def to_ipc(table: pa.Table) -> bytes:
+    """An Arrow table as bytes of the IPC stream format."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def from_ipc(data: bytes) -> pa.Table:
+    """The table that `to_ipc` was given."""
+    return pa.ipc.open_stream(data).read_all()

@@ -1,0 +1,96 @@
+"""Arrow rows of the tables that tell about a session: inputs, events, feed statistics, bad records."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from sysquant.journal import Input
+from sysquant.types import DeadLetter
+
+_NS = pa.timestamp("ns", "UTC")
+
+
+def _row(**columns: pa.Array) -> pa.Table:
+    return pa.table(columns)
+
+
+def _time(*values: int) -> pa.Array:
+    return pa.array(np.array(values, "M8[ns]"), _NS)
+
+
+def _count(*values: int) -> pa.Array:
+    return pa.array(values, pa.uint64())
+
+
+def input_row(run: str, entry: Input, rows: int, offsets: str) -> pa.Table:
+    """Row of `inputs` for one journaled input."""
+    return _row(
+        run=pa.array([run]),
+        seq=_count(entry.seq),
+        kind=pa.array([entry.kind]),
+        rows=pa.array([rows], pa.uint32()),
+        offsets=pa.array([offsets]),
+        effects_hash=pa.array([entry.effects_hash.hex()]),
+        payload=pa.array([entry.payload], pa.binary()),
+    )
+
+
+def event(run: str, ts: int, kind: str, detail: str, *, seq: int = 0, strategy: str = "") -> pa.Table:
+    """Row of `events`."""
+    return _row(
+        run=pa.array([run]),
+        seq=_count(seq),
+        ts=_time(ts),
+        kind=pa.array([kind]),
+        strategy=pa.array([strategy]),
+        detail=pa.array([detail]),
+    )
+
+
+def run_row(run: str, mode: str, book: str, build: str, config: str) -> pa.Table:
+    """Row of `runs`."""
+    return _row(
+        run=pa.array([run]),
+        mode=pa.array([mode]),
+        book=pa.array([book]),
+        build=pa.array([build]),
+        started_at=_time(time.time_ns()),
+        config=pa.array([config]),
+    )
+
+
+class _Counts(Protocol):
+    events: int
+    dead: int
+
+
+def feed_stats(
+    run: str, feed: str, counts: _Counts, engine: Any, lag_ms: float, outbox_rows: int
+) -> pa.Table:
+    """Row of `feed_stats`."""
+    return _row(
+        run=pa.array([run]),
+        ts=_time(time.time_ns()),
+        feed=pa.array([feed]),
+        ticks=_count(counts.events),
+        dead=_count(counts.dead),
+        late=_count(engine.late),
+        engine_ts=_time(engine.engine_ts),
+        lag_ms=pa.array([lag_ms], pa.float64()),
+        outbox_rows=_count(outbox_rows),
+    )
+
+
+def dead_letters(dead: Sequence[DeadLetter]) -> pa.Table:
+    """Rows of `dead_letter`."""
+    return _row(
+        topic=pa.array([d.topic for d in dead]),
+        partition=pa.array([d.partition for d in dead], pa.int32()),
+        offset=pa.array([d.offset for d in dead], pa.int64()),
+        reason=pa.array([d.reason for d in dead]),
+        payload=pa.array([d.payload for d in dead], pa.binary()),
+        ts=_time(*[time.time_ns()] * len(dead)),
+    )

@@ -1,0 +1,1 @@
+"""Strategies that come with the package, one noun per file, each with a file in `conf/strategy`."""

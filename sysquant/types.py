@@ -1,0 +1,187 @@
+"""The records that move between the rooms: instruments, batches of market events, bad records.
+
+Batches are columns (numpy arrays of one length), in the order taken. Times are int64 nanoseconds
+since 1970, UTC; prices and cash are in quote currency; quantities in units of the instrument.
+Nothing here computes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+SECOND = 1_000_000_000
+CLOCK_MARK = -1  # in a `symbol` column: no trade, only the clock moves
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """What can be traded, and in which steps.
+
+    Parameters
+    ----------
+    symbol : name on the topic, e.g. `BINANCE:BTCUSDT`.
+    tick_size : smallest step of a price, quote currency.
+    lot_size : smallest step of a quantity, units.
+    min_notional : smallest value of an order, quote currency.
+    """
+
+    symbol: str
+    tick_size: float = 0.01
+    lot_size: float = 1e-6
+    min_notional: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Columns of one length: slicing and joining, shared by every batch."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+    def __getitem__(self, rows: slice | NDArray[np.generic]) -> Self:
+        return type(self)(**{name: column[rows] for name, column in self.columns()})
+
+    def columns(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
+        """Name and array of every column, in the order of definition."""
+        for field in fields(self):
+            yield field.name, getattr(self, field.name)
+
+    @classmethod
+    def join(cls, batches: list[Self]) -> Self:
+        """One batch from several, in their order."""
+        if len(batches) == 1:
+            return batches[0]
+        names = [field.name for field in fields(cls)]
+        return cls(**{n: np.concatenate([getattr(b, n) for b in batches]) for n in names})
+
+    @classmethod
+    def empty(cls) -> Self:
+        """A batch of no rows."""
+        return cls(**{name: np.empty(0, dtype) for name, dtype in cls.DTYPES.items()})  # pyright: ignore
+
+    DTYPES: ClassVar[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks(_Columns):
+    """Trades, in the order taken.
+
+    Parameters
+    ----------
+    ts : (T,) int64, when it happened, ns UTC (`timestamp_ms` of the topic).
+    symbol : (T,) int32, index into the universe; `CLOCK_MARK` moves the clock alone.
+    price : (T,) quote currency, finite and positive.
+    volume : (T,) units, finite and not negative.
+    received_at : (T,) int64, when the upstream stream saw it, ns UTC; only stored.
+    partition, offset : (T,) int32 and int64, where it lies in the feed.
+    """
+
+    ts: Ints
+    symbol: NDArray[np.int32]
+    price: Floats
+    volume: Floats
+    received_at: Ints
+    partition: NDArray[np.int32]
+    offset: Ints
+
+    DTYPES = {
+        "ts": "i8", "symbol": "i4", "price": "f8", "volume": "f8",
+        "received_at": "i8", "partition": "i4", "offset": "i8",
+    }  # fmt: skip
+
+
+def clock_mark(ts: int) -> Ticks:
+    """A batch of one clock mark, which lies in no partition."""
+    values = {"ts": ts, "symbol": CLOCK_MARK, "partition": -1}
+    columns = {name: np.full(1, values.get(name, 0), t) for name, t in Ticks.DTYPES.items()}
+    return Ticks(**columns)  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True, slots=True)
+class Bars(_Columns):
+    """Bars of one interval, ordered by (close, symbol).
+
+    Parameters
+    ----------
+    ts : (T,) int64, the bar's *close*, ns UTC, right-labelled: it covers [ts - interval, ts).
+    symbol : (T,) int32, index into the universe.
+    open, high, low, close : (T,) quote currency.
+    volume : (T,) units.
+    partition, offset : (T,) int32 and int64, where it lies in the feed (its row in the history).
+    """
+
+    ts: Ints
+    symbol: NDArray[np.int32]
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+    partition: NDArray[np.int32]
+    offset: Ints
+
+    DTYPES = {
+        "ts": "i8", "symbol": "i4", "open": "f8", "high": "f8", "low": "f8", "close": "f8",
+        "volume": "f8", "partition": "i4", "offset": "i8",
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be used, and why."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """What one poll of a feed brought.
+
+    Parameters
+    ----------
+    events : the good records, in the order they lie in their partitions.
+    dead : the others.
+    next_offset : partition -> the offset after the last one read, good or not.
+    behind : partitions that are known to hold records not read yet.
+    ended : nothing will ever follow (end of a replay).
+    """
+
+    events: Ticks | Bars
+    dead: tuple[DeadLetter, ...] = ()
+    next_offset: Mapping[int, int] = ()  # pyright: ignore
+    behind: frozenset[int] = frozenset()
+    ended: bool = False
+
+
+class Feed(Protocol):
+    """A source of market events, seekable by position; not thread-safe."""
+
+    kind: Literal["ticks", "bars"]
+    interval: int  # of its bars, ns; 0 for ticks
+    name: str  # topic, or what is replayed: part of a dead letter and of the journal
+
+    def seek(self, next_offset: Mapping[int, int]) -> None:
+        """Stand at these offsets; partitions not named stand at their configured start."""
+        ...
+
+    def poll(self, timeout_s: float) -> Poll:
+        """Next records, waiting at most `timeout_s`; an empty poll when none came."""
+        ...
+
+    def commit(self, next_offset: Mapping[int, int]) -> None:
+        """Tell lag tools how far we are; never blocks over a second, never raises."""
+        ...
+
+    def close(self) -> None:
+        """Let go of every connection; never blocks over a second."""
+        ...

@@ -1,0 +1,40 @@
+"""What every test shares: an environment of its own, the real recordings, a home to write in."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Before the first import of the package: nothing of the caller's settings reaches a test, and
+# compiled functions are kept once for all homes, also those of child processes.
+for name in [name for name in os.environ if name.startswith("SYSQUANT_")]:
+    del os.environ[name]
+os.environ["SYSQUANT_CACHE"] = str(REPOSITORY / ".cache")
+
+# A compiled function's first example takes seconds, and the same tests must fail tomorrow.
+settings.register_profile("sysquant", deadline=None, derandomize=True, database=None)
+settings.load_profile("sysquant")
+
+pytest_plugins = ["tests.broker"]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real recordings, which lie beside the repository and are never copied into it."""
+    path = REPOSITORY.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("the real recordings (../shared/data) are not on this machine: not shown here")
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty SYSQUANT_HOME, for this process and its children."""
+    path = tmp_path / "home"
+    path.mkdir()
+    monkeypatch.setenv("SYSQUANT_HOME", str(path))
+    yield path

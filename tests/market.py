@@ -1,0 +1,95 @@
+"""Markets and books for tests: random ticks, bars, and an engine over them."""
+
+import numpy as np
+
+from sysquant.engine import Engine
+from sysquant.execution import Execution
+from sysquant.features import lag
+from sysquant.risk import RiskChain
+from sysquant.sizing import WeightSizing
+from sysquant.strategy import Strategy
+from sysquant.types import SECOND, Bars, Instrument, Ticks
+
+START = 1_700_000_000 * SECOND
+UNIVERSE = [Instrument("SIM:A", 0.01, 1e-6, 10.0), Instrument("SIM:B", 0.05, 0.001, 10.0)]
+CHECKS = [
+    {"check": "order_size", "limit": 2.1},
+    {"check": "cash", "limit": 0.0},
+    {"check": "short_limit", "limit": 1.0},
+    {"check": "drawdown", "limit": 0.5},
+]
+
+
+class Flip(Strategy):
+    """Long after an up bar, short after a down bar: many orders, both signs."""
+
+    weight: float = 1.0
+
+    def features(self, bar):  # noqa: ANN001, ANN201
+        return {"close": bar.close, "before": lag(bar.close, 1)}
+
+    def target(self, f):  # noqa: ANN001, ANN201
+        return self.weight * np.sign(f["close"] - f["before"])
+
+
+class Hold(Strategy):
+    """Always the same weight."""
+
+    weight: float = 1.0
+
+    def features(self, bar):  # noqa: ANN001, ANN201
+        return {"close": bar.close}
+
+    def target(self, f):  # noqa: ANN001, ANN201
+        return np.full(len(f["close"]), self.weight)
+
+
+def ticks(n: int = 2_000, *, seed: int = 1, symbols: int = 2, disorder: bool = False) -> Ticks:
+    """Random ticks, some at the same time, at will some of them late."""
+    rng = np.random.default_rng(seed)
+    ts = START + np.cumsum(rng.integers(0, 400_000_000, n) * rng.integers(0, 2, n))
+    if disorder:
+        late = rng.random(n) < 0.1
+        ts = ts - np.where(late, rng.integers(0, 3 * SECOND, n), 0)
+    price = np.round(100 * np.exp(np.cumsum(rng.normal(0, 0.001, n))), 2)
+    return Ticks(
+        ts=ts,
+        symbol=rng.integers(0, symbols, n).astype(np.int32),
+        price=price,
+        volume=rng.lognormal(0, 1, n),
+        received_at=ts,
+        partition=np.zeros(n, np.int32),
+        offset=np.arange(n, dtype=np.int64),
+    )
+
+
+def bars(closes: list[float], *, opens: list[float] | None = None, interval: int = SECOND) -> Bars:
+    """Bars of one symbol from closes; open is the close before unless given."""
+    close = np.array(closes, float)
+    open_ = np.array(opens, float) if opens else np.concatenate([close[:1], close[:-1]])
+    n = len(close)
+    return Bars(
+        ts=START + np.arange(1, n + 1) * interval,
+        symbol=np.zeros(n, np.int32),
+        open=open_,
+        high=np.maximum(open_, close),
+        low=np.minimum(open_, close),
+        close=close,
+        volume=np.ones(n),
+        partition=np.zeros(n, np.int32),
+        offset=np.arange(n, dtype=np.int64),
+    )
+
+
+def engine(strategy: Strategy | None = None, **changes: object) -> Engine:
+    """A book of one strategy on one-second bars."""
+    arguments: dict = {
+        "universe": UNIVERSE,
+        "strategies": {"flip": strategy or Flip()},
+        "risk": RiskChain(checks=CHECKS),
+        "execution": Execution(latency_ms=50, latency_sigma=0.5),
+        "sizing": WeightSizing(),
+        "interval": SECOND,
+        "snapshot_ns": SECOND,
+    }
+    return Engine(**(arguments | changes))

@@ -1,0 +1,69 @@
+"""Bars from ticks, against pandas, with ticks out of order."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sysquant.bars import BarClock, events_of
+from sysquant.types import SECOND
+from tests.market import ticks
+
+
+def closed(batches):
+    clock = BarClock(2, SECOND)
+    return clock, np.concatenate([clock.close(events_of(batch, SECOND)) for batch in batches])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bars_equal_those_of_pandas(seed):
+    batch = ticks(3_000, seed=seed)
+    _, rows = closed([batch])
+    frame = pd.DataFrame(dict(batch.columns()))
+    frame["end"] = frame.ts // SECOND * SECOND + SECOND
+    frame = frame[frame.end <= rows["ts"].max()]
+    expected = (
+        frame.groupby(["end", "symbol"])
+        .agg(
+            open=("price", "first"), high=("price", "max"), low=("price", "min"),
+            close=("price", "last"), volume=("volume", "sum"),
+        )
+        .reset_index()
+    )  # fmt: skip
+    assert rows["ts"].tolist() == expected.end.tolist()
+    assert rows["symbol"].tolist() == expected.symbol.tolist()
+    for name in ("open", "high", "low", "close"):
+        assert rows[name].tolist() == expected[name].tolist()
+    np.testing.assert_allclose(rows["volume"], expected.volume, rtol=1e-12)
+
+
+def test_a_late_tick_counts_in_the_open_bar_and_not_behind_a_closed_one():
+    batch = ticks(6, symbols=1)
+    start = batch.ts[0] // SECOND * SECOND
+    batch.ts[:] = start + np.array([100, 300, 200, 1_100, 900, 2_100]) * 1_000_000
+    batch.price[:] = [10.0, 11.0, 9.0, 12.0, 1.0, 13.0]
+    clock, rows = closed([batch])
+    assert rows[["open", "high", "low", "close"]].tolist() == [
+        (10.0, 11.0, 9.0, 11.0),
+        (12.0, 12.0, 12.0, 12.0),
+    ]
+    assert clock.clock["late"][0] == 2
+    assert clock.clock["corrections"][0] == 1
+
+
+def test_an_earlier_late_tick_becomes_the_open():
+    batch = ticks(3, symbols=1)
+    start = batch.ts[0] // SECOND * SECOND
+    batch.ts[:] = start + np.array([300, 100, 1_000]) * 1_000_000
+    batch.price[:] = [10.0, 11.0, 9.0]
+    _, rows = closed([batch])
+    assert rows[["open", "close"]].tolist() == [(11.0, 10.0)]
+
+
+def test_a_tick_at_the_very_end_belongs_to_the_next_bar():
+    batch = ticks(3, symbols=1)
+    start = batch.ts[0] // SECOND * SECOND
+    batch.ts[:] = start + np.array([0, SECOND, 2 * SECOND])
+    batch.price[:] = [1.0, 2.0, 3.0]
+    _, rows = closed([batch])
+    assert rows["close"].tolist() == [1.0, 2.0]
+    assert rows["ts"].tolist() == [start + SECOND, start + 2 * SECOND]

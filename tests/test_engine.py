@@ -1,0 +1,224 @@
+"""The engine: one path whatever the cut, money conserved, nothing filled before its time."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sysquant.effects import Effects
+from sysquant.errors import ConfigError, DataError
+from sysquant.execution import Execution
+from sysquant.risk import RiskChain
+from sysquant.sizing import WeightSizing
+from sysquant.types import SECOND, Ticks, clock_mark
+from tests.market import CHECKS, START, UNIVERSE, Flip, Hold, bars, engine, ticks
+
+TERMS = {
+    "execution": Execution(latency_ms=0, slippage_bps=0, fee_bps=0),
+    "universe": UNIVERSE[:1],
+}
+
+
+def cut(batch, places):
+    edges = [0, *sorted(places), len(batch)]
+    return [batch[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def same(left, right):
+    return all(left[key].tobytes() == right[key].tobytes() for key in left) and set(left) == set(
+        right
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    places=st.lists(st.integers(0, 600), max_size=12),
+    disorder=st.booleans(),
+)
+def test_any_cut_of_the_events_gives_the_same_bytes(seed, places, disorder):
+    events = ticks(600, seed=seed, disorder=disorder)
+    whole, parts = engine(), engine()
+    effects = whole.step(events)
+    pieces = Effects.join([parts.step(piece) for piece in cut(events, places)])
+    assert effects.hash() == pieces.hash()
+    assert same(whole.state(), parts.state())
+
+
+def test_one_tick_at_a_time_equals_all_at_once():
+    events = ticks(400)
+    whole, single = engine(), engine()
+    effects = whole.step(events)
+    pieces = Effects.join([single.step(events[i : i + 1]) for i in range(len(events))])
+    assert len(effects["executions"]) > 20
+    assert effects.hash() == pieces.hash()
+
+
+def test_a_restored_engine_continues_with_the_same_bytes():
+    events = ticks(800)
+    whole, before, after = engine(), engine(), engine()
+    whole.step(events[:500])
+    before.step(events[:500])
+    after.restore(before.state())
+    assert whole.step(events[500:]).hash() == after.step(events[500:]).hash()
+
+
+def test_a_snapshot_of_another_book_is_refused():
+    with pytest.raises(DataError, match="does not fit"):
+        engine(universe=UNIVERSE[:1]).restore(engine().state())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_money_is_conserved_in_every_snapshot(seed):
+    book = engine(strategies={"flip": Flip(), "hold": Hold()}, fractions={"flip": 0.5, "hold": 0.3})
+    rows = book.step(ticks(5_000, seed=seed, disorder=True))["portfolio_history"]
+    ts, at = np.unique(rows["ts"], return_inverse=True)
+    total = {
+        name: np.bincount(at, rows[name], len(ts))
+        for name in ("cash", "value", "realised_pnl", "unrealised_pnl", "fees")
+    }
+    left = total["cash"] + total["value"]
+    right = 1_000_000 + total["realised_pnl"] + total["unrealised_pnl"] - total["fees"]
+    assert len(ts) > 100
+    assert np.abs(left - right).max() < 1e-6
+    assert rows["equity"][rows["strategy"] == -1].tolist() == [200_000.0] * len(ts)
+
+
+def test_no_fill_before_its_order_is_due_and_each_approved_order_fills_once():
+    effects = engine().step(ticks(4_000))
+    orders = {row["order_no"]: row for row in effects["orders"]}
+    fills = effects["executions"]
+    assert len(fills) > 100
+    for fill in fills:
+        order = orders[fill["order_no"]]
+        assert fill["ts"] >= order["due"] > order["ts"]
+        assert fill["quantity"] == order["quantity"]
+    assert len(set(fills["order_no"])) == len(fills)
+    assert (effects["orders"]["approved"] == 1).sum() - len(fills) in (0, 1, 2)
+
+
+def test_a_fill_is_never_better_than_the_market():
+    fills = engine().step(ticks(4_000))["executions"]
+    assert ((fills["price"] - fills["reference"]) * np.sign(fills["quantity"]) > 0).all()
+    assert (fills["slippage"] > 0).all()
+    assert (fills["fee"] > 0).all()
+
+
+def test_another_strategy_in_the_book_changes_no_fill():
+    events = ticks(3_000)
+    alone = engine(fractions={"flip": 0.5}).step(events)
+    together = engine(
+        strategies={"flip": Flip(), "another": Hold()}, fractions={"flip": 0.5, "another": 0.5}
+    ).step(events)
+    mine = together["executions"][together["executions"]["strategy"] == 1]
+    fields = ["ts", "order_no", "quantity", "price", "fee"]
+    assert mine[fields].tolist() == alone["executions"][fields].tolist()
+
+
+def test_an_order_decided_at_a_bars_close_fills_at_the_next_open_without_latency():
+    book = engine(Hold(), **TERMS)
+    effects = book.step(bars([100.0, 101.0, 102.0], opens=[99.0, 100.5, 101.5]))
+    (fill,) = effects["executions"].tolist()
+    names = effects["executions"].dtype.names
+    row = dict(zip(names, fill, strict=True))
+    assert row["reference"] == 100.5
+    assert row["ts"] == START + SECOND
+
+
+def test_an_order_due_inside_a_bar_fills_at_its_close():
+    book = engine(Hold(), **(TERMS | {"execution": Execution(latency_ms=50, fee_bps=0)}))
+    fills = book.step(bars([100.0, 101.0, 102.0], opens=[99.0, 100.5, 101.5]))["executions"]
+    assert fills["reference"].tolist() == [101.0]
+    assert fills["ts"].tolist() == [START + 2 * SECOND - 1]
+
+
+def test_weight_one_is_affordable_and_fully_invested():
+    book = engine(Hold(), universe=UNIVERSE[:1])
+    effects = book.step(bars([100.0] * 5))
+    account = book.accounts()["flip"]
+    assert effects["orders"]["approved"].tolist() == [1]
+    assert 0 <= account["cash"] < 200
+
+
+def test_no_opinion_leaves_the_last_target_standing():
+    class Once(Hold):
+        def target(self, f):
+            return np.where(f["close"] > 100.5, np.nan, 0.5)
+
+    effects = engine(Once(), **TERMS).step(bars([100.0, 101.0, 101.0, 101.0]))
+    assert len(effects["signals"]) == 1
+    assert len(effects["executions"]) == 1
+
+
+def test_a_refused_order_is_stored_and_not_repeated_every_bar():
+    checks = [{"check": "order_size", "limit": 0.1}]
+    book = engine(Hold(), risk=RiskChain(checks=checks), sizing=WeightSizing(retry_after=3))
+    effects = book.step(ticks(2_000, symbols=1))
+    orders, receipts = effects["orders"], effects["risk_receipts"]
+    assert not effects["executions"].size
+    assert (orders["approved"] == 0).all()
+    assert len(receipts) == len(orders)
+    bars_between = np.diff(orders["ts"]) / SECOND
+    assert 1 < len(orders) <= book.bars / 3 + 1
+    assert (bars_between >= 3).all()
+
+
+def test_every_order_has_a_receipt_of_every_check():
+    effects = engine().step(ticks(3_000))
+    assert len(effects["risk_receipts"]) == len(effects["orders"]) * len(CHECKS)
+    assert len(effects["orders"]) > 50
+
+
+def test_a_late_tick_neither_fills_nor_marks():
+    book = engine(Hold(), universe=UNIVERSE[:1])
+    early = ticks(300, symbols=1)
+    book.step(early)
+    equity = book.accounts()["flip"]["equity"]
+    late = Ticks(
+        **{name: column[-1:].copy() for name, column in early.columns()}  # pyright: ignore
+    )
+    late.ts[0] -= 30 * SECOND
+    late.price[0] = 1.0
+    effects = book.step(late)
+    assert book.accounts()["flip"]["equity"] == equity
+    assert book.late == 1
+    assert not len(effects["executions"])
+
+
+def test_a_wall_mark_closes_the_bar_without_a_tick():
+    events = ticks(100, symbols=1)
+    events = events[events.ts < START + 5 * SECOND]
+    by_tick, by_mark = engine(Hold()), engine(Hold())
+    by_tick.step(events)
+    by_mark.step(events)
+    assert by_mark.next_mark == by_tick.next_mark > 0
+    closed = by_mark.step(clock_mark(by_mark.next_mark))
+    assert by_mark.bars == by_tick.bars + 1
+    assert by_mark.next_mark == 0
+    assert by_mark.engine_ts % SECOND == 0
+    assert not len(closed["executions"])
+
+
+def test_no_tick_makes_no_bar():
+    first, second = ticks(50, symbols=1)[:1], ticks(50, symbols=1)[:1]
+    second.ts[0] += 3600 * SECOND
+    book = engine(Hold())
+    book.step(Ticks.join([first, second]))
+    assert book.bars == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"fractions": {"flip": 1.2}},
+        {"fractions": {"other": 1.0}},
+        {"fractions": {"flip": 0.0}},
+        {"strategies": {}},
+        {"universe": []},
+        {"capital": float("nan")},
+        {"interval": 0},
+    ],
+)
+def test_a_book_that_cannot_be_meant_is_refused(wrong):
+    with pytest.raises(ConfigError):
+        engine(**wrong)

@@ -1,0 +1,389 @@
+"""Values of expressions and indicators, against numpy, pandas and TA-Lib."""
+
+import subprocess
+import sys
+
+import numba
+import numpy as np
+import pandas as pd
+import pytest
+import talib
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sysquant.errors import ConfigError, DataError, StrategyError
+from sysquant.features import (
+    Bar,
+    FeatureGraph,
+    atr,
+    clip,
+    ema,
+    indicator,
+    isnan,
+    lag,
+    maximum,
+    minimum,
+    returns,
+    rolling_max,
+    rolling_min,
+    rsi,
+    sma,
+    std,
+    step,
+    where,
+    zscore,
+)
+
+bar = Bar()
+NAN = np.nan
+
+
+def evaluate(expression, **columns):
+    return FeatureGraph({"x": expression}).run(columns)["x"]
+
+
+def random_bars(length=3000, seed=0):
+    random = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(random.normal(0, 0.01, length)))
+    return {
+        "high": close * (1 + random.random(length) / 100),
+        "low": close / (1 + random.random(length) / 100),
+        "close": close,
+    }
+
+
+BARS = random_bars()
+CLOSE = pd.Series(BARS["close"])
+
+
+def test_arithmetic_is_that_of_numpy():
+    x, y = BARS["high"], BARS["low"]
+    h, l = bar.high, bar.low  # noqa: E741
+    cases = [
+        (h + l, x + y), (h - l, x - y), (h * l, x * y), (h / l, x / y), (-h, -x), (+h, x),
+        (1 + h, 1 + x), (1 - h, 1 - x), (2 * h, 2 * x), (1 / h, 1 / x), (abs(-h), x),
+        (h > l, x > y), (h >= l, x >= y), (h < l, x < y), (h <= l, x <= y),
+        (h == l, x == y), (h != l, x != y), (h > 100, x > 100),
+        ((h > 100) & (l > 100), (x > 100) & (y > 100)), (~(h > 100), ~(x > 100)),
+        ((h > 100) | (l > 100), (x > 100) | (y > 100)),
+        (where(h > 100, l, 0), np.where(x > 100, y, 0)),
+        (minimum(h, 100), np.minimum(x, 100)), (maximum(h, 100), np.maximum(x, 100)),
+        (clip(h, 99, 101), np.clip(x, 99, 101)), (np.sqrt(h), np.sqrt(x)), (np.sign(-h), -x / x),
+        (np.float64(2) * h, 2 * x), (np.where(h > 100, 1, 0), np.where(x > 100, 1, 0)),
+        (np.logical_not(h > 100), ~(x > 100)), (np.absolute(h), x), (np.negative(h), -x),
+    ]  # fmt: skip
+    for expression, expected in cases:
+        value = evaluate(expression, high=x, low=y)
+        assert np.array_equal(value, expected.astype(float)), expression
+    smooth = [(np.log(h), np.log(x)), (np.exp(h / 100), np.exp(x / 100)), (h**2, x**2)]
+    for expression, expected in [*smooth, (2 ** (h / 100), 2 ** (x / 100)), (np.tanh(h), x / x)]:
+        assert np.allclose(evaluate(expression, high=x), expected, rtol=1e-14, atol=0), expression
+
+
+def test_elementwise_results_do_not_depend_on_the_length_of_a_batch():
+    x = BARS["close"]
+    rows = [np.log(bar.close), np.exp(bar.close / 99), np.tanh(bar.close / 99), bar.close**0.3]
+    features = {str(i): e for i, e in enumerate(rows)}
+    whole = FeatureGraph(features).run({"close": x})
+    graph = FeatureGraph(features)
+    single = [graph.run({"close": x[i : i + 1]}) for i in range(len(x))]
+    for name, values in whole.items():
+        assert values.tobytes() == np.concatenate([s[name] for s in single]).tobytes()
+
+
+def test_a_verdict_about_nan_is_nan():
+    close, one = np.array([NAN, 1.0, 2.0]), bar.close * 0 + 1
+    for verdict in (bar.close > 1, bar.close < 1, bar.close == 1, bar.close != 1, ~bar.close):
+        assert np.isnan(evaluate(verdict, close=close)).tolist() == [True, False, False]
+    for verdict in (bar.close & one, bar.close | 1):
+        assert np.isnan(evaluate(verdict, close=close)).tolist() == [True, False, False]
+
+
+def test_where_ignores_a_nan_in_the_branch_not_taken():
+    close = np.array([NAN, 1.0, 2.0])
+    assert evaluate(where(isnan(bar.close), 0, bar.close), close=close).tolist() == [0, 1, 2]
+    assert np.isnan(evaluate(where(bar.close, 1, 2), close=close)[0])
+
+
+@pytest.mark.parametrize("span", [2, 3, 14, 50, 200])
+def test_indicators_equal_ta_lib(span):
+    high, low, close = BARS["high"], BARS["low"], BARS["close"]
+    pairs = [
+        (ema(bar.close, span), talib.EMA(close, span)),
+        (sma(bar.close, span), talib.SMA(close, span)),
+        (std(bar.close, span, ddof=0), talib.STDDEV(close, span)),
+        (rsi(bar.close, span), talib.RSI(close, span)),
+        (atr(bar, span), talib.ATR(high, low, close, span)),
+        (rolling_max(bar.close, span), talib.MAX(close, span)),
+        (rolling_min(bar.close, span), talib.MIN(close, span)),
+        (returns(bar.close, span), talib.ROCP(close, span)),
+    ]
+    for expression, expected in pairs:
+        value = evaluate(expression, **BARS)
+        assert np.allclose(value, expected, rtol=1e-9, atol=1e-9, equal_nan=True), expression
+
+
+@pytest.mark.parametrize("span", [2, 3, 14, 50, 200])
+def test_indicators_equal_pandas(span):
+    window = CLOSE.rolling(span)
+    gain, loss = CLOSE.diff().clip(lower=0), (-CLOSE.diff()).clip(lower=0)
+    average = [wilder(x, span) for x in (gain, loss)]
+    pairs = [
+        (ema(bar.close, span), seeded(CLOSE, span, alpha=2 / (span + 1))),
+        (sma(bar.close, span), window.mean()),
+        (std(bar.close, span), window.std()),
+        (rolling_max(bar.close, span), window.max()),
+        (rolling_min(bar.close, span), window.min()),
+        # window by window: the running sums of pandas lose digits that a small deviation shows
+        (
+            zscore(bar.close, span),
+            window.apply(lambda w: (w[-1] - w.mean()) / w.std(ddof=1), raw=True),
+        ),
+        (lag(bar.close, span), CLOSE.shift(span)),
+        (returns(bar.close, span), CLOSE.pct_change(span)),
+        (rsi(bar.close, span), 100 * average[0] / (average[0] + average[1])),
+    ]
+    for expression, expected in pairs:
+        value = evaluate(expression, **BARS)
+        assert np.allclose(value, expected, rtol=1e-9, atol=1e-9, equal_nan=True), expression
+
+
+def seeded(values, span, alpha):
+    # An exponential average that starts from the mean of the first `span` values.
+    start = values.copy()
+    start.iloc[: span - 1] = NAN
+    start.iloc[span - 1] = values.iloc[:span].mean()
+    return start.ewm(alpha=alpha, adjust=False).mean()
+
+
+def wilder(values, span):
+    # The first difference is missing, so the seed lies one bar later.
+    rest = seeded(values.iloc[1:].reset_index(drop=True), span, alpha=1 / span)
+    return pd.concat([pd.Series([NAN]), rest], ignore_index=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(
+        st.one_of(st.floats(-1e6, 1e6), st.just(NAN), st.sampled_from([0.0, 1.0])), max_size=60
+    ),
+    span=st.integers(2, 12),
+)
+def test_windows_with_gaps_equal_pandas(values, span):
+    series = pd.Series(values, dtype=float)
+    frames = [series.iloc[max(0, i - span + 1) : i + 1] for i in range(len(series))]
+    full = [f if len(f) == span and f.notna().all() else None for f in frames]
+    for build, expected in [
+        (sma, np.mean), (rolling_max, np.max), (rolling_min, np.min),
+        (std, lambda w: np.std(w, ddof=1)),
+    ]:  # fmt: skip
+        value = evaluate(build(bar.close, span), close=series.to_numpy())
+        wanted = np.array([NAN if f is None else expected(f.to_numpy()) for f in full])
+        assert np.allclose(value, wanted, rtol=1e-9, atol=1e-6, equal_nan=True)
+
+
+def test_a_huge_value_leaves_no_rounding_behind():
+    calm = np.random.default_rng(1).normal(0, 1, 500)
+    shocked = calm.copy()
+    shocked[200] = 1e18
+    for build in (sma, std, zscore):
+        expected = evaluate(build(bar.close, 20), close=calm)[240:]
+        assert np.allclose(
+            evaluate(build(bar.close, 20), close=shocked)[240:], expected, rtol=1e-12
+        )
+
+
+def test_windows_do_not_drift_over_a_million_bars():
+    close = 1e6 + np.random.default_rng(2).normal(0, 1e-3, 1_000_000)
+    tail = close[-50:]
+    assert evaluate(sma(bar.close, 50), close=close)[-1] == pytest.approx(tail.mean(), rel=1e-15)
+    spread = evaluate(std(bar.close, 50), close=close)[-1]
+    assert spread == pytest.approx(tail.std(ddof=1), rel=1e-9)
+
+
+def test_equal_values_have_no_deviation_and_no_zscore():
+    close = np.full(50, 0.1)
+    assert (evaluate(std(bar.close, 7), close=close)[6:] == 0.0).all()
+    assert np.isnan(evaluate(zscore(bar.close, 7), close=close)).all()
+
+
+def test_rsi_is_neutral_where_nothing_moves():
+    assert (evaluate(rsi(bar.close, 5), close=np.full(20, 7.0))[5:] == 50.0).all()
+
+
+def test_recursive_indicators_skip_leading_gaps():
+    close = np.concatenate(([NAN] * 5, BARS["close"][:100]))
+    value = evaluate(ema(bar.close, 10), close=close)
+    assert value[5:].tobytes() == evaluate(ema(bar.close, 10), close=close[5:]).tobytes()
+    assert np.isnan(value[:14]).all()
+
+
+def test_equal_formulas_are_one_node():
+    graph = FeatureGraph(
+        {f"{a}/{b}": ema(bar.close, a) / ema(bar.close, b) for a in range(2, 14) for b in (50, 60)}
+    )
+    assert sum(name.startswith("ema") for name in graph.nodes) == 14
+    assert hash(ema(bar.close, 2) + 1) == hash(ema(bar.close, 2) + 1)
+    assert repr(bar.close / sma(bar.close, 10)) == "div(close, sma(close, 10))"
+
+
+def test_a_formula_that_doubles_at_each_level_stays_small():
+    x = bar.close
+    for _ in range(200):
+        x = (x + x) / 2
+    graph = FeatureGraph({"x": x})
+    assert len(graph.nodes) == 401  # two a level, and the number 2
+    assert graph.run({"close": np.array([3.0])})["x"].tolist() == [3.0]
+    assert max(map(len, graph.nodes)) <= 160
+
+
+def test_an_expression_is_neither_true_nor_an_array():
+    with pytest.raises(StrategyError, match="no truth value"):
+        bool(bar.close > 1)
+    with pytest.raises(StrategyError, match="no truth value"):
+        not bar.close
+    with pytest.raises(StrategyError, match=r"np\.sin cannot be used"):
+        np.sin(bar.close)
+    with pytest.raises(StrategyError, match="was ndarray"):
+        where(bar.close > 1, np.ones(3), 0)
+    with pytest.raises(AttributeError, match="did you mean 'close'"):
+        bar.clsoe  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda: ema(bar.close, 0), "span must be a whole number of bars >= 1, was 0"),
+        (lambda: sma(bar.close, 2.5), "was 2.5"),
+        (lambda: std(bar.close, 1), ">= 2, was 1"),
+        (lambda: lag(bar.close, -1), ">= 1, was -1"),
+        (lambda: rsi(bar.close, True), "was True"),
+        (lambda: ema(bar.close, NAN), "was nan"),
+    ],
+)
+def test_a_span_that_cannot_be_meant_is_refused(build, text):
+    with pytest.raises(ConfigError, match=text):
+        build()
+
+
+def test_columns_of_any_type_stride_and_order_are_taken():
+    ints = np.arange(40, dtype=np.int32)
+    frozen = ints.astype(float)
+    frozen.setflags(write=False)
+    expected = evaluate(sma(bar.close, 3), close=ints.astype(float))
+    for close in (ints, ints.astype(np.float32), np.repeat(ints, 2)[::2], frozen):
+        value = evaluate(sma(bar.close, 3), close=close, extra=np.empty(0))
+        assert value.tobytes() == expected.tobytes()
+
+
+def test_bad_columns_leave_the_graph_as_it_was():
+    graph = FeatureGraph({"x": atr(bar, 3), "y": sma(bar.close, 3)})
+    graph.run({k: v[:50] for k, v in BARS.items()})
+    before = graph.state()
+    with pytest.raises(DataError, match="need the columns high, low; there: close"):
+        graph.run({"close": np.ones(3)})
+    with pytest.raises(DataError, match=r"differ in length, were \[2, 3\]"):
+        graph.run({"close": np.ones(3), "high": np.ones(2), "low": np.ones(3)})
+    after = graph.state()
+    assert all(np.array_equal(before[k], after[k], equal_nan=True) for k in before)
+
+
+def test_state_of_other_features_is_refused():
+    graph = FeatureGraph({"x": sma(bar.close, 3)})
+    for other in (sma(bar.close, 4), ema(bar.close, 3), bar.close):
+        with pytest.raises(DataError, match="state is of other features"):
+            graph.restore(FeatureGraph({"x": other}).state())
+    wrong = {"sma(close, 3)": np.zeros(4)}
+    with pytest.raises(DataError, match=r"was \(4,\), needed \(5,\)"):
+        graph.restore(wrong)
+
+
+def test_state_names_and_bits_are_those_of_another_process():
+    code = (
+        "import numpy as np; from sysquant.features import *; b = Bar();"
+        "g = FeatureGraph({'x': zscore(b.close, 5) + ema(returns(b.close), 3)});"
+        "g.run({'close': np.linspace(1, 2, 33)});"
+        "print([(k, v.tobytes().hex()) for k, v in g.state().items()])"
+    )
+    graph = FeatureGraph({"x": zscore(bar.close, 5) + ema(returns(bar.close), 3)})
+    graph.run({"close": np.linspace(1, 2, 33)})
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    here = str([(k, v.tobytes().hex()) for k, v in graph.state().items()])
+    assert other.stdout.strip() == here
+
+
+def test_an_indicator_of_ones_own_is_one_step_function():
+    @step(state=2)
+    def smoothed_range(state, high, low, span: int, scale: float = 1.0):
+        state[0] += 1.0
+        state[1] += (scale * (high - low) - state[1]) / min(span, state[0])
+        return state[1]
+
+    node = smoothed_range(bar.high, bar.low, span=5)
+    assert repr(node) == "smoothed_range(high, low, 5, 1)"
+    value = evaluate(node, **BARS)
+    expected, average = [], 0.0
+    for i, width in enumerate(BARS["high"] - BARS["low"]):
+        average += (width - average) / min(5, i + 1)
+        expected.append(average)
+    assert np.allclose(value, expected, rtol=1e-13)
+    graph = FeatureGraph({"x": node})
+    cut = [graph.run({k: v[i : i + 7] for k, v in BARS.items()})["x"] for i in range(0, 3000, 7)]
+    assert np.concatenate(cut).tobytes() == value.tobytes()
+
+
+def test_a_signal_with_memory_is_a_step_function():
+    @step(state=1)
+    def hysteresis(state, x, enter: float, leave: float):
+        if x > enter:
+            state[0] = 1.0
+        elif x < leave:
+            state[0] = 0.0
+        return state[0]
+
+    close = np.array([0.0, 1.0, 3.0, 1.0, 0.4, 1.0])
+    assert evaluate(hysteresis(bar.close, 2, 0.5), close=close).tolist() == [0, 0, 1, 1, 0, 0]
+
+
+def test_an_indicator_of_ones_own_may_be_a_kernel():
+    @numba.njit
+    def total_kernel(state, inputs, params, out):
+        for i in range(out.shape[0]):
+            state[0] += inputs[0, i]
+            out[i] = state[0]
+
+    @indicator(total_kernel, first_state=lambda: [0.0])
+    def total(x):
+        return (x,), ()
+
+    assert evaluate(total(bar.close), close=np.arange(4)).tolist() == [0, 1, 3, 6]
+
+
+def test_an_indicator_that_does_not_compile_is_named():
+    @step(state=0)
+    def broken(state, x):
+        return x.price
+
+    with pytest.raises(StrategyError, match="broken does not compile"):
+        FeatureGraph({"x": broken(bar.close)})
+    with pytest.raises(StrategyError, match="must take"):
+        step(state=0)(lambda state: 0.0)
+
+
+def test_two_indicators_of_one_name_are_not_mixed_up():
+    @step(state=0)
+    def ema(state, x, span: int):
+        return x
+
+    from sysquant import features
+
+    with pytest.raises(StrategyError, match="two different indicators are called 'ema'"):
+        FeatureGraph({"x": ema(bar.close, 3) + features.ema(bar.close, 3)})
+
+
+def test_features_without_columns_take_their_length_from_any():
+    assert FeatureGraph({"x": bar.close * 0 + 1}).run({"close": np.ones(0)})["x"].shape == (0,)
+    from sysquant.features.expression import as_expression
+
+    graph = FeatureGraph({"x": as_expression(2)})
+    assert graph.run({"ts": np.arange(3)})["x"].tolist() == [2, 2, 2]

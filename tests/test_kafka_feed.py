@@ -1,0 +1,325 @@
+"""The Kafka feed against a broker: nothing lost, moved or doubled, and never stuck."""
+
+import time
+
+import numpy as np
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.structs import TopicPartition
+
+from runners.kafka import free_ports
+from sysquant.errors import ConfigError, FeedError
+from sysquant.feeds.decode import encode
+from sysquant.feeds.kafka import KafkaFeed
+from sysquant.feeds.publish import Publisher
+from sysquant.feeds.recording import read
+from sysquant.types import Instrument, Ticks
+from tests.test_decode import GOOD, MALFORMED_RECORDS, changed
+
+UNIVERSE = [Instrument("BINANCE:BTCUSDT"), Instrument("BINANCE:ETHUSDT")]
+
+
+@pytest.fixture
+def feed_of(broker):
+    made = []
+
+    def make(topic, **changes):
+        settings = {"bootstrap": broker.bootstrap, "universe": UNIVERSE, "topic": topic}
+        made.append(KafkaFeed(**(settings | broker.client | changes)))
+        return made[-1]
+
+    yield make
+    for feed in made:
+        feed.close()
+
+
+@pytest.fixture
+def send(broker):
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap, **broker.client)
+
+    def to(topic, values, **where):
+        answers = [producer.send(topic, value, key=b"one", **where) for value in values]
+        producer.flush(20)
+        return answers[-1].get(5).partition
+
+    yield to
+    producer.close(timeout=5)
+
+
+def read_until(feed, count, within_s=20.0):
+    """Polls until `count` records came; (ticks, dead letters, the last poll)."""
+    batches, dead, until = [], [], time.monotonic() + within_s
+    poll = None
+    while sum(map(len, batches)) + len(dead) < count:
+        assert time.monotonic() < until, "the feed brought nothing more"
+        poll = feed.poll(0.25)
+        batches.append(poll.events)
+        dead.extend(poll.dead)
+    return Ticks.join(batches) if batches else Ticks.empty(), dead, poll
+
+
+def same(left, right, leave_out=("partition", "offset")):
+    for name, column in left.columns():
+        if name not in leave_out:
+            np.testing.assert_array_equal(getattr(right, name), column, err_msg=name)
+
+
+def numbered(first, count):
+    return [changed(price=float(i)) for i in range(first, first + count)]
+
+
+def test_real_recording_comes_back_whole_equal_and_in_order(broker, topic, feed_of, shared_data):
+    universe, recorded = read(shared_data / "ticks_ethusdt_2025-05-19.parquet")
+    publisher = Publisher(bootstrap=broker.bootstrap, topic=topic, **broker.client)
+    publisher.publish(recorded, universe)
+    publisher.flush()
+    publisher.close()
+    assert publisher.acknowledged == 11_328
+    feed = feed_of(topic, universe=universe)
+    feed.seek({})
+    ticks, dead, poll = read_until(feed, 11_328)
+    assert not dead
+    same(recorded, ticks)
+    assert len(set(ticks.partition.tolist())) == 1
+    np.testing.assert_array_equal(ticks.offset, np.arange(11_328))
+    assert poll.next_offset[int(ticks.partition[0])] == 11_328
+    assert not poll.behind
+
+
+def test_poll_is_behind_while_the_topic_holds_more(topic, feed_of, send):
+    partition = send(topic, numbered(1, 30))
+    feed = feed_of(topic, max_records=10)
+    feed.seek({})
+    behind = [read_until(feed, 10)[2].behind for _ in range(3)]
+    assert behind == [{partition}, {partition}, frozenset()]
+
+
+def test_malformed_records_become_dead_letters_in_their_places(topic, feed_of, send):
+    values = [v for bad, _ in MALFORMED_RECORDS.values() for v in (bad, changed())]
+    partition = send(topic, values)
+    ticks, dead, poll = read_until(feed_of(topic), len(values))
+    assert [letter.offset for letter in dead] == list(range(0, len(values), 2))
+    assert ticks.offset.tolist() == list(range(1, len(values), 2))
+    assert {(letter.topic, letter.partition) for letter in dead} == {(topic, partition)}
+    assert [letter.payload for letter in dead] == [v or b"" for v, _ in MALFORMED_RECORDS.values()]
+    assert poll.next_offset[partition] == len(values)
+
+
+def test_seek_goes_on_exactly_where_the_caller_stands(topic, feed_of, send):
+    partition = send(topic, numbered(1, 100))
+    feed = feed_of(topic)
+    feed.seek({partition: 37})
+    assert read_until(feed, 63)[0].offset.tolist() == list(range(37, 100))
+    feed.seek({partition: 99})
+    assert read_until(feed, 1)[0].price.tolist() == [100.0]
+    feed.seek({partition: 100})
+    assert len(feed.poll(0.1).events) == 0
+    send(topic, numbered(101, 1))
+    assert read_until(feed, 1)[0].offset.tolist() == [100]
+
+
+def test_partitions_not_named_stand_at_the_configured_start(topic, feed_of, send):
+    partition = send(topic, numbered(1, 10))
+    feed = feed_of(topic, start="latest")
+    feed.seek({})
+    assert feed.poll(0.1).next_offset[partition] == 10
+    send(topic, numbered(11, 1))
+    assert read_until(feed, 1)[0].price.tolist() == [11.0]
+
+
+def test_next_offset_names_every_partition_also_when_nothing_came(new_topic, feed_of):
+    feed = feed_of(new_topic(4))
+    feed.seek({})
+    assert feed.poll(0.0).next_offset == {0: 0, 1: 0, 2: 0, 3: 0}
+
+
+def test_each_partition_keeps_its_order(new_topic, feed_of, send):
+    name = new_topic(4)
+    for partition in range(4):
+        send(name, numbered(1 + 100 * partition, 50), partition=partition)
+    ticks, _, poll = read_until(feed_of(name, max_records=30), 200)
+    for partition in range(4):
+        mine = ticks[ticks.partition == partition]
+        assert mine.offset.tolist() == list(range(50))
+        assert mine.price.tolist() == [float(1 + 100 * partition + i) for i in range(50)]
+    assert poll.next_offset == dict.fromkeys(range(4), 50)
+
+
+def test_offset_beyond_the_end_is_refused_with_the_way_out(topic, feed_of, send):
+    partition = send(topic, numbered(1, 5))
+    with pytest.raises(FeedError, match=r"ends at offset 5 .* 9 is to be read next; .* journal"):
+        feed_of(topic).seek({partition: 9})
+
+
+def test_partition_that_is_gone_is_refused(topic, feed_of):
+    with pytest.raises(FeedError, match="no partition 77"):
+        feed_of(topic).seek({77: 1})
+
+
+def test_topic_that_does_not_exist_is_answered_with_the_nearest(broker, topic, feed_of):
+    if broker.kind == "mock":
+        pytest.skip("the mock broker makes every topic it is asked for")
+    with pytest.raises(FeedError, match=rf"no topic '{topic}x'; did you mean '{topic}'\?"):
+        feed_of(topic + "x")
+
+
+def test_unreachable_broker_is_one_sentence_within_its_time(broker):
+    (port,) = free_ports(1)
+    began = time.monotonic()
+    with pytest.raises(FeedError, match=rf"Kafka at 127.0.0.1:{port} does not answer .*make kafka"):
+        KafkaFeed(bootstrap=f"127.0.0.1:{port}", universe=UNIVERSE, connect_timeout_s=1.0)
+    assert time.monotonic() - began < 3.0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"start": "earlist"}, "earliest"), ({"fetch_mib": 32}, "1 to 16, was 32")]
+)
+def test_parameters_that_cannot_be_meant_are_refused(change, said):
+    with pytest.raises(ConfigError, match=said):
+        KafkaFeed(bootstrap="127.0.0.1:1", universe=UNIVERSE, **change)
+
+
+def test_poll_waits_no_longer_than_a_quarter_of_a_second(topic, feed_of):
+    feed = feed_of(topic)
+    feed.seek({})
+    feed.poll(0.1)
+    began = time.monotonic()
+    assert len(feed.poll(60.0).events) == 0
+    assert time.monotonic() - began < 0.6
+
+
+def test_committed_offsets_are_seen_by_others_and_by_the_stored_start(broker, topic, feed_of, send):
+    partition = send(topic, numbered(1, 20))
+    feed = feed_of(topic, group=topic)
+    feed.seek({})
+    read_until(feed, 20)
+    feed.commit({partition: 7})
+    feed.close()
+    other = KafkaConsumer(bootstrap_servers=broker.bootstrap, group_id=topic, **broker.client)
+    assert other.committed(TopicPartition(topic, partition), timeout_ms=5000) == 7
+    other.close()
+    again = feed_of(topic, group=topic, start="stored")
+    assert read_until(again, 13)[0].offset.tolist() == list(range(7, 20))
+
+
+def test_commit_never_waits(topic, feed_of, send):
+    partition = send(topic, numbered(1, 5))
+    feed = feed_of(topic)
+    read_until(feed, 5)
+    began = time.monotonic()
+    for offset in range(5):
+        feed.commit({partition: offset})
+    assert time.monotonic() - began < 0.5
+
+
+def test_new_partition_is_found_and_read_from_its_first_record(broker, topic, feed_of, send):
+    if broker.kind == "mock":
+        pytest.skip("the mock broker cannot add partitions")
+    from kafka import KafkaAdminClient
+
+    feed = feed_of(topic, start="latest", new_partitions_s=0.5)
+    feed.seek({})
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    admin.create_partitions({topic: 2})
+    admin.close()
+    send(topic, numbered(1, 3), partition=1)
+    ticks, _, poll = read_until(feed, 3)
+    assert ticks.partition.tolist() == [1, 1, 1]
+    assert poll.next_offset == {0: 0, 1: 3}
+
+
+def test_records_the_broker_deleted_show_as_a_gap(broker, new_topic, feed_of, send):
+    from kafka import KafkaAdminClient
+
+    name = new_topic(1, cleanup_policy="delete")
+    send(name, numbered(1, 100))
+    feed = feed_of(name, max_records=10)
+    feed.seek({})
+    assert read_until(feed, 10)[2].next_offset == {0: 10}
+    feed.seek({0: 5})  # elsewhere, so that what was fetched ahead is dropped
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    admin.delete_records({TopicPartition(name, 0): 60})
+    admin.close()
+    poll, until = feed.poll(0.25), time.monotonic() + 20
+    while not len(poll.events):
+        assert poll.next_offset == {0: 5}, "a gap must not be passed over in silence"
+        assert time.monotonic() < until
+        poll = feed.poll(0.25)
+    assert poll.events.offset[0] == 60
+    feed.seek({0: 20})
+    assert read_until(feed, 10)[0].offset[0] == 60
+
+
+@pytest.fixture
+def mortal(broker):
+    """The broker, started again after the test."""
+    if broker.kind == "mock":
+        pytest.skip("the mock broker cannot be killed, stalled or restarted")
+    yield broker
+    broker.resume()
+    if not broker.is_running():
+        broker.restart()
+
+
+def test_broker_killed_and_started_again_costs_nothing(mortal, topic, feed_of, send):
+    partition = send(topic, numbered(1, 50))
+    feed = feed_of(topic)
+    feed.seek({})
+    before, _, _ = read_until(feed, 50)
+    mortal.kill()
+    for _ in range(4):
+        began = time.monotonic()
+        poll = feed.poll(0.25)
+        assert (len(poll.events), poll.next_offset) == (0, {partition: 50})
+        assert time.monotonic() - began < 0.6
+    mortal.restart()
+    send(topic, numbered(51, 50))
+    after, dead, _ = read_until(feed, 50)
+    assert not dead
+    joined = Ticks.join([before, after])
+    assert joined.offset.tolist() == list(range(100))
+    assert joined.price.tolist() == [float(i) for i in range(1, 101)]
+
+
+@pytest.mark.parametrize("how", ["kill", "pause"])
+def test_commit_and_close_stay_short_without_a_broker(mortal, topic, feed_of, send, how):
+    partition = send(topic, numbered(1, 5))
+    feed = feed_of(topic)
+    read_until(feed, 5)
+    feed.commit({partition: 3})
+    getattr(mortal, how)()
+    for step in (
+        lambda: feed.poll(0.25),
+        lambda: feed.commit({partition: 5}),
+        lambda: feed.poll(0.25),
+        lambda: feed.close(),
+    ):
+        began = time.monotonic()
+        step()
+        assert time.monotonic() - began < 1.0
+
+
+def test_stalled_broker_is_refused_at_the_start_like_an_absent_one(mortal, topic):
+    mortal.pause()
+    began = time.monotonic()
+    with pytest.raises(FeedError, match="does not answer"):
+        KafkaFeed(bootstrap=mortal.bootstrap, universe=UNIVERSE, topic=topic, connect_timeout_s=1.0)
+    assert time.monotonic() - began < 3.0
+
+
+def test_publisher_without_a_broker_says_what_was_acknowledged(mortal, topic, shared_data):
+    universe, recorded = read(shared_data / "ticks_ethusdt_2025-05-19.parquet")
+    publisher = Publisher(bootstrap=mortal.bootstrap, topic=topic, timeout_s=1.0)
+    publisher.publish(recorded[:10], universe)
+    publisher.flush()
+    mortal.kill()
+    publisher.publish(recorded[10:20], universe)
+    with pytest.raises(FeedError, match="acknowledged 10 of 20 records"):
+        publisher.flush()
+    publisher.close()
+
+
+def test_encoded_universe_is_that_of_the_feed():
+    # One symbol list decides both ways; a decoder of another order gives other indexes.
+    assert GOOD["symbol"] == UNIVERSE[1].symbol
+    assert encode(Ticks.empty(), UNIVERSE) == []

@@ -1,0 +1,240 @@
+"""The live driver in one process: the same effects as a backtest, over restarts and bad input."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from sysquant import backtest
+from sysquant.effects import Effects, Labels
+from sysquant.errors import FeedError, JournalError
+from sysquant.journal import Journal, JournalReader
+from sysquant.live import LiveRunner, Runtime
+from sysquant.types import Bars, DeadLetter, Poll, Ticks
+from tests.market import Flip, engine, ticks
+
+
+class MemoryFeed:
+    """A feed of one partition that ends, from ticks in memory; records 7 and 8 are bad."""
+
+    kind = "ticks"
+    interval = 0
+    name = "memory"
+
+    def __init__(self, events: Ticks, *, size: int = 97, bad: tuple[int, ...] = ()) -> None:
+        self.events, self.size, self.bad = events, size, bad
+        self.at = 0
+        self.committed = {}
+        self.breaks_at = None
+
+    def seek(self, next_offset):
+        self.at = next_offset.get(0, 0)
+
+    def poll(self, timeout_s):
+        if self.breaks_at is not None and self.at >= self.breaks_at:
+            raise FeedError("the broker refuses for good")
+        batch = self.events[self.at : self.at + self.size]
+        self.at += len(batch)
+        good = ~np.isin(batch.offset, self.bad)
+        dead = tuple(
+            DeadLetter(self.name, 0, int(offset), "price was NaN", b"{}")
+            for offset in batch.offset[~good]
+        )
+        return Poll(batch[good], dead, {0: self.at}, frozenset(), self.at >= len(self.events))
+
+    def commit(self, next_offset):
+        self.committed = dict(next_offset)
+
+    def close(self):
+        pass
+
+
+class MemoryOutbox:
+    """Takes every sealed batch at once; a stand-in for a store that always answers."""
+
+    def __init__(self, journal: Journal, tables: dict) -> None:
+        self.reader, self.tables, self.done = JournalReader(journal.path), tables, []
+
+    def send(self, batches):
+        for batch in batches:
+            self.tables.setdefault(batch.table, {})[batch.token] = self.reader.rows(batch)
+            self.done.append(batch)
+
+    def arrived(self):
+        done, self.done = self.done, []
+        return done
+
+    def flush(self, timeout_s):
+        return True
+
+    def close(self, timeout_s=1.0):
+        self.reader.close()
+
+
+def no_history(_before):
+    return Bars.empty()
+
+
+def session(directory, feed, tables, *, book=None, history=no_history, **runtime):
+    journal = Journal(directory)
+    book = book or engine()
+    return LiveRunner(
+        engine=book,
+        feed=feed,
+        journal=journal,
+        outbox=MemoryOutbox(journal, tables),
+        labels=Labels(journal.id, list(book.strategies), book.symbols, book.risk),
+        runtime=Runtime(**({"snapshot_s": 0.0} | runtime)),
+        history=history,
+        report=lambda runner: None,
+    )
+
+
+def rows(tables, name):
+    """Decided rows of a table: all but run and seq."""
+    found = [row for table in tables.get(name, {}).values() for row in table.to_pylist()]
+    return [{k: v for k, v in row.items() if k not in ("run", "seq")} for row in found]
+
+
+def expected(events, name):
+    result = backtest.run(engine(), [events], name="expected")
+    return [
+        {k: v for k, v in row.items() if k not in ("run", "seq")}
+        for row in result.arrow(name).to_pylist()
+    ]
+
+
+DECIDED = ("signals", "orders", "risk_receipts", "executions", "portfolio_history")
+
+
+def test_a_session_has_the_rows_of_a_backtest(tmp_path):
+    events, tables = ticks(1_500), {}
+    runner = session(tmp_path, MemoryFeed(events), tables)
+    runner.run()
+    assert runner.ended
+    for name in DECIDED:
+        assert rows(tables, name) == expected(events, name), name
+    assert len(rows(tables, "executions")) > 50
+    inputs = [row for table in tables["inputs"].values() for row in table.to_pylist()]
+    assert sum(row["rows"] for row in inputs if row["kind"] == "ticks") == len(events)
+
+
+def test_bad_records_are_counted_and_stored_and_stop_nothing(tmp_path):
+    events, tables = ticks(500), {}
+    runner = session(tmp_path, MemoryFeed(events, bad=(7, 8, 499)), tables)
+    runner.run()
+    assert runner.tally.events + runner.tally.dead == 500
+    assert [row["offset"] for row in rows(tables, "dead_letter")] == [7, 8, 499]
+    good = events[~np.isin(events.offset, (7, 8, 499))]
+    assert rows(tables, "executions") == expected(good, "executions")
+
+
+@pytest.mark.parametrize("snapshot_s", [0.0, 3600.0])
+@pytest.mark.parametrize("breaks_at", [1, 300, 900])
+def test_a_session_that_dies_anywhere_goes_on_where_it_was(
+    tmp_path, monkeypatch, snapshot_s, breaks_at
+):
+    events, tables = ticks(1_500), {}
+    first = session(tmp_path, MemoryFeed(events, bad=(8,)), tables, snapshot_s=snapshot_s)
+    first.feed.breaks_at = breaks_at
+    # As after SIGKILL: nothing of the orderly end happens.
+    monkeypatch.setattr(first, "_finish", lambda: None)
+    with pytest.raises(FeedError):
+        first.run()
+    second = session(tmp_path, MemoryFeed(events, size=41, bad=(8,)), tables)
+    second.run()
+    good = events[events.offset != 8]
+    for name in DECIDED:
+        assert rows(tables, name) == expected(good, name), name
+    assert second.tally.events == len(good)
+    assert second.tally.dead == len(rows(tables, "dead_letter")) == 1
+
+
+def test_history_warms_features_once_in_a_journals_life(tmp_path):
+    events, tables, asked = ticks(800), {}, []
+    closes = engine().step(events)["portfolio_history"]
+    assert len(closes)
+
+    def history(before):
+        asked.append(before)
+        return Bars.empty()
+
+    first = session(tmp_path, MemoryFeed(events[:400]), tables, history=history)
+    first.run()
+    assert asked == [int(events.ts[0]) // 10**9 * 10**9]
+    session(tmp_path, MemoryFeed(events), tables, history=history).run()
+    assert len(asked) == 1
+
+
+def test_another_configuration_is_refused_and_names_what_differs(tmp_path):
+    session(tmp_path, MemoryFeed(ticks(200)), {}).run()
+    runner = session(tmp_path, MemoryFeed(ticks(200)), {}, book=engine(Flip(weight=0.5)))
+    with pytest.raises(JournalError, match=r"strategies was flip=Flip\(weight=1.0\)") as error:
+        runner.run()
+    assert "journal=fresh" in str(error.value)
+
+
+def test_another_feed_is_refused(tmp_path):
+    session(tmp_path, MemoryFeed(ticks(200)), {}).run()
+    feed = MemoryFeed(ticks(200))
+    feed.name = "elsewhere"
+    with pytest.raises(FeedError, match="was read from memory"):
+        session(tmp_path, feed, {}).run()
+
+
+def test_another_build_goes_on_from_a_whole_snapshot_only(tmp_path, monkeypatch):
+    events = ticks(900)
+    session(tmp_path, MemoryFeed(events[:300]), {}).run()
+    monkeypatch.setattr(LiveRunner, "_build", staticmethod(lambda: "another"))
+    again = session(tmp_path, MemoryFeed(events[:600]), {}, snapshot_s=3600.0)
+    monkeypatch.setattr(again, "_finish", lambda: None)
+    again.run()
+    monkeypatch.undo()
+    with pytest.raises(JournalError, match="another build"):
+        session(tmp_path, MemoryFeed(events), {}).run()
+
+
+def test_effects_that_differ_on_replay_halt_with_the_input_that_differs(tmp_path, monkeypatch):
+    events = ticks(900)
+    first = session(tmp_path, MemoryFeed(events), {}, snapshot_s=3600.0)
+    first.feed.breaks_at = 500
+    monkeypatch.setattr(first, "_finish", lambda: None)
+    with pytest.raises(FeedError):
+        first.run()
+    monkeypatch.setattr(Effects, "hash", lambda self: b"other")
+    with pytest.raises(JournalError, match="replaying input 2 "):
+        session(tmp_path, MemoryFeed(events), {}).run()
+
+
+def test_a_gap_is_an_event(tmp_path):
+    events, tables = ticks(300), {}
+    session(tmp_path, MemoryFeed(events[:100]), tables).run()
+    feed = MemoryFeed(events)
+    feed.seek = lambda next_offset: setattr(feed, "at", next_offset[0] + 20)
+    session(tmp_path, feed, tables).run()
+    gaps = [row for row in rows(tables, "events") if row["kind"] == "gap"]
+    assert [row["detail"] for row in gaps] == ["partition=0 expected=100 first=120"]
+
+
+def test_a_full_outbox_holds_the_feed_back(tmp_path):
+    events = ticks(300)
+    runner = session(tmp_path, MemoryFeed(events), {}, outbox_rows=0)
+    monitor = time.monotonic()
+    assert runner._is_held_back()
+    assert time.monotonic() - monitor < 1
+    assert runner.feed.at == 0
+    runner.outbox.close()
+    runner.journal.close()
+
+
+def test_the_journal_tells_of_the_feeds_positions(tmp_path):
+    feed = MemoryFeed(ticks(250), bad=(249,))
+    runner = session(tmp_path, feed, {})
+    runner.run()
+    assert feed.committed == {0: 250}
+    journal = Journal(tmp_path)
+    assert journal.positions() == {0: 250}
+    assert json.loads(journal.meta("fingerprint"))["symbols"] == "SIM:A, SIM:B"
+    assert journal.meta("ended") == "1"
+    journal.close()
