@@ -52,15 +52,7 @@ def resolve(python: str, constraints: Path | None, wanted: tuple[str, ...]) -> d
     """
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.json"
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            shutil.which(python) or python,
-            "install",
-            "--quiet",
-        ]
+        command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
         command += ["--dry-run", "--ignore-installed", "--report", str(report)]
         command += ["-c", str(constraints)] if constraints else []
         subprocess.run([*command, *wanted], cwd=REPOSITORY, check=True)

@@ -1,7 +1,7 @@
 """History into the store: a file of ticks or minute bars, or the synthetic sample.
 
-python runners/backfill.py source=sample
-python runners/backfill.py source=file path=ticks.parquet universe=crypto
+`python runners/backfill.py source=sample`, or
+`python runners/backfill.py source=file path=ticks.parquet universe=crypto`.
 """
 
 import sys
@@ -22,6 +22,7 @@ from sysquant import backfill
 from sysquant.errors import ConfigError, nearest
 from sysquant.home import under_home
 from sysquant.inspection import iso
+from sysquant.mapping import row_count
 from sysquant.store import connect, migrate
 from sysquant.types import Instrument
 
@@ -46,11 +47,13 @@ def main(cfg: DictConfig) -> None:
 
 def _from_file(cfg: DictConfig, client: Client, universe: list[Instrument]) -> backfill.Report:
     path = Path(cfg.path).expanduser()
-    with _bar("rows checked and stored") as bar:
+    path = path if path.exists() else under_home(path)
+    rows = row_count(path)
+    with _bar(rows and 2 * rows) as bar:  # checked, then stored
         return backfill.import_file(
             client,
             universe,
-            path if path.exists() else under_home(path),
+            path,
             compose.build(cfg.mapping),
             gap_s=cfg.gap_s,
             absurd=cfg.absurd,
@@ -60,16 +63,16 @@ def _from_file(cfg: DictConfig, client: Client, universe: list[Instrument]) -> b
 
 
 def _sample(cfg: DictConfig, client: Client, universe: list[Instrument]) -> backfill.Report | None:
-    with _bar("rows made") as bar:
+    with _bar() as bar:
         return backfill.sample(client, universe, progress=bar.update, **cfg.source)
 
 
 IMPORTS = {"file": _from_file, "sample": _sample}
 
 
-def _bar(unit: str) -> "tqdm[None]":
+def _bar(total: int | None = None) -> tqdm:
     # On a terminal only: piped output is plain lines.
-    return tqdm(unit=f" {unit}", unit_scale=True, leave=False, disable=None)
+    return tqdm(unit=" rows", unit_scale=True, total=total, leave=False, disable=None)
 
 
 def show(report: backfill.Report | None) -> None:

@@ -22,6 +22,7 @@ from sysquant.store import connect, migrate
 def main(cfg: DictConfig) -> None:
     """Run the feed of the past through the engine, write the rows, print the result."""
     universe = parts.universe_of(cfg)
+    parts.compile_engine(cfg, universe)
     engine = parts.engine_of(cfg, universe)
 
     def opened():  # noqa: ANN202

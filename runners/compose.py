@@ -154,6 +154,12 @@ def choice(group: str) -> str:
     return str(HydraConfig.get().runtime.choices[group])
 
 
+def overrides(*groups: str) -> list[str]:
+    """What the command line said about these groups, to be said again to another runner."""
+    given = HydraConfig.get().overrides.task
+    return [o for o in given if o.split("=")[0].split(".")[0] in groups]
+
+
 def output_dir() -> Path:
     """Where this run's files go."""
     return Path(HydraConfig.get().runtime.output_dir)
@@ -163,6 +169,7 @@ def start_log(*, quiet: bool = False) -> None:
     """Log lines as `time level key=value ...` to stderr, and to the run's directory."""
     level = logging.WARNING if quiet else logging.INFO
     logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     for handler in logging.getLogger().handlers:
         if not isinstance(handler, logging.FileHandler):
             handler.setLevel(level)

@@ -40,6 +40,7 @@ def main(cfg: DictConfig) -> None:
             universe=universe,
             epoch=cfg.epoch,
             stop_after_idle_s=cfg.stop_after_idle_s,
+            stop_with=cfg.stop_with,
         )
         reason = ingest.run()
         print(f"ended: {reason}; {ingest.ticks:,} ticks, {ingest.dead:,} dead letters")

@@ -7,6 +7,7 @@ start the same class on free ports. It is for one machine: no replication, no se
 
 import contextlib
 import logging
+import os
 import re
 import shutil
 import signal
@@ -30,7 +31,7 @@ from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
 from sysquant.errors import ConfigError, FeedError, nearest
-from sysquant.home import home, under_home
+from sysquant.home import cache, under_home
 
 log = logging.getLogger("sysquant.kafka")
 
@@ -40,6 +41,9 @@ JAVA = 17  # the lowest that Kafka 4 runs on
 HOST = "127.0.0.1"
 READY_TOPIC = "sysquant_ready"
 WAY_OUT = "or use feed=replay, feed=synthetic or a Kafka of your own (feed.bootstrap=host:port)"
+
+# Ends Java when the pipe to us closes, however we ended: `$$` is Java's own number after `exec`.
+WATCHED = 'exec 3<&0; (read end <&3; kill $$; kill -CONT $$) & exec "$@"'
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -75,9 +79,7 @@ class Broker:
     """
 
     kind = f"kafka {VERSION}"
-    client: ClassVar[
-        dict[str, Any]
-    ] = {}  # what a kafka-python client must be told besides `bootstrap`
+    client: ClassVar[dict[str, Any]] = {}  # what clients must be told besides `bootstrap`
 
     def __init__(self, libs: Path, data_dir: Path, port: int) -> None:
         self.data_dir = data_dir
@@ -93,12 +95,13 @@ class Broker:
         properties = self._write_properties()
         if not (self.data_dir / "log" / "meta.properties").exists():
             self._format(properties)
+        java = self._java("-Xms256m", "-Xmx512m")
         with (self.data_dir / "server.log").open("wb") as output:
             self._process = subprocess.Popen(
-                [*self._java("-Xms256m", "-Xmx512m"), "kafka.Kafka", str(properties)],
+                ["sh", "-c", WATCHED, "sh", *java, "kafka.Kafka", str(properties)],
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C at the terminal is ours to pass on
             )
         try:
@@ -113,20 +116,18 @@ class Broker:
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """End it cleanly; what does not end in time is killed."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_s)
             self.kill()
-        self._process = None
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # and the shell that watches the pipe
+            self._process.communicate()
             self._process = None
 
     def pause(self) -> None:
@@ -212,9 +213,17 @@ def start(port: int = 0, data_dir: str | Path = "data/kafka", timeout_s: float =
             f"or choose another: python runners/kafka.py port={port + 1}"
         )
     require_java()
-    broker = Broker(fetch(), under_home(data_dir), port or free_ports(1)[0])
-    broker.restart(timeout_s)
-    return broker
+    libs, tries = fetch(), 1 if port else 3  # a free port may be taken before Kafka takes it
+    while True:
+        broker = Broker(libs, under_home(data_dir), port or free_ports(1)[0])
+        try:
+            broker.restart(timeout_s)
+        except FeedError:
+            tries -= 1
+            if not tries:
+                raise
+        else:
+            return broker
 
 
 def fetch() -> Path:
@@ -225,9 +234,8 @@ def fetch() -> Path:
     FeedError
         If Maven is missing or refuses.
     """
-    libs = home() / ".cache" / "kafka" / VERSION
-    stamp = libs / "pom.xml"  # copied last: a fetch cut short is begun again
-    if stamp.exists() and stamp.read_bytes() == POM.read_bytes():
+    libs = cache() / "kafka" / VERSION
+    if _is_fetched(libs):
         return libs
     if shutil.which("mvn") is None:
         raise FeedError(f"Maven was not found, and Kafka comes through it; install it, {WAY_OUT}")
@@ -238,9 +246,17 @@ def fetch() -> Path:
         options = ("-DincludeScope=runtime", f"-DoutputDirectory={target}")
         _run(["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", *options], "Maven")
         shutil.copy(POM, target)
-        shutil.rmtree(libs, ignore_errors=True)
-        target.rename(libs)
+        if not _is_fetched(libs):  # else another process was faster
+            shutil.rmtree(libs, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                target.rename(libs)
     return libs
+
+
+def _is_fetched(libs: Path) -> bool:
+    # The pom is copied last: a fetch cut short, or one of another pom, is begun again.
+    stamp = libs / "pom.xml"
+    return stamp.exists() and stamp.read_bytes() == POM.read_bytes()
 
 
 def require_java() -> None:
@@ -335,6 +351,8 @@ def main(words: list[str]) -> int:
     except (ConfigError, FeedError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # while it was starting
+        return 130
     with _signals() as stopped:
         print(f"Kafka {VERSION} listens on {broker.bootstrap}; Ctrl-C ends it", flush=True)
         while broker.is_running() and not stopped.wait(0.5):

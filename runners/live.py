@@ -11,6 +11,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import gc
 import logging
+import os
 import subprocess
 from datetime import UTC, datetime
 
@@ -45,6 +46,7 @@ def main(cfg: DictConfig) -> None:
 
 def _trade(cfg: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
     universe = parts.universe_of(cfg)
+    parts.compile_engine(cfg, universe)
     engine = parts.engine_of(cfg, universe)
     dsn, server = ensure_server(cfg.store.dsn)
     if server is not None:
@@ -62,7 +64,7 @@ def _trade(cfg: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
     journal = _journal(book, cfg.journal)
     feed = parts.feed_of(cfg, universe, opened)
     if compose.choice("feed") == "kafka" and cfg.ingest == "auto" and cfg.store.dsn != dsn:
-        children.append(_start_ingest(cfg))
+        children.append(_start_ingest())
     runtime = _runtime(cfg)
     if journal.meta("announced") is None:
         config = OmegaConf.to_yaml(cfg)
@@ -114,11 +116,18 @@ def _journal(book: str, wish: str) -> Journal:
     return Journal(directory)
 
 
-def _start_ingest(cfg: DictConfig) -> subprocess.Popen[bytes]:
+def _start_ingest() -> subprocess.Popen[bytes]:
+    # It ends with this process, also when that is killed, and has a log of its own.
     ingest = Path(__file__).with_name("ingest.py")
-    arguments = [f"feed.bootstrap={cfg.feed.bootstrap}", f"feed.topic={cfg.feed.topic}"]
-    arguments += [f"universe={compose.choice('universe')}", f"store.dsn={cfg.store.dsn}"]
-    return subprocess.Popen([sys.executable, str(ingest), *arguments], start_new_session=True)
+    arguments = [*compose.overrides("feed", "universe", "store"), f"stop_with={os.getpid()}"]
+    with (compose.output_dir() / "ingest.log").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, str(ingest), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 def _last_words(runner: LiveRunner, cfg: DictConfig) -> None:

@@ -10,7 +10,8 @@ from sysquant import history
 from sysquant.effects import Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError
-from sysquant.types import Bars, Feed, Instrument
+from sysquant.compiled import is_compiled
+from sysquant.types import Bars, Feed, Instrument, clock_mark
 
 Connect = Callable[[], Any]
 
@@ -38,6 +39,15 @@ def engine_of(cfg: DictConfig, universe: list[Instrument]) -> Engine:
         seed=cfg.seed,
         snapshot_ns=history.interval_ns(cfg.snapshots),
     )
+
+
+def compile_engine(cfg: DictConfig, universe: list[Instrument]) -> None:
+    """Compile what the engine needs before any event waits for it; from the cache after once."""
+    if not is_compiled():
+        print("compiling the engine, once for this version and machine (half a minute)", flush=True)
+    spare = engine_of(cfg, universe)
+    spare.warm(Bars.empty())
+    spare.step(clock_mark(spare.interval))
 
 
 def labels_of(engine: Engine, run: str) -> Labels:

@@ -21,7 +21,9 @@ def main() -> int:
         "server.json of the store's directory while it is served. Ctrl-C ends it.",
     )
     parser.add_argument("--dsn", default=DEFAULT_DSN, help="embedded store (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1 (default: a free one)")
+    parser.add_argument(
+        "--port", type=int, default=0, help="on 127.0.0.1 (default: last time's, or a free one)"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:

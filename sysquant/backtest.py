@@ -130,7 +130,7 @@ def run(
         if not start:
             start = int(batch.ts[0])
             if history is not None:
-                engine.warm(history(start - start % engine.interval))
+                engine.warm(history(engine.warmup_end(batch)))
         end = max(end, int(batch.ts.max()))
         effects = engine.step(batch)
         tally.add(effects, len(batch), engine.risk)

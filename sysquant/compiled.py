@@ -2,12 +2,10 @@
 
 numba looks only at the file of the outermost function when it decides whether a cached binary is
 still valid: an edited inner function would go on running as the old one. The cache directory is
-therefore named by a hash of every compiled source file, the versions and the CPU. It lies under
-`NUMBA_CACHE_DIR` where that is set.
+therefore named by a hash of every compiled source file, the versions and the CPU.
 """
 
 import hashlib
-import os
 import platform
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import numpy as np
 from numba.core import config
 from numba.core.registry import cpu_target
 
-from sysquant.home import PACKAGE, home
+from sysquant.home import PACKAGE, cache
 
 
 def source_hash(*, compiled_only: bool = False) -> str:
@@ -49,8 +47,12 @@ def _cache_key() -> str:
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
-_root = Path(os.environ.get("NUMBA_CACHE_DIR") or home() / ".cache" / "numba")
-config.CACHE_DIR = str(_root / _cache_key())
+config.CACHE_DIR = str(cache() / "numba" / _cache_key())
 
 # No fast-math: the same bits in an array of a million rows and in a stream of single ones.
 kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+def is_compiled() -> bool:
+    """Whether this version was compiled on this machine before."""
+    return Path(config.CACHE_DIR).is_dir()

@@ -117,6 +117,11 @@ class Engine:
             for deciders in self._deciders:
                 deciders[symbol].run(columns)
 
+    def warmup_end(self, batch: Ticks | Bars) -> int:
+        """Where the history must end that comes before a batch, ns UTC: a bar's end."""
+        start = int(events_of(batch[:1], self.interval).start[0])
+        return start - start % self.interval
+
     def step(self, batch: Ticks | Bars) -> Effects:
         """Advance over a batch, in its order, and return what it caused."""
         events = events_of(batch, self.interval)

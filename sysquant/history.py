@@ -18,7 +18,7 @@ import pyarrow as pa
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from sysquant.errors import ConfigError, DataError, StoreError
-from sysquant.types import SECOND, Bars, Instrument, Ints, Ticks
+from sysquant.types import SECOND, Bars, Instrument, Ticks
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client

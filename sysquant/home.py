@@ -16,6 +16,11 @@ def home() -> Path:
     return Path(os.environ.get("SYSQUANT_HOME") or PACKAGE.parent).expanduser().resolve()
 
 
+def cache() -> Path:
+    """Root of what can be made again: `SYSQUANT_CACHE`, or else `.cache` of `home()`."""
+    return Path(os.environ.get("SYSQUANT_CACHE") or home() / ".cache").expanduser().resolve()
+
+
 def under_home(path: str | Path) -> Path:
     """`path` itself when absolute, otherwise below `home()`."""
     return home() / Path(path).expanduser()

@@ -6,6 +6,7 @@ and re-sent unchanged until it arrived.
 """
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 
@@ -33,6 +34,7 @@ class Ingest:
     epoch : which life of the topic: a topic made anew counts its offsets from 0 again.
     most_waiting : rows waiting for the store at which reading pauses.
     stop_after_idle_s : end when nothing came for so long; None never.
+    stop_with : process id of the parent to end with; None for none.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Ingest:
         epoch: str = "",
         most_waiting: int = 2_000_000,
         stop_after_idle_s: float | None = None,
+        stop_with: int | None = None,
     ) -> None:
         self.ticks = self.dead = 0
         self._feed = feed
@@ -54,6 +57,7 @@ class Ingest:
         self._epoch = epoch
         self._most_waiting = most_waiting
         self._stop_after_idle_s = stop_after_idle_s
+        self._stop_with = stop_with
 
     def run(self) -> str:
         """Read and write until a signal, an end or a long silence; returns which."""
@@ -69,6 +73,8 @@ class Ingest:
         self._outbox.send(self._journal.sealed())
         idle_since = time.monotonic()
         while not stop.reason:
+            if self._stop_with is not None and os.getppid() != self._stop_with:
+                stop.ask("its parent ended")
             if self._journal.outbox_rows >= self._most_waiting:
                 time.sleep(0.05)
                 self._commit({}, {})

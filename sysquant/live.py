@@ -136,9 +136,9 @@ class LiveRunner:
             if self._is_held_back():
                 continue
             poll = self.feed.poll(self._poll_s())
+            self._take(poll)
             if len(poll.events) or poll.dead:
                 idle_since = time.monotonic()
-            self._take(poll)
             if poll.ended:
                 self.ended = True
                 self.stop.ask("end of feed")
@@ -207,7 +207,7 @@ class LiveRunner:
 
     def _step(self, batch: Ticks | Bars) -> None:
         if self.journal.last_seq == 0:
-            self._warm(int(batch.ts[0]))
+            self._warm(self.engine.warmup_end(batch))
         effects = self.engine.step(batch)
         seq = self.journal.last_seq + 1
         entry = Input(seq, self.feed.kind, pack_batch(batch), effects.hash())
@@ -219,11 +219,10 @@ class LiveRunner:
         offsets = offsets_json(batch.partition, batch.offset)
         self._commit(entry, tables | {"inputs": input_row(self.labels.run, entry, len(batch), offsets)})
 
-    def _warm(self, first_ts: int) -> None:
+    def _warm(self, end: int) -> None:
         if not self.runtime.warmup_bars:
             return
-        interval = self.engine.interval
-        bars = self._history(first_ts - first_ts % interval)
+        bars = self._history(end)
         self.engine.warm(bars)
         entry = Input(1, "history", pack_batch(bars), b"")
         log.info("warmed up bars=%d", len(bars))

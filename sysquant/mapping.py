@@ -78,6 +78,7 @@ class FileMapping:
             )
         _one_of("unit", self.unit, (None, *_NS))
         if self.kind == "bars":
+            # A wrong label is one bar of look-ahead.
             _one_of("label", self.label, ("left", "right"))
             _one_of("volume_unit", self.volume_unit, ("base", "quote"))
 
@@ -138,8 +139,7 @@ class FileMapping:
             if self.symbol not in known:
                 raise DataError(f"symbol was {self.symbol!r}{nearest(self.symbol, known)}")
             return np.full(rows.batch.num_rows, known[self.symbol], np.int32)
-        coded = pc.dictionary_encode(rows.column(self._named("symbol")).cast(pa.string()))
-        coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+        coded = rows.column(self._named("symbol")).cast(pa.string()).dictionary_encode()
         codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         names = [*coded.dictionary.to_pylist(), None]
         for name in names[:-1] if (codes >= 0).all() else names:
@@ -152,6 +152,16 @@ class FileMapping:
         return np.array([known.get(n, -1) for n in names], np.int32)[codes]
 
 
+def row_count(path: Path) -> int | None:
+    """Rows of a Parquet file; None for others, which do not know, and for a file not there."""
+    if path.suffix != ".parquet" or not path.is_file():
+        return None
+    try:
+        return parquet.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException):
+        return None
+
+
 def _code(names: list[str | None], name: str | None) -> int:
     return -1 if name is None else names.index(name)
 
@@ -159,7 +169,7 @@ def _code(names: list[str | None], name: str | None) -> int:
 def _one_of(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:
     if value not in choices:
         said = " or ".join(str(choice) for choice in choices if choice)
-        raise ConfigError(f"{name} must be {said}, was {value}; the source says which")
+        raise ConfigError(f"{name} must be {said}, was {value}; who made the file knows")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,23 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from sysquant.errors import StoreError
-from sysquant.home import PACKAGE, home
+from sysquant.home import PACKAGE
 from sysquant.store import Dsn, Server, find_server, lock_holder
+
+if TYPE_CHECKING:
+    from sysquant.serve_http import StoreServer
 
 log = logging.getLogger(__name__)
 
 USERS = ("default", "dashboard")
-STOP_S = 3.0
+STOP_S, HOLDER_STARTS_S = 3.0, 4.0
+RUNNER = PACKAGE.parent / "runners" / "store.py"
 
 
 def server_dsn(server: Server, database: str = "default", *, user: str = "default") -> str:
@@ -58,24 +65,32 @@ def ensure_server(dsn: str, *, wait_s: float = 20) -> tuple[str, "subprocess.Pop
     place.directory.mkdir(parents=True, exist_ok=True)
     log_path = place.directory / "server.log"
     with log_path.open("ab") as output:
-        child = subprocess.Popen(  # noqa: S603
-            [sys.executable, PACKAGE.parent / "runners" / "store.py", "--dsn", f"chdb:{place.directory}"],
+        child = subprocess.Popen(
+            [sys.executable, RUNNER, "--dsn", f"chdb:{quote(str(place.directory))}"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            cwd=home(),
+            cwd=place.directory,
             start_new_session=True,
         )
-    deadline = time.monotonic() + wait_s
+    gone = time.monotonic()
+    deadline = gone + wait_s
     while time.monotonic() < deadline:
         server = find_server(place.directory)
         if server:
-            return server_dsn(server, place.database), child if server.pid == child.pid else None
-        if child.poll() is not None and lock_holder(place.directory) is None:
-            break
+            if server.pid == child.pid:
+                return server_dsn(server, place.database), child
+            child.wait(wait_s)  # another was quicker, ours finds the directory held
+            return server_dsn(server, place.database), None
+        if child.poll() is not None:  # unless whoever holds the directory is a server that starts
+            if lock_holder(place.directory) is None:
+                break
+            deadline = min(deadline, gone + HOLDER_STARTS_S)
+        else:
+            gone = time.monotonic()
         time.sleep(0.02)
-    if child.poll() is None:
-        child.terminate()
+    child.terminate()
+    child.wait()
     raise StoreError(_why_not(place.directory, log_path))
 
 
@@ -121,7 +136,7 @@ def serve(dsn: str, *, port: int = 0) -> None:
     Parameters
     ----------
     dsn : `chdb:...`.
-    port : on 127.0.0.1; 0 takes a free one.
+    port : on 127.0.0.1; 0 takes the one of last time, so that clients find it again, or a free one.
 
     Raises
     ------
@@ -130,7 +145,9 @@ def serve(dsn: str, *, port: int = 0) -> None:
     """
     place = Dsn.parse(dsn)
     if place.directory is None:
-        raise StoreError("only a chdb: dsn can be served, this one is of a server that runs already")
+        raise StoreError(
+            "only a chdb: dsn can be served, this one is of a server that runs already"
+        )
     holder = lock_holder(place.directory)
     if holder is not None:
         running = find_server(place.directory)
@@ -141,31 +158,51 @@ def serve(dsn: str, *, port: int = 0) -> None:
     _serve(place.directory, port)
 
 
+# Clients and Grafana's data source keep the address over a restart, unless the port is taken.
+def _listen(directory: Path, port: int, listen: "Callable[[int], StoreServer]") -> "StoreServer":
+    kept = directory / "port"
+    if port:
+        return listen(port)
+    try:
+        return listen(int(kept.read_text()))
+    except (OSError, ValueError):
+        server = listen(0)
+    kept.write_text(str(server.server_address[1]))
+    return server
+
+
 def _serve(directory: Path, port: int) -> None:
     # The engine takes half a second and 150 MB: only the server itself pays for it.
-    from sysquant.serve_engine import Engine, EngineError  # noqa: PLC0415
-    from sysquant.serve_http import StoreServer  # noqa: PLC0415
+    from sysquant.serve_engine import Engine, EngineError
+    from sysquant.serve_http import StoreServer, start
 
     directory.mkdir(parents=True, exist_ok=True)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     try:
         engine = Engine(directory)
     except EngineError as error:
         raise StoreError(f"store {directory} cannot be opened: {error}") from error
     passwords = users(directory)
     try:
-        server = StoreServer(engine, passwords, port=port)
+        server = _listen(
+            directory, port, lambda chosen: StoreServer(engine, passwords, port=chosen)
+        )
     except OSError as error:
         engine.close()
         raise StoreError(f"port {port} cannot be had ({error.strerror}): choose another") from error
+    start(server)
     url = f"http://127.0.0.1:{server.server_address[1]}"
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
     file = directory / "server.json"
     write_private(file, {"url": url, "pid": os.getpid(), "users": passwords})
     print(f"store {directory} is served at {url}, passwords in {file}", flush=True)
-    try:
-        server.serve_forever(poll_interval=0.1)
-    finally:
-        file.unlink(missing_ok=True)
-        server.server_close()
-        engine.close()
+    while not stop.wait(SIGNAL_S):  # a signal that another thread took wakes nobody
+        pass
+    file.unlink(missing_ok=True)
+    server.shutdown()
+    server.server_close()
+    if not server.drain(STOP_S):
+        log.warning("statements cut off connections=%d", len(server.connections))
+        os._exit(0)  # the engine cannot be closed under them; what was acknowledged is on disk
+    engine.close()

@@ -14,6 +14,7 @@ from sysquant.compiled import kernel
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]
+Pair = tuple[np.uint64, np.uint64]
 
 K0 = np.uint64(0xC3A5C85C97CB3127)
 K1 = np.uint64(0xB492B66FBE98F273)
@@ -66,7 +67,7 @@ def _short(data: Bytes, at: int, size: int) -> np.uint64:
 
 # Hash of up to 127 bytes, from a seed.
 @kernel
-def _small(data: Bytes, at: int, size: int, low: np.uint64, high: np.uint64):
+def _small(data: Bytes, at: int, size: int, low: np.uint64, high: np.uint64) -> Pair:
     a, b = low, high
     if size <= 16:
         a = _mix(a * K1) * K1
@@ -88,7 +89,7 @@ def _small(data: Bytes, at: int, size: int, low: np.uint64, high: np.uint64):
 
 # 32 bytes into a pair of words.
 @kernel
-def _weak(data: Bytes, at: int, a: np.uint64, b: np.uint64):
+def _weak(data: Bytes, at: int, a: np.uint64, b: np.uint64) -> Pair:
     last = _word(data, at + 24, 8)
     a += _word(data, at, 8)
     b = _turn(b + a + last, 21)
@@ -113,7 +114,7 @@ def _round(data: Bytes, at: int, state: Words) -> None:
 
 
 @kernel
-def _seeded(data: Bytes, at: int, size: int, low: np.uint64, high: np.uint64):
+def _seeded(data: Bytes, at: int, size: int, low: np.uint64, high: np.uint64) -> Pair:
     if size < 128:
         return _small(data, at, size, low, high)
     z = np.uint64(size) * K1
@@ -146,7 +147,7 @@ def _seeded(data: Bytes, at: int, size: int, low: np.uint64, high: np.uint64):
 
 
 @kernel
-def _city128(data: Bytes):
+def _city128(data: Bytes) -> Pair:
     size = len(data)
     if size >= 16:
         return _seeded(data, 16, size - 16, _word(data, 0, 8) ^ K3, _word(data, 8, 8))

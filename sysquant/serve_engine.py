@@ -10,10 +10,11 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import chdb
 from chdb.state.sqlitelike import Connection, StreamingResult
@@ -33,6 +34,7 @@ STREAMED = {
 JOINED = {"arrow", "arrowstream"}
 WHOLE_RESULT_BYTES = 1 << 30
 SESSION_S, MAX_SESSION_S = 60, 3600
+IDLE = 16  # connections kept for the next request, 0.1 MB each
 SYNTAX_ERROR, READONLY, NOT_IMPLEMENTED, BAD_ARGUMENTS = 62, 164, 48, 36
 SESSION_NOT_FOUND, SESSION_IS_LOCKED = 372, 373
 # Table functions that only compute, or read what the user may read anyhow.
@@ -106,6 +108,7 @@ class _Handle:
     database: str = "default"
     settings: dict[str, str] = field(default_factory=dict)
     before: dict[str, str] = field(default_factory=dict)
+    unchanged: bool = False
     expires: float = 0.0
     life_s: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -131,20 +134,23 @@ class Engine:
             found = self._first.query(
                 "SELECT lower(name) FROM system.table_functions UNION ALL SELECT 'file'", "TSV"
             )
+            self.timezone = _one(self._first, "SELECT timezone()")
         self._forbidden = set(found.bytes().decode().split()) - SAFE_TABLE_FUNCTIONS | {"\\"}
         self._sessions: dict[str, _Handle] = {}
+        self._idle: dict[object, _Handle] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Let go of the directory; requests under way are cut off."""
         with self._lock:
-            for handle in self._sessions.values():
+            for handle in [*self._sessions.values(), *self._idle.values()]:
                 handle.connection.close()
             self._sessions.clear()
+            self._idle.clear()
         self._first.close()
 
     @contextmanager
-    def answer(self, query: Query) -> Iterator[Answer]:
+    def answer(self, query: Query) -> Generator[Answer]:
         """Run a statement.
 
         Parameters
@@ -163,38 +169,55 @@ class Engine:
         query.default_format = serve_sql.output_format(query.sql) or query.default_format
         if query.default_format.lower() not in STREAMED | JOINED:
             query.settings.setdefault("max_result_bytes", str(WHOLE_RESULT_BYTES))
-        with self._handle(query) as connection, _engine_errors():
-            kind = self._check(connection, query)
+        lend = self._from_session if query.session else self._fresh
+        with _engine_errors(), lend(query) as handle:
+            kind = self._check(handle.connection, query)
             if query.insert_format:
-                yield _insert(connection, query)
+                yield _insert(handle.connection, query)
                 return
             answer = Answer()
-            chunks = _result(connection, query, answer, kind)
+            chunks = _result(handle.connection, query, answer, kind)
             answer.chunks = chunks
             try:
                 yield answer
             finally:
                 chunks.close()
+            handle.unchanged = kind == "READ_ONLY"
+
+    # A connection that only read is as good as new for the next request of the same settings.
+    @contextmanager
+    def _fresh(self, query: Query) -> Generator[_Handle]:
+        like = (query.guarded, query.database, frozenset(query.settings.items()))
+        with self._lock:
+            handle = self._idle.pop(like, None)
+        if handle is None:
+            handle = _Handle(chdb.connect(self._path))
+        try:
+            if not handle.unchanged:
+                _enter(handle, query)
+            handle.unchanged = False
+            yield handle
+        finally:
+            self._keep(like, handle)
+
+    def _keep(self, like: object, handle: _Handle) -> None:
+        with self._lock:
+            if handle.unchanged and like not in self._idle:
+                self._idle[like] = handle
+                if len(self._idle) <= IDLE:
+                    return
+                handle = self._idle.pop(next(iter(self._idle)))  # the one longest unused
+        handle.connection.close()
 
     @contextmanager
-    def _handle(self, query: Query) -> Iterator[Connection]:
-        if not query.session:
-            with _engine_errors():
-                handle = _Handle(chdb.connect(self._path))
-                try:
-                    _enter(handle, query)
-                    yield handle.connection
-                finally:
-                    handle.connection.close()
-            return
+    def _from_session(self, query: Query) -> Generator[_Handle]:
         handle = self._session(query)
         try:
-            with _engine_errors():
-                changes_it = serve_sql.first_word(query.sql) in ("SET", "USE")
-                _enter_session(handle, query, changes_it)
-                yield handle.connection
-                if changes_it:
-                    handle.database = _one(handle.connection, "SELECT currentDatabase()")
+            changes_it = serve_sql.first_word(query.sql) in ("SET", "USE")
+            _enter_session(handle, query, changes_it)
+            yield handle
+            if changes_it:
+                handle.database = _one(handle.connection, "SELECT currentDatabase()")
         finally:
             handle.expires = time.monotonic() + handle.life_s
             handle.lock.release()
@@ -233,12 +256,14 @@ class Engine:
         if query.guarded:
             used = set(serve_sql.names(query.sql)) | {v.lower() for v in query.parameters.values()}
             for name in used & self._forbidden:
-                raise EngineError(f"The dashboards' user may not use {name!r}. (READONLY)", READONLY)
+                raise EngineError(
+                    f"The dashboards' user may not use {name!r}. (READONLY)", READONLY
+                )
         return kind
 
 
 @contextmanager
-def _engine_errors() -> Iterator[None]:
+def _engine_errors() -> Generator[None]:
     try:
         yield
     except RuntimeError as error:
@@ -295,18 +320,24 @@ def _enter_session(handle: _Handle, query: Query, changes_it: bool) -> None:
         _set(connection, {f"param_{name}": value for name, value in query.parameters.items()})
 
 
+# The engine takes bytes as well, and a literal in a statement may be no text; it is only typed
+# for text.
+def _text(sql: bytes) -> str:
+    return cast(str, sql)
+
+
 def _insert(connection: Connection, query: Query) -> Answer:
-    with connection.send_insert(query.sql.decode(), query.insert_format) as rows:
+    with connection.send_insert(_text(query.sql), query.insert_format) as rows:
         for chunk in query.rows:
             rows.append(chunk)
         done = rows.finish()
-    return Answer(
-        summary={"written_rows": done.rows_written, "written_bytes": done.bytes_written}
-    )
+    return Answer(summary={"written_rows": done.rows_written, "written_bytes": done.bytes_written})
 
 
 # Sets `answer.format` before its first chunk.
-def _result(connection: Connection, query: Query, answer: Answer, kind: str) -> Iterator[bytes]:
+def _result(
+    connection: Connection, query: Query, answer: Answer, kind: str
+) -> Generator[bytes, None, None]:
     wanted, parameters = query.default_format, dict(query.parameters)
     with _engine_errors():
         if kind == "READ_ONLY" and wanted.lower() in STREAMED | JOINED:
@@ -320,7 +351,7 @@ def _result(connection: Connection, query: Query, answer: Answer, kind: str) -> 
                 rows = yield from join_arrow(chunks, wanted)
                 if rows:
                     return
-        result = connection.query(query.sql, wanted, params=parameters)
+        result = connection.query(_text(query.sql), wanted, params=parameters)
         answer.format = wanted if result.size() or kind == "READ_ONLY" else ""
         _count(answer.summary, result)
         yield result.bytes()
@@ -331,21 +362,21 @@ def _stream(connection: Connection, query: Query, wanted: str) -> StreamingResul
     if serve_sql.has_totals(query.sql):
         return None
     try:
-        return connection.send_query(query.sql, wanted, params=dict(query.parameters))
+        return connection.send_query(_text(query.sql), wanted, params=dict(query.parameters))
     except RuntimeError as error:
         if _CANNOT_STREAM in str(error):
             return None
         raise
 
 
-def _blocks(stream, summary: dict[str, int]) -> Iterator[bytes]:
+def _blocks(stream: StreamingResult, summary: dict[str, int]) -> Iterator[bytes]:
     with stream:
         for block in stream:
             _count(summary, block)
             yield block.bytes()
 
 
-def _count(summary: dict[str, int], part) -> None:
+def _count(summary: dict[str, int], part: Any) -> None:
     for name, rows in (
         ("read_rows", part.storage_rows_read()),
         ("read_bytes", part.storage_bytes_read()),

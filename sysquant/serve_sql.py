@@ -77,7 +77,9 @@ def split_insert(sql: bytes) -> Insert | None:
 def output_format(sql: bytes) -> str:
     """Name after the last top-level FORMAT of a query; empty when there is none."""
     words = list(_top_words(sql))
-    for (word, _, _), (_, start, end) in zip(reversed(words[:-1]), reversed(words[1:]), strict=True):
+    for (word, _, _), (_, start, end) in zip(
+        reversed(words[:-1]), reversed(words[1:]), strict=True
+    ):
         if word == "FORMAT":
             return sql[start:end].decode()
     return ""

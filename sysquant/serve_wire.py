@@ -1,24 +1,18 @@
 """The forms a result takes on its way out, and inserted rows on their way in.
 
-Arrow blocks joined to one document, Native blocks as newer protocol revisions want them, HTTP
-content encodings, and ClickHouse's own compressed frames. All are generators over chunks of
-bytes: memory stays bounded by one block.
+Arrow blocks joined to one document, HTTP content encodings, and ClickHouse's own compressed
+frames. All are generators over chunks of bytes: memory stays bounded by one block.
 """
 
 import importlib
 import io
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
-from clickhouse_connect.datatypes.registry import get_from_name
-from clickhouse_connect.driver.buffer import ResponseBuffer
-from clickhouse_connect.driver.query import QueryContext
 
-# From this revision on a Native column carries a flag byte, and readers rely on the block header.
-FIRST_FRAMED_REVISION, OUT_OF_ORDER_REVISION = 54454, 54480
-BLOCK_INFO = b"\x01\x00\x02\xff\xff\xff\xff"  # no overflow, no bucket
+INCORRECT_DATA = 117
 MAX_FRAME_BYTES = 1 << 30
 FRAME_BYTES = 1 << 20
 LZ4, ZSTD, PLAIN = 0x82, 0x90, 0x02
@@ -28,7 +22,11 @@ READ_BYTES = 1 << 18
 
 
 class WireError(Exception):
-    """Bytes that are not what their name says."""
+    """Bytes that are not what their name says; with ClickHouse's number for it."""
+
+    def __init__(self, message: str, code: int = INCORRECT_DATA) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Encoder(Protocol):
@@ -53,7 +51,7 @@ class _Outlet(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data, /) -> int:
+    def write(self, data: Any, /) -> int:
         self._parts.append(bytes(data))
         self._position += len(data)
         return len(data)
@@ -94,11 +92,11 @@ DECODERS = {"lz4": "lz4", "zstd": "zstd", "gzip": "gzip", "br": "brotli"}
 
 def choose_encoding(accepted: str) -> str:
     """Encoding for an `Accept-Encoding` header; empty when the client takes none of ours."""
-    asked = {part.split(";")[0].strip().lower(): part for part in accepted.split(",")}
-    for name in ENCODERS:
-        if name in asked and "q=0" not in asked[name].replace(" ", "").rstrip("0."):
-            return name
-    return ""
+    weights: dict[str, str] = {}
+    for part in accepted.lower().split(","):
+        name, _, weight = part.partition(";")
+        weights[name.strip()] = weight.strip().removeprefix("q=") or "1"
+    return next((name for name in ENCODERS if weights.get(name, "0").strip("0.")), "")
 
 
 def decode(chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
@@ -173,83 +171,6 @@ def join_arrow(chunks: Iterable[bytes], form: str) -> Generator[bytes, None, int
         writer.close()
         yield outlet.take()
     return count
-
-
-# The engine writes Native blocks of revision 0; clients that announce a later one expect a header
-# before each block and a flag byte (0: no special layout) after each column's type.
-def frame_native(chunks: Iterable[bytes], revision: int) -> Iterator[bytes]:
-    """Native blocks as a client of this protocol revision reads them.
-
-    Parameters
-    ----------
-    chunks : whole Native blocks, as the engine writes them.
-    revision : `client_protocol_version` of the request.
-
-    References
-    ----------
-    ClickHouse documentation, "Native interface: Block".
-    """
-    info = BLOCK_INFO + (b"\x03\x00" if revision >= OUT_OF_ORDER_REVISION else b"") + b"\x00"
-    for chunk in chunks:
-        at, out = 0, bytearray()
-        while at < len(chunk):
-            out += info
-            at = _frame_block(chunk, at, out)
-        yield bytes(out)
-
-
-def _frame_block(chunk: bytes, start: int, out: bytearray) -> int:
-    columns, at = _varint(chunk, start)
-    rows, at = _varint(chunk, at)
-    copied = start
-    for _ in range(columns):
-        size, at = _varint(chunk, at)
-        at += size
-        size, at = _varint(chunk, at)
-        type_name = chunk[at : at + size].decode()
-        at += size
-        out += chunk[copied:at] + b"\x00"
-        copied = at
-        at = _end_of_column(chunk, at, type_name, rows)
-    out += chunk[copied:at]
-    return at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _end_of_column(chunk: bytes, at: int, type_name: str, rows: int) -> int:
-    column = get_from_name(type_name)
-    if rows == 0:
-        return at
-    if type_name == "String":
-        for _ in range(rows):
-            size = chunk[at]
-            if size < 0x80:
-                at += size + 1
-            else:
-                size, at = _varint(chunk, at)
-                at += size
-        return at
-    if column.byte_size and not column.low_card and not column.nullable:
-        return at + column.byte_size * rows
-    # Nested and dictionary columns: the library's own reader knows where they end.
-    reader = ResponseBuffer(_OneChunk())
-    reader.buffer, reader.buf_sz, reader.buf_loc = chunk, len(chunk), at
-    column.read_column(reader, rows, QueryContext())
-    return reader.buf_loc
-
-
-class _OneChunk:
-    gen: Iterator[bytes] = iter(())
 
 
 def frame_header(checksum: tuple[int, int], body: bytes) -> bytes:

@@ -6,21 +6,26 @@ embedded directory admits one process; whoever comes second is led to the `runne
 serves it, or told who holds it. This module never loads the embedded engine unless it opens one.
 """
 
+# clickhouse-connect is typed in part, pyarrow not at all.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
+
 import fcntl
 import hashlib
+import http.client
 import json
 import logging
 import os
 import re
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import clickhouse_connect
+import psutil
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -29,6 +34,8 @@ from sysquant.errors import ConfigError, StoreError
 from sysquant.home import PACKAGE, under_home
 
 log = logging.getLogger(__name__)
+# What it would warn of is raised here, in one sentence.
+logging.getLogger("clickhouse_connect").setLevel(logging.ERROR)
 
 DEFAULT_DSN = "chdb:data/store"
 SCHEMA = PACKAGE / "schema"
@@ -122,10 +129,13 @@ def find_server(directory: Path) -> Server | None:
     """
     try:
         server = Server(**json.loads((directory / "server.json").read_text()))
-        os.kill(server.pid, 0)
-        with urllib.request.urlopen(f"{server.url}/ping", timeout=CONNECT_TIMEOUT_S) as answer:  # noqa: S310
-            return server if answer.status == 200 else None
-    except (OSError, ValueError, TypeError, urllib.error.URLError):
+        if not psutil.pid_exists(server.pid):
+            return None
+        asked = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=CONNECT_TIMEOUT_S)
+        with closing(asked):
+            asked.request("GET", "/ping")
+            return server if asked.getresponse().status == 200 else None
+    except (OSError, ValueError, TypeError, http.client.HTTPException):
         return None
 
 
@@ -133,14 +143,21 @@ def lock_holder(directory: Path) -> int | None:
     """Process that holds an embedded directory, this one included; None when it is free."""
     try:
         with (directory / "status").open() as status:
-            try:
-                fcntl.flock(status, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                found = re.search(r"PID:\s*(\d+)", status.read())
-                return int(found[1]) if found else -1
+            found = re.search(r"PID:\s*(\d+)", status.read())
+            # Where nobody lives the lock is not even asked for: that could turn away a starter.
+            if found and psutil.pid_exists(int(found[1])) and not _is_free(status):
+                return int(found[1])
     except FileNotFoundError:
         pass
     return None
+
+
+def _is_free(status: IO[str]) -> bool:
+    try:
+        fcntl.flock(status, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def connect(dsn: str = DEFAULT_DSN, *, read_only: bool = False) -> Client:
@@ -183,7 +200,7 @@ def _open_embedded(directory: Path, database: str, read_only: bool) -> Client:
         )
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        client = clickhouse_connect.get_client(dsn=f"chdb://{directory}")
+        client = clickhouse_connect.get_client(interface="chdb", path=str(directory))
     except ClickHouseError as error:
         raise StoreError(
             f"cannot open store {directory}: {_first_line(error)}; a process can open one "
@@ -233,7 +250,7 @@ def _enter(client: Client, database: str, read_only: bool) -> Client:
 
 
 @contextmanager
-def store_errors() -> Iterator[None]:
+def store_errors() -> Generator[None]:
     """Turn the client's errors into `StoreError` with one line, the cause kept."""
     try:
         yield

@@ -111,6 +111,14 @@ def pytest_configure(config: pytest.Config) -> None:
         warnings.filterwarnings("ignore", message, category)  # for what ends with the session
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the broker in one worker of pytest-xdist, so that one broker is started."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if "broker" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group("broker"))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand what was used from a worker of pytest-xdist to the process that reports."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
@@ -124,10 +132,11 @@ def pytest_testnodedown(node: object) -> None:
     node.config.stash.setdefault(USED, set()).update(said)  # pyright: ignore
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """The last lines of the report."""
+) -> Iterator[None]:
+    """The last lines of the report, after pytest's own."""
+    yield
     for line in sorted(config.stash.get(USED, set())):
         terminalreporter.write_line(line)

@@ -1,7 +1,6 @@
 """What every test shares: an environment of its own, the real recordings, a home to write in."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,9 +31,9 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty SYSQUANT_HOME, for this process and its children."""
     path = tmp_path / "home"
     path.mkdir()
     monkeypatch.setenv("SYSQUANT_HOME", str(path))
-    yield path
+    return path

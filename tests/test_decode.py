@@ -252,5 +252,5 @@ def test_decoding_is_fast_enough_to_be_no_part_of_the_path():
         began = time.perf_counter()
         ticks, _ = decode(*values)
         took.append(time.perf_counter() - began)
-    assert len(ticks) == 5000
+        assert len(ticks) == 5000
     assert 5000 / min(took) > 200_000  # measured over 2 M/s on two quiet cores

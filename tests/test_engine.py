@@ -185,6 +185,14 @@ def test_a_late_tick_neither_fills_nor_marks():
     assert not len(effects["executions"])
 
 
+def test_history_ends_where_the_first_event_begins():
+    book = engine()
+    first = bars([100.0])
+    assert book.warmup_end(first) == first.ts[0] - SECOND
+    tick = ticks(1)
+    assert 0 <= tick.ts[0] - book.warmup_end(tick) < SECOND
+
+
 def test_a_wall_mark_closes_the_bar_without_a_tick():
     events = ticks(100, symbols=1)
     events = events[events.ts < START + 5 * SECOND]

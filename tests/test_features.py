@@ -69,7 +69,7 @@ def test_arithmetic_is_that_of_numpy():
         (where(h > 100, l, 0), np.where(x > 100, y, 0)),
         (minimum(h, 100), np.minimum(x, 100)), (maximum(h, 100), np.maximum(x, 100)),
         (clip(h, 99, 101), np.clip(x, 99, 101)), (np.sqrt(h), np.sqrt(x)), (np.sign(-h), -x / x),
-        (np.float64(2) * h, 2 * x), (np.where(h > 100, 1, 0), np.where(x > 100, 1, 0)),
+        (np.float64(2) * h, 2 * x), (np.where(h > 100, 1, 0), np.where(x > 100, 1, 0)),  # pyright: ignore
         (np.logical_not(h > 100), ~(x > 100)), (np.absolute(h), x), (np.negative(h), -x),
     ]  # fmt: skip
     for expression, expected in cases:
@@ -241,11 +241,11 @@ def test_an_expression_is_neither_true_nor_an_array():
     with pytest.raises(StrategyError, match="no truth value"):
         bool(bar.close > 1)
     with pytest.raises(StrategyError, match="no truth value"):
-        not bar.close
+        _ = bar.close > 1 and bar.close < 2
     with pytest.raises(StrategyError, match=r"np\.sin cannot be used"):
         np.sin(bar.close)
     with pytest.raises(StrategyError, match="was ndarray"):
-        where(bar.close > 1, np.ones(3), 0)
+        where(bar.close > 1, np.ones(3), 0)  # pyright: ignore
     with pytest.raises(AttributeError, match="did you mean 'close'"):
         bar.clsoe  # noqa: B018
 
@@ -254,11 +254,11 @@ def test_an_expression_is_neither_true_nor_an_array():
     ("build", "text"),
     [
         (lambda: ema(bar.close, 0), "span must be a whole number of bars >= 1, was 0"),
-        (lambda: sma(bar.close, 2.5), "was 2.5"),
+        (lambda: sma(bar.close, 2.5), "was 2.5"),  # pyright: ignore
         (lambda: std(bar.close, 1), ">= 2, was 1"),
         (lambda: lag(bar.close, -1), ">= 1, was -1"),
         (lambda: rsi(bar.close, True), "was True"),
-        (lambda: ema(bar.close, NAN), "was nan"),
+        (lambda: ema(bar.close, NAN), "was nan"),  # pyright: ignore
     ],
 )
 def test_a_span_that_cannot_be_meant_is_refused(build, text):

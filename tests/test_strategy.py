@@ -43,7 +43,7 @@ def decide(strategy, close=CLOSE):
 
 
 def test_parameters_have_types_defaults_and_a_repr_to_paste():
-    strategy = Weighted(span=5, weight=1, short=np.True_)
+    strategy = Weighted(span=5, weight=1, short=np.True_)  # pyright: ignore
     assert repr(strategy) == "Weighted(span=5, weight=1.0, mode='plain', short=True)"
     assert strategy.parameters == {"span": 5, "weight": 1.0, "mode": "plain", "short": True}
     assert strategy == Weighted(span=5, weight=1.0, short=True) != Weighted()
@@ -215,13 +215,13 @@ def test_stream_reads_mappings_and_objects():
 
 
 def test_frame_reads_times_from_index_column_or_bars():
-    ns = INDEX.as_unit("ns").asi8
+    ns, zeros = INDEX.as_unit("ns").asi8, np.zeros(300, np.int32)
     by_index = Weighted().frame(pd.DataFrame({"close": CLOSE}, index=INDEX))
     for bars in (
         pd.DataFrame({"close": CLOSE, "ts": INDEX}),
         pd.DataFrame({"close": CLOSE, "ts": ns}),
         pd.DataFrame({"close": CLOSE}, index=INDEX.tz_convert("Asia/Tokyo")),
-        Bars(ns, np.zeros(300, np.int32), *[CLOSE] * 5, np.zeros(300, np.int32), np.arange(300)),
+        Bars(ns, zeros, CLOSE, CLOSE, CLOSE, CLOSE, CLOSE, zeros, np.arange(300)),
     ):
         pd.testing.assert_frame_equal(Weighted().frame(bars), by_index, check_freq=False)
     assert Weighted().frame(pd.DataFrame({"close": CLOSE[:0]}, index=INDEX[:0])).empty

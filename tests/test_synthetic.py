@@ -86,7 +86,9 @@ def test_ticks_lie_on_the_steps_of_their_instrument(hour: Ticks) -> None:
 
 
 def test_market_has_bursts_fat_tails_and_correlation() -> None:
-    bars = synthetic_bars(UNIVERSE, "2026-01-01", "2026-02-01", ticks_per_second=5.0)
+    bars = synthetic_bars(UNIVERSE, "2026-01-01", "2026-02-01", ticks_per_second=30.0)
+    minutes, count = np.unique(bars.ts, return_counts=True)
+    bars = bars[np.isin(bars.ts, minutes[count == 3])]
     closes = np.stack([bars.close[bars.symbol == s] for s in range(3)])
     returns = np.diff(np.log(closes))
     assert np.corrcoef(returns)[0, 1] > 0.2
@@ -101,7 +103,8 @@ def test_market_has_bursts_fat_tails_and_correlation() -> None:
 def test_minute_bars_and_ticks_are_one_market(hour: Ticks) -> None:
     bars = synthetic_bars(UNIVERSE, START, END, ticks_per_second=5.0)
     assert np.all(np.diff(bars.ts) >= 0)
-    assert bars.ts[0] > hour.ts[0] and bars.ts[-1] % (60 * SECOND) == 0
+    assert bars.ts[0] > hour.ts[0]
+    assert np.all(bars.ts % (60 * SECOND) == 0)
     for row in range(0, len(bars), 7):
         inside = (hour.ts >= bars.ts[row] - 60 * SECOND) & (hour.ts < bars.ts[row])
         prices = hour.price[inside & (hour.symbol == bars.symbol[row])]
@@ -121,8 +124,8 @@ def test_speed_paces_by_the_wall_clock(hour: Ticks) -> None:
     first = source.poll(0)
     assert 1 <= len(first.events) < 200
     second = source.poll(0.25)
-    assert len(second.events) and not second.ended
-    assert len(second.events) < 2000
+    assert 1 <= len(second.events) < 2000
+    assert not second.ended
 
 
 @pytest.mark.parametrize(

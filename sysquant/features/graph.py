@@ -5,6 +5,7 @@ computed in one compiled call, each once however often it is used; their memory 
 that can be taken out and put back by the nodes' names. It knows nothing of strategies.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 
 from sysquant.compiled import kernel
 from sysquant.errors import DataError, StrategyError
-from sysquant.features.expression import BAR_FIELDS, Expression, Operation
+from sysquant.features.expression import Expression, Operation
 from sysquant.types import Floats, Ints
 
-_TABLE = 131_072  # node values computed at a time (1 MiB): they stay in the CPU's cache
+_TABLE = 65_536  # node values computed at a time (half a MiB): they stay in the CPU's cache
 _MOST_INPUTS = 4
 
 _f8 = types.float64
@@ -37,6 +38,14 @@ def _no_kernels() -> Any:
 @kernel
 def _append(kernels: Any, function: Any) -> None:
     kernels.append(function)
+
+
+@functools.cache
+def _appender() -> Any:
+    # For functions of the one signature, not for each function anew.
+    _append.compile((types.ListType(_KERNEL_TYPE), _KERNEL_TYPE))
+    _append.disable_compile()
+    return _append
 
 
 @kernel
@@ -95,10 +104,9 @@ class FeatureGraph:
 
     def __init__(self, features: Mapping[str, Expression]) -> None:
         order = _in_order(list(features.values()))
-        used = {name for name, node in order.items() if node.operation.kernel is None}
         nodes = [node for node in order.values() if node.operation.kernel is not None]
         self.names = tuple(features)
-        self.fields = tuple(f for f in BAR_FIELDS if f in used)
+        self.fields = tuple(n for n, node in order.items() if node.operation.kernel is None)
         self.nodes = tuple(node.name for node in nodes)
         row_of = {name: row for row, name in enumerate((*self.fields, *self.nodes))}
         self._outputs = np.array([row_of[e.name] for e in features.values()], dtype=np.intp)
@@ -107,7 +115,7 @@ class FeatureGraph:
             self._inputs[k, : len(node.inputs)] = [row_of[i.name] for i in node.inputs]
         self._kernels = _no_kernels()
         for node in nodes:
-            _append(self._kernels, _compiled(node.operation))
+            _appender()(self._kernels, _compiled(node.operation))
         self._params, self._param_ends = _flat([node.parameters for node in nodes])
         first = [node.operation.first_state(*node.parameters) for node in nodes]
         self._state, self._state_ends = _flat(first)

@@ -20,9 +20,17 @@ def _at_least(name: str, value: int, least: int) -> int:
     return int(value)
 
 
-def _window(head: Sequence[float], cells: float) -> list[float]:
+def _window(head: Sequence[float], cells: float, cell: float = math.nan) -> list[float]:
     # A block filled with NaN is one that is not complete yet.
-    return [*head, *[math.nan] * int(cells)]
+    return [*head, *[cell] * int(cells)]
+
+
+def _extremes(span: float) -> list[float]:
+    return _window([0.0, 0.0, -math.inf], span, -math.inf)
+
+
+def _moments(span: float, _ddof: float) -> list[float]:
+    return _window([0.0, math.nan, 0.0, 0.0], 2 * span)
 
 
 @indicator(kernels.ema, first_state=lambda span: [0.0, 0.0])
@@ -78,7 +86,7 @@ def sma(x: Expression, span: int) -> Parts:
     return (x,), (_at_least("span", span, 1),)
 
 
-@indicator(kernels.std, first_state=lambda span, ddof: _window([0.0, math.nan, 0.0, 0.0], 2 * span))
+@indicator(kernels.std, first_state=_moments)
 def std(x: Expression, span: int, ddof: int = 1) -> Parts:
     """Standard deviation of the last `span` values.
 
@@ -149,9 +157,7 @@ def returns(x: Expression, bars: int = 1) -> Expression:
     return as_expression(x) / lag(x, bars) - 1.0
 
 
-@indicator(
-    kernels.rolling_max, first_state=lambda span: [0.0, 0.0, -math.inf, *[-math.inf] * int(span)]
-)
+@indicator(kernels.rolling_max, first_state=_extremes)
 def rolling_max(x: Expression, span: int) -> Parts:
     """Largest of the last `span` values.
 
@@ -177,17 +183,13 @@ def rolling_max(x: Expression, span: int) -> Parts:
     return (x,), (_at_least("span", span, 1),)
 
 
-@indicator(
-    kernels.rolling_min, first_state=lambda span: [0.0, 0.0, -math.inf, *[-math.inf] * int(span)]
-)
+@indicator(kernels.rolling_min, first_state=_extremes)
 def rolling_min(x: Expression, span: int) -> Parts:
     """Smallest of the last `span` values; otherwise as `rolling_max`."""
     return (x,), (_at_least("span", span, 1),)
 
 
-@indicator(
-    kernels.zscore, first_state=lambda span, ddof: _window([0.0, math.nan, 0.0, 0.0], 2 * span)
-)
+@indicator(kernels.zscore, first_state=_moments)
 def zscore(x: Expression, span: int, ddof: int = 1) -> Parts:
     """Distance of the value from the mean of its last `span`, in their standard deviations.
 

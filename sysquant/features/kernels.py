@@ -9,6 +9,8 @@ complete block and the prefix of the present one. Nothing is ever subtracted aga
 cannot drift and a NaN leaves with its bar. A block starts filled with NaN: that is the warm-up.
 """
 
+import math
+
 import numpy as np
 
 from sysquant.compiled import kernel
@@ -53,9 +55,10 @@ def sma(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
         if place < span:
             out[i] = (block[place] + prefix) / span
         else:
-            out[i] = prefix / span
-            for j in range(span - 2, -1, -1):
-                block[j] += block[j + 1]
+            out[i], prefix = prefix / span, 0.0
+            for j in range(span - 1, -1, -1):
+                prefix += block[j]
+                block[j] = prefix
             place, prefix = 0, 0.0
     state[0], state[1] = place, prefix
 
@@ -111,7 +114,7 @@ def _suffix_moments(means: Floats, sums: Floats, origin: float) -> float:
     # the origin of the next block, which is returned.
     span = means.shape[0]
     if np.isfinite(means[span - 1]):
-        origin = means[span - 1]
+        origin = float(means[span - 1])
     mean, squares = 0.0, 0.0
     for j in range(span - 1, -1, -1):
         x = means[j] - origin
@@ -142,19 +145,20 @@ def _extremes(state: Floats, inputs: Floats, params: Floats, out: Floats, sign: 
     place, known, largest = int(state[0]), int(state[1]), state[2]
     block = state[3:]
     for i in range(out.shape[0]):
-        x = sign * inputs[0, i]
+        x: float = sign * inputs[0, i]
         known += 1
         if x != x:
-            x, known = -np.inf, 0
+            x, known = -math.inf, 0
         block[place] = x
-        largest = x if x > largest else largest
+        largest = max(x, largest)
         place += 1
         if place < span:
-            value = block[place] if block[place] > largest else largest
+            value = max(block[place], largest)
         else:
-            value = largest
-            for j in range(span - 2, -1, -1):
-                block[j] = block[j + 1] if block[j + 1] > block[j] else block[j]
+            value, largest = largest, -np.inf
+            for j in range(span - 1, -1, -1):
+                largest = max(block[j], largest)
+                block[j] = largest
             place, largest = 0, -np.inf
         out[i] = sign * value if known >= span else np.nan
     state[0], state[1], state[2] = place, min(known, span), largest
@@ -190,7 +194,7 @@ def rsi(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
             continue
         change = x - last if seen > 0.0 else 0.0
         last = x
-        up = change if change > 0.0 else 0.0  # a select: a branch could not be foreseen
+        up = max(change, 0.0)
         down = up - change
         if seen > span:
             gain = keep * gain + weight * up

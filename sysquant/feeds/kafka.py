@@ -8,21 +8,20 @@ A broker that goes away is waited for: polls come back empty until it returns.
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError  # pyright: ignore
-from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from sysquant.errors import ConfigError, FeedError, nearest
+from sysquant.feeds.connection import client_settings, connect
 from sysquant.feeds.decode import TickDecoder
 from sysquant.types import DeadLetter, Instrument, Poll, Ticks
 
 log = logging.getLogger("sysquant.feeds.kafka")
-Client = TypeVar("Client")
 
 POLL_LIMIT_S = 0.25  # a poll cannot be woken; a stop signal waits for its end
 COMMIT_INTERVAL_S = 1.0
@@ -89,27 +88,21 @@ class KafkaFeed:
         self._read: dict[int, int] = {}  # the same, but before a gap: after the last one read
         self._ends: dict[int, int] = {}  # partition -> offset after its last record, as last known
         self._next_look = 0.0
-        settings: dict[str, Any] = {
-            "bootstrap_servers": bootstrap.split(","),
-            "bootstrap_timeout_ms": self._timeout_ms,
-            "reconnect_backoff_max_ms": 1000,
-            "request_timeout_ms": 10_000,  # a broker that stalls is left and tried again
+        self._lost_at: float | None = None  # when the broker was found to be gone
+        settings = client_settings(bootstrap, connect_timeout_s, api_version, security)
+        settings |= {
             "enable_auto_commit": False,
             "allow_auto_create_topics": False,
             "metadata_max_age_ms": int(new_partitions_s * 1000),
-            "api_version": None if api_version is None else tuple(api_version),
-            **(security or {}),
+            "request_timeout_ms": 10_000,  # a broker that stalls is left and tried again
         }
-        self._consumer: Any = connect(  # pyright's stubs of kafka-python are years old
-            KafkaConsumer,
-            bootstrap,
-            settings
-            | {
-                "auto_offset_reset": "none",  # a gap is ours to see; see `_step_over_gap`
-                "max_partition_fetch_bytes": fetch_mib << 20,
-                "fetch_max_wait_ms": int(POLL_LIMIT_S * 1000),
-            },
-        )
+        fetching = {
+            "auto_offset_reset": "none",  # a gap is ours to see; see `_step_over_gap`
+            "max_partition_fetch_bytes": fetch_mib << 20,
+            "fetch_max_wait_ms": int(POLL_LIMIT_S * 1000),
+        }
+        self._consumer: Any  # pyright's stubs of kafka-python are years old
+        self._consumer, self._client = connect(KafkaConsumer, settings | fetching)
         # Asked once: the committer must not have to wait for a broker when it is made.
         settings["api_version"] = self._consumer.config["api_version"]
         self._commits = _Commits(topic, settings | {"group_id": group})
@@ -163,7 +156,7 @@ class KafkaFeed:
         """
         if not self._positions:
             self.seek({})
-        self._look_for_partitions()
+        self._look_around()
         self._commits.send()
         try:
             found = self._consumer.poll(
@@ -252,14 +245,26 @@ class KafkaFeed:
         stored = self._commits.stored(unnamed, self._timeout_ms)
         return {one: min(stored.get(one, firsts[one]), ends[one]) for one in unnamed}
 
-    def _look_for_partitions(self) -> None:
-        # The client refreshes what it knows by itself; partitions found later are read whole.
-        if time.monotonic() < self._next_look:
+    def _look_around(self) -> None:
+        # The client reconnects and learns of partitions by itself; here both are only noticed.
+        now = time.monotonic()
+        if now < self._next_look:
             return
-        self._next_look = time.monotonic() + LOOK_INTERVAL_S
+        self._next_look = now + LOOK_INTERVAL_S
+        nodes = [node.node_id for node in self._client.cluster.brokers()]
+        is_lost = not any(self._client.connected(node) for node in nodes)
+        if is_lost and self._lost_at is None:
+            self._lost_at = now
+            log.warning("lost broker=%s; trying again until it returns", self._bootstrap)
+        elif not is_lost and self._lost_at is not None:
+            log.warning("found broker=%s away_s=%.0f", self._bootstrap, now - self._lost_at)
+            self._lost_at = None
         known = self._consumer.partitions_for_topic(self.name)
-        if not (added := sorted(known - set(self._positions))):
-            return
+        if added := sorted(known - set(self._positions)):
+            self._add_partitions(known, added)
+
+    def _add_partitions(self, known: set[int], added: list[int]) -> None:
+        # Whatever the configured start: they were made after it, so they are read whole.
         log.info("new partitions topic=%s partitions=%s", self.name, added)
         everyone = sorted(known | set(self._positions))
         self._consumer.assign([TopicPartition(self.name, partition) for partition in everyone])
@@ -349,35 +354,3 @@ class _Commits:
             log.info("commit topic=%s error=%r", self._topic, answer)
         else:
             self._stored = {one.partition: offset.offset for one, offset in offsets.items()}
-
-
-def connect(make: Callable[..., Client], bootstrap: str, settings: Mapping[str, Any]) -> Client:
-    """A kafka-python consumer or producer that has found its broker.
-
-    Parameters
-    ----------
-    make : its class.
-    bootstrap : for the message.
-    settings : its arguments.
-
-    Raises
-    ------
-    FeedError
-        If no broker answers within `bootstrap_timeout_ms`, or refuses.
-    """
-    clients = list[KafkaNetClient]()
-
-    def client(**configs: object) -> KafkaNetClient:
-        # Kept, because one that finds no broker leaves its thread and sockets open.
-        clients.append(KafkaNetClient(**configs))
-        return clients[-1]
-
-    try:
-        return make(**settings, kafka_client=client)
-    except KafkaError as error:
-        for one in clients:
-            one.close()
-        raise FeedError(
-            f"Kafka at {bootstrap} does not answer ({error}); start one (make kafka), correct "
-            "the address (bootstrap=host:port), or use feed=replay"
-        ) from error

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sysquant.errors import ConfigError
 from sysquant.types import Bars, Ints, Poll, Ticks
@@ -24,7 +23,7 @@ class _Held(NamedTuple):
     running: Ints
     taken: Ints
 
-    def rows(self, rows: slice | NDArray[np.generic]) -> "_Held":
+    def rows(self, rows: slice | Ints) -> "_Held":
         return _Held(self.ticks[rows], self.running[rows], self.taken[rows])
 
 
@@ -46,7 +45,7 @@ class Merge:
     """
 
     def __init__(self, partitions: Iterable[int], *, grace_ms: float = 100) -> None:
-        self._watermark = {partition: _NEVER for partition in sorted(partitions)}
+        self._watermark = dict.fromkeys(sorted(partitions), _NEVER)
         if not self._watermark:
             raise ConfigError("a feed needs at least 1 partition, had 0; is the topic empty?")
         if not grace_ms >= 0:

@@ -11,9 +11,9 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from sysquant.errors import FeedError
+from sysquant.errors import ConfigError, FeedError
+from sysquant.feeds.connection import client_settings, connect
 from sysquant.feeds.decode import encode
-from sysquant.feeds.kafka import connect
 from sysquant.types import Instrument, Ticks
 
 
@@ -33,6 +33,8 @@ class Publisher:
 
     Raises
     ------
+    ConfigError
+        If an address, a security key or the topic's name cannot be meant.
     FeedError
         If no broker answers.
     """
@@ -59,20 +61,16 @@ class Publisher:
         delivery_ms = timeout_ms + linger_ms + 1
         # Above the delivery's own: a producer closed with records waiting cannot end its thread.
         self._give_up_s = delivery_ms / 1000 + 2.0
-        settings: dict[str, Any] = {
-            "bootstrap_servers": bootstrap.split(","),
-            "bootstrap_timeout_ms": min(timeout_ms, 5000),
+        settings = client_settings(bootstrap, min(timeout_s, 5.0), api_version, security)
+        settings |= {
             "max_block_ms": timeout_ms,
             "request_timeout_ms": timeout_ms,
             "delivery_timeout_ms": delivery_ms,
-            "reconnect_backoff_max_ms": 1000,
             "enable_idempotence": True,
             "linger_ms": linger_ms,
             "batch_size": batch_kib << 10,
-            "api_version": None if api_version is None else tuple(api_version),
-            **(security or {}),
         }
-        self._producer = connect(KafkaProducer, bootstrap, settings)
+        self._producer, _ = connect(KafkaProducer, settings)
 
     def publish(self, ticks: Ticks, universe: Sequence[Instrument]) -> None:
         """Send a batch; its acknowledgement is waited for by `flush`.
@@ -90,6 +88,8 @@ class Publisher:
                 self._sent += 1
         except KafkaError as error:
             raise self._lost(error) from error
+        except ValueError as error:
+            raise ConfigError(f"topic cannot be {self.topic!r}: {error}") from error
         if self._failure is not None:
             raise self._lost(self._failure)
         if self._sent - self.acknowledged > self._most_waiting:

@@ -69,7 +69,7 @@ def peers(close):
         "std": {"talib": lambda: talib.STDDEV(close, SPAN), "pandas": window.std},
     }
     if importlib.util.find_spec("bottleneck"):
-        import bottleneck as bn
+        import bottleneck as bn  # pyright: ignore
 
         calls["rolling_max"]["bottleneck"] = lambda: bn.move_max(close, SPAN)
         calls["sma"]["bottleneck"] = lambda: bn.move_mean(close, SPAN)
@@ -100,8 +100,10 @@ def stream(bars=20_000):
     features = {f"{f.__name__}{n}": f(bar.close, n) for f in kinds for n in (5, 10, 20, 50, 100)}
     graph = FeatureGraph(features)
     prices = 100 + np.random.default_rng(1).random((bars, 1))
-    seconds = median_s(lambda: [graph.run({"close": price}) for price in prices])
-    print(f"stream of {len(features)} features: {seconds / bars * 1e6:.2f} us/bar")
+    seconds = median_s(lambda: [graph.advance({"close": price}) for price in prices])
+    print(
+        f"stream of {len(features)} features, one bar at a time: {seconds / bars * 1e6:.2f} us/bar"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,96 @@
+"""One way to a Kafka broker for everything that reads or writes a topic.
+
+Input: an address and what the broker asks of its clients. Output: a kafka-python consumer or
+producer that has found it, or one sentence. It knows no topic.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from kafka import KafkaConsumer
+from kafka.errors import KafkaConfigurationError, KafkaError
+from kafka.net.compat import KafkaNetClient
+
+from sysquant.errors import ConfigError, FeedError, nearest
+
+Client = TypeVar("Client")
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+SECURITY = [k for k in KafkaConsumer.DEFAULT_CONFIG if k.startswith(("security_", "ssl_", "sasl_"))]
+
+
+def client_settings(
+    bootstrap: str,
+    timeout_s: float,
+    api_version: Sequence[int] | None,
+    security: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Arguments that consumers and producers of kafka-python share.
+
+    Parameters
+    ----------
+    bootstrap : `host:port`, several separated by commas.
+    timeout_s : how long to look for a broker.
+    api_version : of the broker, where it cannot be asked (librdkafka's mock); None asks.
+    security : arguments of kafka-python's client, e.g. `security_protocol`, `sasl_mechanism`.
+
+    Raises
+    ------
+    ConfigError
+        If an address or a key of `security` cannot be meant; its values are never shown.
+    """
+    addresses = [address.strip() for address in bootstrap.split(",")]
+    if not all(re.fullmatch(r"[^\s:]+(:\d+)?|\[.+\](:\d+)?", one) for one in addresses):
+        raise ConfigError(f"bootstrap must be host:port, was {bootstrap!r}")
+    for key in security or {}:
+        if key not in SECURITY:
+            raise ConfigError(f"security has no {key!r}{nearest(key, SECURITY)}")
+    protocol = str((security or {}).get("security_protocol", "PLAINTEXT"))
+    if protocol not in PROTOCOLS:  # kafka-python would take it for PLAINTEXT
+        raise ConfigError(f"security_protocol was {protocol!r}{nearest(protocol, PROTOCOLS)}")
+    return {
+        "bootstrap_servers": addresses,
+        "bootstrap_timeout_ms": int(timeout_s * 1000),
+        "reconnect_backoff_max_ms": 1000,
+        "api_version": None if api_version is None else tuple(api_version),
+        **(security or {}),
+    }
+
+
+def connect(make: Callable[..., Client], settings: Mapping[str, Any]) -> tuple[Client, Any]:
+    """A consumer or producer that has found its broker, and the network client below it.
+
+    Parameters
+    ----------
+    make : its class.
+    settings : its arguments.
+
+    Raises
+    ------
+    ConfigError
+        If an argument cannot be meant.
+    FeedError
+        If no broker answers in time, or it refuses.
+    """
+    clients = list[KafkaNetClient]()
+
+    def client(**configs: Any) -> KafkaNetClient:
+        clients.append(KafkaNetClient(**configs))
+        return clients[-1]
+
+    try:
+        return make(**settings, kafka_client=client), clients[0]
+    except (KafkaError, ValueError, TypeError, OSError) as error:
+        for one in clients:  # a consumer that finds no broker leaves its thread and sockets open
+            one.close()
+        if not isinstance(error, KafkaError | OSError) or isinstance(
+            error, KafkaConfigurationError
+        ):
+            raise ConfigError(
+                f"Kafka's client refuses its settings: {error}; correct bootstrap or security"
+            ) from error
+        addresses = ",".join(settings["bootstrap_servers"])
+        raise FeedError(
+            f"Kafka at {addresses} does not answer ({error}); start one (make kafka), correct its "
+            "address (bootstrap=host:port) or security, or use feed=replay"
+        ) from error

@@ -1,0 +1,126 @@
+"""How fast ticks come from Kafka: `python tests/benchmarks/bench_kafka.py [ticks] [rounds]`.
+
+Starts a broker, publishes that many ticks of three symbols, and reads them back in turns: bare
+polls of kafka-python (its ceiling, nothing decoded), our feed (polled, decoded to columns), and the
+plain loop over messages with `json.loads`. Medians over the rounds, and their ratios.
+"""
+
+import gc
+import json
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+from kafka import KafkaConsumer
+from kafka.structs import TopicPartition
+
+from runners.kafka import start
+from sysquant.feeds.kafka import KafkaFeed
+from sysquant.feeds.publish import Publisher
+from sysquant.types import Instrument, Ticks
+
+UNIVERSE = [Instrument(f"BINANCE:{name}USDT") for name in ("BTC", "ETH", "SOL")]
+TOPIC = "price_ticks"
+FETCH_BYTES = 8 << 20
+
+
+def market(count: int) -> Ticks:
+    """Seeded ticks, three milliseconds apart, with the digits that real ones have."""
+    draw = np.random.default_rng(1)
+    ts = 1_747_608_972_480 * 1_000_000 + np.arange(count) * 3_000_000
+    return Ticks(
+        ts=ts,
+        symbol=draw.integers(0, len(UNIVERSE), count).astype(np.int32),
+        price=np.round(2400 + np.cumsum(draw.normal(0, 0.05, count)), 2),
+        volume=np.round(draw.exponential(0.2, count), 4),
+        received_at=ts - draw.integers(0, 10**6, count) * 1000,
+        partition=np.zeros(count, np.int32),
+        offset=np.arange(count),
+    )
+
+
+def bare_poll(bootstrap: str, count: int) -> float:
+    """Seconds for polls alone."""
+    consumer = _consumer(bootstrap)
+    began, read = time.perf_counter(), 0
+    while read < count:
+        found = consumer.poll(timeout_ms=250, max_records=5000)
+        read += sum(map(len, found.values()))
+    took = time.perf_counter() - began
+    consumer.close()
+    return took
+
+
+def our_feed(bootstrap: str, count: int) -> float:
+    """Seconds for polls to columns."""
+    feed = KafkaFeed(bootstrap=bootstrap, universe=UNIVERSE, topic=TOPIC)
+    feed.seek({})
+    began, read = time.perf_counter(), 0
+    while read < count:
+        read += len(feed.poll(0.25).events)
+    took = time.perf_counter() - began
+    feed.close()
+    return took
+
+
+def plain_loop(bootstrap: str, count: int) -> float:
+    """Seconds for one message after another, each decoded to a dict."""
+    consumer = _consumer(bootstrap)
+    began, read = time.perf_counter(), 0
+    for message in consumer:
+        if json.loads(message.value)["price"] > 0:
+            read += 1
+        if read == count:
+            break
+    took = time.perf_counter() - began
+    consumer.close()
+    return took
+
+
+def _consumer(bootstrap: str) -> KafkaConsumer:
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=FETCH_BYTES,
+    )
+    partitions = [TopicPartition(TOPIC, p) for p in sorted(consumer.partitions_for_topic(TOPIC))]
+    consumer.assign(partitions)
+    consumer.seek_to_beginning(*partitions)
+    return consumer
+
+
+def main(count: int, rounds: int) -> None:
+    """Print ticks a second of each way, and its ratio to the bare polls."""
+    ways = (bare_poll, our_feed, plain_loop)
+    with tempfile.TemporaryDirectory() as scratch:
+        broker = start(0, scratch)
+        try:
+            publisher = Publisher(bootstrap=broker.bootstrap, topic=TOPIC)
+            began = time.perf_counter()
+            publisher.publish(market(count), UNIVERSE)
+            publisher.flush()
+            published = count / (time.perf_counter() - began)
+            publisher.close()
+            seconds: dict[str, list[float]] = {way.__name__: [] for way in ways}
+            for _ in range(rounds):
+                for way in ways:
+                    gc.collect()
+                    seconds[way.__name__].append(way(broker.bootstrap, count))
+        finally:
+            broker.stop()
+    rates = {name: count / statistics.median(took) for name, took in seconds.items()}
+    facts = {"ticks": count, "rounds": rounds, "broker": broker.kind, "publish": round(published)}
+    facts |= {name: round(rate) for name, rate in rates.items()}
+    facts |= {f"{name}_ratio": round(rate / rates["bare_poll"], 3) for name, rate in rates.items()}
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    main(int((sys.argv[1:] or ["200000"])[0]), int((sys.argv[2:] or ["5"])[0]))

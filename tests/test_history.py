@@ -1,0 +1,203 @@
+"""Reading history: one order, every row once, bars that equal bars made of the ticks."""
+
+import numpy as np
+import pytest
+from clickhouse_connect.driver.client import Client
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sysquant import history
+from sysquant.backfill import bar_table, tick_table
+from sysquant.errors import ConfigError, DataError
+from sysquant.store import insert
+from sysquant.types import SECOND, Bars, Instrument, Ticks
+
+pytest_plugins = ["tests.served"]
+
+UNIVERSE = [Instrument("SIM:A"), Instrument("SIM:B"), Instrument("SIM:C")]
+NAMES = [i.symbol for i in UNIVERSE]
+START = history.instant("2024-03-01T10:00:00Z")
+
+
+def market(rows: int, seed: int, *, partitions: int = 3, late: float = 0.0) -> Ticks:
+    """Ticks of several partitions, a symbol each, with disorder at will."""
+    rng = np.random.default_rng(seed)
+    ts = START + np.cumsum(rng.integers(0, 400, rows)) * 1_000_000
+    ts = ts - np.where(rng.random(rows) < late, rng.integers(0, 90, rows), 0) * SECOND
+    ts = np.maximum(ts, START)
+    partition = rng.integers(0, partitions, rows)
+    offset = np.zeros(rows, np.int64)
+    for p in range(partitions):
+        offset[partition == p] = 2 * np.arange(np.sum(partition == p))  # with gaps
+    return Ticks(
+        ts, partition.astype(np.int32), rng.integers(90, 110, rows).astype(float),
+        rng.integers(1, 9, rows).astype(float), ts, partition.astype(np.int32), offset,
+    )  # fmt: skip
+
+
+def by_definition(ticks: Ticks) -> Ticks:
+    """(Running maximum of ts in the partition, partition, offset), one tick at a time."""
+    running: dict[int, int] = {}
+    keys = []
+    for row in np.lexsort((ticks.offset, ticks.partition)).tolist():
+        p = int(ticks.partition[row])
+        running[p] = max(running.get(p, 0), int(ticks.ts[row]))
+        keys.append((running[p], p, int(ticks.offset[row]), row))
+    return ticks[np.array([row for *_, row in sorted(keys)])]
+
+
+def same(got: Ticks | Bars, want: Ticks | Bars) -> None:
+    for name, column in got.columns():
+        if name not in ("partition", "offset"):
+            np.testing.assert_array_equal(column, getattr(want, name), err_msg=name)
+    np.testing.assert_array_equal(got.offset, np.arange(len(got)))
+
+
+@pytest.mark.parametrize("late", [0.0, 0.002, 0.3])
+def test_ticks_come_by_running_maximum_partition_and_offset(client: Client, late: float) -> None:
+    ticks = market(4_000, 1, late=late)
+    shuffled = np.random.default_rng(2).permutation(len(ticks))
+    insert(client, "ticks", tick_table(ticks[shuffled], NAMES, "e"), "one")
+    want = by_definition(ticks)
+    same(history.ticks(client, UNIVERSE), want)
+    blocks = list(history.iter_ticks(client, UNIVERSE, block_rows=500))
+    assert len(blocks) > (1 if late == 0.3 else 5)
+    same(Ticks.join(blocks), want)
+
+
+def test_any_row_can_be_the_first(client: Client) -> None:
+    ticks = market(1_000, 3, late=0.01)
+    insert(client, "ticks", tick_table(ticks, NAMES, "e"), "one")
+    whole = history.ticks(client, UNIVERSE)
+    for row in (0, 1, 333, 999, 1000):
+        rest = Ticks.join(
+            [Ticks.empty(), *history.iter_ticks(client, UNIVERSE, first_row=row, block_rows=100)]
+        )
+        np.testing.assert_array_equal(rest.offset, whole.offset[row:])
+        np.testing.assert_array_equal(rest.price, whole.price[row:])
+
+
+def test_rows_written_twice_are_read_once(client: Client) -> None:
+    ticks = market(500, 4)
+    insert(client, "ticks", tick_table(ticks, NAMES, "e"), "one")
+    insert(client, "ticks", tick_table(ticks, NAMES, "e"), "two")
+    same(history.ticks(client, UNIVERSE), by_definition(ticks))
+
+
+def test_universe_decides_which_symbols_and_their_indexes(client: Client) -> None:
+    ticks = market(500, 5)
+    insert(client, "ticks", tick_table(ticks, NAMES, "e"), "one")
+    got = history.ticks(client, UNIVERSE[::-1][:2])
+    assert set(got.symbol.tolist()) == {0, 1}
+    assert np.sum(got.symbol == 0) == np.sum(ticks.symbol == 2)
+
+
+def test_source_chooses_between_recordings_of_the_same_market(client: Client) -> None:
+    ticks = market(500, 6)
+    insert(client, "ticks", tick_table(ticks, NAMES, "file:x"), "one")
+    insert(client, "ticks", tick_table(ticks, NAMES, "kafka:y"), "two")
+    assert len(history.ticks(client, UNIVERSE)) == 1000
+    same(history.ticks(client, UNIVERSE, source="file:"), by_definition(ticks))
+
+
+def bars_by_hand(ticks: Ticks, interval: int) -> list[tuple[float, ...]]:
+    rows = []
+    close_at = (ticks.ts // interval + 1) * interval
+    for end in np.unique(close_at).tolist():
+        for symbol in range(len(UNIVERSE)):
+            mine = ticks[(close_at == end) & (ticks.symbol == symbol)]
+            if len(mine):
+                p = mine[np.lexsort((mine.offset, mine.ts))].price
+                rows.append((end, symbol, p[0], p.max(), p.min(), p[-1], mine.volume.sum()))
+    return rows
+
+
+def rows_of(bars: Bars) -> list[tuple[float, ...]]:
+    columns = [c.tolist() for name, c in bars.columns() if name not in ("partition", "offset")]
+    return list(zip(*columns, strict=True))
+
+
+@pytest.mark.parametrize("interval", ["1s", "7s", "1m", "5m", "1h"])
+def test_bars_equal_bars_made_of_the_ticks(client: Client, interval: str) -> None:
+    ticks = market(3_000, 7, late=0.05)
+    insert(client, "ticks", tick_table(ticks, NAMES, "e"), "one")
+    ns = history.interval_ns(interval)
+    end = START + 7200 * SECOND
+    got = history.bars(client, UNIVERSE, START // ns * ns, end // ns * ns + ns, interval)
+    assert rows_of(got) == bars_by_hand(ticks, ns)
+    blocks = list(history.iter_bars(client, UNIVERSE, START, end, interval, block_rows=900))
+    whole = history.bars(client, UNIVERSE, START, end, interval)
+    same(Bars.join([Bars.empty(), *blocks]), whole)
+    assert all(column.flags.writeable for _, column in whole.columns())
+
+
+def minutes(count: int, first: int, price: float) -> Bars:
+    ones = np.full(count, price)
+    return Bars(
+        first + np.arange(1, count + 1) * history.MINUTE, np.zeros(count, np.int32),
+        ones, ones, ones, ones, np.ones(count), np.zeros(count, np.int32), np.arange(count),
+    )  # fmt: skip
+
+
+def test_imported_minutes_and_those_of_ticks_are_one_history(client: Client) -> None:
+    ticks = market(600, 8)
+    insert(client, "ticks", tick_table(ticks, NAMES, "e"), "one")
+    before = START - 10 * history.MINUTE
+    insert(client, "bars_imported", bar_table(minutes(11, before, 7.0), NAMES, "x"), "bars")
+    got = history.bars(client, UNIVERSE)
+    mine = got[got.symbol == 0]
+    assert mine.close[:11].tolist() == [7.0] * 11, "an imported bar goes before one of ticks"
+    assert np.all(mine.close[11:] > 80)
+    assert np.all(np.diff(mine.ts) == history.MINUTE)
+
+
+def test_gap_stays_a_gap(client: Client) -> None:
+    table = bar_table(minutes(5, START, 1.0), NAMES, "x").take([0, 1, 4])
+    insert(client, "bars_imported", table, "bars")
+    got = history.bars(client, UNIVERSE)
+    assert ((got.ts - START) // history.MINUTE).tolist() == [1, 2, 5]
+    five = history.bars(client, UNIVERSE, START, START + 5 * history.MINUTE, "5m")
+    assert five.volume.tolist() == [3.0]
+
+
+def test_bar_that_sticks_out_of_the_range_is_left_out(client: Client) -> None:
+    insert(client, "bars_imported", bar_table(minutes(5, START, 1.0), NAMES, "x"), "bars")
+    got = history.bars(client, UNIVERSE, START + SECOND, START + 4 * history.MINUTE)
+    assert ((got.ts - START) // history.MINUTE).tolist() == [2, 3, 4]
+
+
+def test_range_can_be_told_from_the_last_row(client: Client) -> None:
+    ticks = market(600, 9)
+    insert(client, "ticks", tick_table(ticks, NAMES, "e"), "one")
+    last = int(ticks.ts.max())
+    assert history.span(client, UNIVERSE) == (int(ticks.ts.min()), last + 1)
+    assert history.span(client, UNIVERSE, "-30s") == (last + 1 - 30 * SECOND, last + 1)
+    assert history.span(client, UNIVERSE, "2024-03-01", "2024-03-02T00:00:00+00:00") == (
+        START - 10 * 3600 * SECOND,
+        START + 14 * 3600 * SECOND,
+    )
+    start, end = history.span(client, UNIVERSE, "-2m", kind="bars")
+    assert end % history.MINUTE == 0
+    assert end - start == 2 * history.MINUTE
+
+
+def test_empty_store_and_impossible_ranges_are_refused(client: Client) -> None:
+    with pytest.raises(DataError, match="no ticks of SIM:A"):
+        history.ticks(client, UNIVERSE)
+    with pytest.raises(DataError, match="no bars of SIM:A"):
+        history.bars(client, UNIVERSE)
+    with pytest.raises(ConfigError, match="end after its start"):
+        history.ticks(client, UNIVERSE, "2024-01-02", "2024-01-01")
+    with pytest.raises(ConfigError, match="a time must be like"):
+        history.ticks(client, UNIVERSE, "monday", "2024-01-01")
+    with pytest.raises(ConfigError, match="interval must be like"):
+        history.bars(client, UNIVERSE, interval="1 fortnight")
+    assert not len(history.bars(client, UNIVERSE, "2024-01-01", "2024-01-02"))
+
+
+@given(st.datetimes(), st.sampled_from(["", "Z", "+02:00"]))
+def test_instants_are_exact_to_the_microsecond(moment, zone) -> None:
+    ns = history.instant(moment.isoformat() + zone)
+    hours = 2 if zone == "+02:00" else 0
+    want = np.datetime64(moment, "us").astype(np.int64) - hours * 3600 * 10**6
+    assert ns == int(want) * 1000

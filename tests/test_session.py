@@ -1,0 +1,282 @@
+"""Whole sessions as a person runs them: processes, a real broker, the real store, signals."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sysquant.serve import ensure_server
+from sysquant.store import connect, migrate
+from tests.compare import TABLES, assert_same_decisions, decided
+
+ROOT = Path(__file__).resolve().parents[1]
+ETHUSDT = "ticks_ethusdt_2025-05-19.parquet"
+MINUTES = "bars_btc-perp_1m_2022-01.parquet"
+
+
+@pytest.fixture
+def run(home):
+    """Start a runner; every process is ended with the test."""
+    started = []
+
+    def start(runner, *arguments, cwd=home):
+        command = [sys.executable, str(ROOT / "runners" / f"{runner}.py"), *arguments]
+        process = subprocess.Popen(
+            command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def ended(process, *, timeout=90):
+    """Output of a process that must end well."""
+    out, err = process.communicate(timeout=timeout)
+    assert process.returncode == 0, f"{out}\n{err}"
+    return out
+
+
+def run_of(output):
+    """The run that a runner's last lines name."""
+    return re.findall(r"run (\S+?)[,\s]", output + " ")[-1]
+
+
+@pytest.fixture
+def server(home):
+    """A process that serves the embedded store of the test's home."""
+    _, process = ensure_server("chdb:data/store")
+    yield process
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture
+def store(server):
+    """A client of it."""
+    client = connect("chdb:data/store")
+    migrate(client)
+    yield client
+    client.close()
+
+
+def eth_session(broker, topic):
+    return [
+        "strategy=momentum",
+        "strategy.fast=3",
+        "strategy.slow=9",
+        "universe=crypto",
+        "bars=1s",
+        "snapshots=1s",
+        "feed=kafka",
+        f"feed.bootstrap={broker.bootstrap}",
+        f"feed.topic={topic}",
+        "runtime.clock=event",
+        "runtime.stop_after_idle_s=3",
+        "runtime.snapshot_s=0.2",
+        *(["feed.api_version=[2,3]"] if broker.kind == "mock" else []),
+    ]
+
+
+def same_history(session):
+    """The backtest of what a Kafka session ingested."""
+    kept = [a for a in session if not a.startswith(("feed", "runtime"))]
+    return [*kept, "feed=replay", "feed.kind=ticks", "feed.start=null"]
+
+
+def publish(run, broker, topic, path):
+    arguments = [f"publisher.bootstrap={broker.bootstrap}", f"publisher.topic={topic}"]
+    if broker.kind == "mock":
+        arguments.append("publisher.api_version=[2,3]")
+    ended(run("stream", "source=file", f"path={path}", "speed=max", *arguments))
+
+
+def test_a_recording_over_kafka_trades_as_its_backtest_and_survives_sigkill(
+    run, store, broker, topic, shared_data
+):
+    publish(run, broker, topic, shared_data / ETHUSDT)
+    session = eth_session(broker, topic)
+    undisturbed = run_of(ended(run("live", *session, "book.name=undisturbed")))
+    backtest = run_of(ended(run("backtest", *same_history(session))))
+    ticks = store.query("SELECT count(), uniqExact(partition, offset) FROM ticks").result_rows
+    assert ticks == [(11_328, 11_328)]
+    assert_same_decisions(store, undisturbed, backtest, least=10)
+
+    output = ""
+    for _ in range(2):
+        victim = run("live", *session, "book.name=killed", "feed.max_records=400")
+        time.sleep(3.2)
+        victim.kill()
+        victim.communicate()
+    output = ended(run("live", *session, "book.name=killed"))
+    assert "events 11,328 (late 0, dead letters 0)" in output
+    assert_same_decisions(store, run_of(output), undisturbed, least=10)
+
+
+def test_real_minute_bars_replayed_live_trade_as_their_backtest(run, store, shared_data):
+    bars = ["universe=crypto", "universe.instruments=[{symbol: BTC-PERP, tick_size: 1.0}]"]
+    ended(
+        run(
+            "backfill", "source=file", f"path={shared_data / MINUTES}", "mapping=bars",
+            "mapping.symbol=BTC-PERP", "mapping.label=left", "mapping.volume_unit=quote", *bars,
+        )
+    )  # fmt: skip
+    session = ["strategy=momentum", *bars, "feed=replay", "feed.kind=bars", "feed.start=null"]
+    session += ["runtime.snapshot_s=0.3"]
+    live = run_of(ended(run("live", *session, "feed.batch=1000")))
+    backtest = run_of(ended(run("backtest", *session)))
+    assert_same_decisions(store, live, backtest, least=500)
+    rows = store.query("SELECT sum(rows) FROM inputs WHERE run = {run:String}", {"run": live})
+    assert rows.result_rows == [(45_031,)]
+
+
+@pytest.fixture
+def synthetic():
+    """A session that goes on for long: an hour of a synthetic market at 60 times its speed."""
+    return ["strategy=buy_and_hold", "feed=synthetic", "feed.speed=60", "runtime.warmup_bars=0"]
+
+
+def until_trading(store, *, timeout=60):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        rows = store.query("SELECT max(ticks) FROM feed_stats").result_rows
+        if rows[0][0] > 0:
+            return
+        time.sleep(0.1)
+    raise AssertionError("no session trades")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_within_its_deadline_with_everything_flushed(
+    run, store, synthetic, number
+):
+    live = run("live", *synthetic, "runtime.report_s=0.2")
+    until_trading(store)
+    asked = time.monotonic()
+    live.send_signal(number)
+    output = ended(live, timeout=10)
+    assert time.monotonic() - asked < 5
+    assert f"ended: {number.name}" in output
+    assert "wait in the journal" not in output
+    journaled = store.query(
+        "SELECT max(ticks) = (SELECT sum(rows) FROM inputs WHERE kind = 'ticks') FROM feed_stats"
+    )
+    assert journaled.result_rows == [(1,)]
+
+
+def test_a_second_signal_ends_it_at_once(run, server, store, synthetic):
+    live = run("live", *synthetic, "runtime.report_s=0.2")
+    until_trading(store)
+    server.send_signal(signal.SIGSTOP)
+    try:
+        live.terminate()
+        time.sleep(0.5)
+        assert live.poll() is None
+        live.terminate()
+        asked = time.monotonic()
+        live.communicate(timeout=5)
+        assert time.monotonic() - asked < 1
+        assert live.returncode == 128 + signal.SIGTERM
+    finally:
+        server.send_signal(signal.SIGCONT)
+
+
+def test_a_dead_store_holds_nothing_up_and_gets_every_row_when_it_is_back(
+    run, server, store, synthetic
+):
+    live = run("live", *synthetic, "runtime.report_s=0.2")
+    until_trading(store)
+    server.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    live.terminate()
+    asked = time.monotonic()
+    out, _ = live.communicate(timeout=10)
+    assert time.monotonic() - asked < 5
+    assert live.returncode == 0
+    assert "wait in the journal for the store" in out
+    server.send_signal(signal.SIGCONT)
+    again = ended(run("live", *synthetic, "runtime.stop_after_idle_s=0.1", "feed.speed=max"))
+    assert run_of(again) == run_of(out)
+    assert len(decided(store, TABLES[0], run_of(again))) > 0
+    (rows,) = store.query(
+        "SELECT sum(rows), uniqExact(seq), max(seq) FROM inputs WHERE kind = 'ticks'"
+    ).result_rows
+    assert f"events {rows[0]:,} " in again
+    assert rows[1] == rows[2]
+
+
+def sentence(process, *, timeout=30):
+    """The one line on stderr of a process that must refuse."""
+    out, err = process.communicate(timeout=timeout)
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert process.returncode in (1, 2), f"{process.returncode}\n{out}\n{err}"
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["strategy.fsat=3"], "did you mean 'fast'"),
+        (["strategy=momentun"], "did you mean 'momentum'"),
+        (["stratgy=momentum"], "did you mean 'strategy'"),
+        (["execution.fee_bps=-1"], "execution.fee_bps must be >= 0"),
+        (["bars=1parsec"], "interval must be like"),
+        (["strategy._target_=os.system"], "lies outside sysquant"),
+        (["--multirun", "strategy.fast=1,2"], "no --multirun"),
+        (["hydra.mode=MULTIRUN"], "no --multirun"),
+        (["strategy.fast=abc"], "fast"),
+        (["risk.checks=[{check: cash}]"], "needs a number as limit"),
+        (["feed=kafka", "feed.bootstrap=127.0.0.1:1"], "does not answer"),
+        (["store=clickhouse", "store.dsn=http://127.0.0.1:1/db"], "does not answer"),
+        (["store.dsn=postgres://x"], "dsn must be chdb"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence_with_the_way_out(run, arguments, said):
+    assert said in sentence(run("live", "strategy=momentum", *arguments))
+
+
+def test_a_locked_store_is_one_sentence(run, home):
+    program = (
+        "import time; from sysquant.store import connect; c = connect('chdb:data/store');"
+        "print('open', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "open\n"
+        said = sentence(run("live", "strategy=momentum"))
+        assert f"process {holder.pid}" in said
+        assert "runners/store.py" in said
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_a_second_live_runner_of_a_book_is_refused(run, store, synthetic):
+    first = run("live", *synthetic, "runtime.report_s=0.2")
+    until_trading(store)
+    said = sentence(run("live", *synthetic))
+    assert f"in use by process {first.pid}" in said
+
+
+def test_runners_work_from_anywhere_and_write_below_home_alone(run, home, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    output = ended(
+        run("live", "strategy=buy_and_hold", "feed=synthetic", "feed.length_s=60", cwd=elsewhere)
+    )
+    assert "ended: end of feed" in output
+    assert list(elsewhere.iterdir()) == []
+    assert {path.name for path in home.iterdir()} <= {"data", "runs", ".cache"}

@@ -1,0 +1,169 @@
+"""The house style, as far as a machine can hold it: tools, layers, sizes, and what may not be."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+LINES = 600
+OURS = ("sysquant/", "runners/", ".ci/")  # code that users run, unlike tests
+# The engine is a fold over its inputs: nothing in it may see a clock, chance or the outside.
+PURE = (
+    "bars", "effects", "engine", "execution", "features", "loop", "portfolio", "records", "risk",
+    "sizing", "strategies", "strategy", "types",
+)  # fmt: skip
+IMPURE = {"datetime", "os", "random", "secrets", "socket", "sqlite3", "subprocess", "threading"}
+IMPURE |= {"time", "uuid"}
+LOADS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+RUNS_CODE = {"eval", "exec", "__import__"}
+WRITES_ITS_LOOP = {"sysquant/features/definition.py: exec"}  # from a step's signature, for numba
+HEAVY = {"vectorbt", "sklearn", "jupyterlab", "notebook", "IPython", "matplotlib", "chdb", "plotly"}
+
+
+@cache
+def files(*endings: str) -> tuple[str, ...]:
+    """What git holds or would add, with these endings."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True)
+    names = [name for name in listed.stdout.split("\0") if (REPOSITORY / name).is_file()]
+    return tuple(sorted(name for name in names if name.endswith(endings)))
+
+
+def _read(name: str) -> str:
+    return (REPOSITORY / name).read_text()
+
+
+def _found(pattern: str, names: Iterator[str] | tuple[str, ...]) -> list[str]:
+    compiled = re.compile(pattern, re.IGNORECASE)
+    return [
+        f"{name}:{_read(name).count(chr(10), 0, match.start()) + 1}: {match.group()}"
+        for name in names
+        for match in compiled.finditer(_read(name))
+    ]
+
+
+def _texts() -> Iterator[str]:
+    for name in files(""):
+        if b"\0" not in (REPOSITORY / name).read_bytes()[:8000]:
+            yield name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-m", "ruff", "check", "--quiet"),
+        ("-m", "ruff", "format", "--check", "--quiet"),
+        ("-m", "pyright", "--pythonpath", sys.executable),
+        ("-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-logo"),
+    ],
+    ids=["ruff", "layout", "types", "layers"],
+)
+def test_tool_finds_nothing(arguments: tuple[str, ...]):
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=REPOSITORY, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+
+
+def test_no_file_outgrows_its_limit():
+    names = files(".py", ".sql", ".yaml", ".yml", ".go", "Makefile")
+    long = {name: len(_read(name).splitlines()) for name in names}
+    assert not {name: lines for name, lines in long.items() if lines > LINES}
+
+
+def test_rows_are_appended_or_replaced_never_altered():
+    names = tuple(name for name in files(".py", ".sql") if name.startswith(OURS))
+    assert not _found(r"\bALTER\s+TABLE\b[^;]*?\b(UPDATE|DELETE)\b", names)
+
+
+def test_no_file_names_a_path_of_one_machine():
+    assert not _found(r"(?<![\w.:/}*-])/(root|work|home|Users)/\w+", tuple(_texts()))
+
+
+def test_no_file_names_a_package_registry():
+    address = r"pypi\.or[g]|pythonhoste[d]|npmj[s]|repo1?\.mave[n]|--(extra-)?index-ur[l]"
+    assert not _found(address, tuple(_texts()))
+
+
+def test_notebooks_are_committed_without_outputs():
+    for name in files(".ipynb"):
+        cells = [c for c in json.loads(_read(name))["cells"] if c["cell_type"] == "code"]
+        assert not [c for c in cells if c["outputs"] or c["execution_count"]], name
+        assert len(cells) <= 12, name
+        assert all(len("".join(c["source"]).splitlines()) <= 15 for c in cells), name
+
+
+def test_nothing_we_run_can_turn_a_file_into_code():
+    found = list[str]()
+    for name in files(".py"):
+        if name.startswith(OURS):
+            tree = ast.parse(_read(name))
+            found += [f"{name}: {said}" for node in ast.walk(tree) for said in _unsafe(node)]
+    assert set(found) <= WRITES_ITS_LOOP
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle", "from joblib import load", "import os, marshal", "eval('1')", "exec(x)",
+        "np.load(f, allow_pickle=True)", "np.load(f, allow_pickle=flag)", "yaml.load(text)",
+        "pd.read_pickle(f)",
+    ],
+)  # fmt: skip
+def test_every_way_to_turn_a_file_into_code_is_seen(line: str):
+    assert any(said for node in ast.walk(ast.parse(line)) for said in _unsafe(node))
+
+
+def test_engine_sees_no_clock_no_chance_and_nothing_outside():
+    found = list[str]()
+    for name in files(".py"):
+        parts = Path(name).with_suffix("").parts
+        if parts[0] == "sysquant" and parts[1] in PURE:
+            modules = {m for node in ast.walk(ast.parse(_read(name))) for m in _imported(node)}
+            found += [f"{name} imports {module}" for module in sorted(modules & IMPURE)]
+            found += _found(r"np\.random\.(?!Generator|default_rng\(\w)\w+", (name,))
+    assert not found
+
+
+def test_one_broad_except_at_most():
+    pattern = r"noqa: BLE00[1]|except\s*(\(?\s*(Base)?Exceptio[n]\b[^:]*)?:"
+    handled = _found(pattern, tuple(name for name in files(".py") if name.startswith(OURS)))
+    assert len({found.split(":")[0] for found in handled}) <= 1, handled
+
+
+def test_live_runner_imports_nothing_heavy():
+    program = "import sys, runners.live; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not HEAVY & {module.partition(".")[0] for module in done.stdout.split()}
+
+
+# What the node says that could run foreign code.
+def _unsafe(node: ast.AST) -> Iterator[str]:
+    yield from sorted(_imported(node) & LOADS_CODE)
+    if isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        if called in RUNS_CODE or called == "yaml.load" or called.endswith("read_pickle"):
+            yield called
+        for keyword in node.keywords:
+            if keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False":
+                yield "allow_pickle"
+
+
+# The top names of what the node imports.
+def _imported(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name.partition(".")[0] for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return {(node.module or "").partition(".")[0]}
+    return set()
