@@ -15,8 +15,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.11", "3.12", "3.13")
-# A marker keeps these off the machine that freezes, so no resolve here can name them.
-MACOS_ONLY = ("appnope",)
+# pip is pinned as well; appnope is for macOS, so that no resolve on another machine names it.
+BESIDES = ("pip", "appnope")
 # The newest of these want a later 3.11 than 3.11.2, which Debian 12 has.
 CAPS = ("soupsieve<3",)
 HEADER = """\
@@ -79,7 +79,7 @@ def main() -> None:
     if missing := [version for version, python in pythons.items() if not python]:
         sys.exit(f"the pins need Python {', '.join(VERSIONS)}; missing: {', '.join(missing)}")
     lowest, *higher = (python for python in pythons.values() if python)
-    pins = resolve(lowest, None, ("-e", ".[dev]", *MACOS_ONLY, *CAPS))
+    pins = resolve(lowest, None, ("-e", ".[dev]", *BESIDES, *CAPS))
     write(path, pins)
     for python in higher:
         added = resolve(python, path, ("-e", ".[dev]"))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 USERS = ("default", "dashboard")
-STOP_S, HOLDER_STARTS_S = 3.0, 4.0
+STOP_S, HOLDER_STARTS_S, SIGNAL_S = 3.0, 4.0, 0.2
 RUNNER = PACKAGE.parent / "runners" / "store.py"
 
 
@@ -178,8 +178,14 @@ def _serve(directory: Path, port: int) -> None:
 
     directory.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
+
+    def end(number: int, _frame: object) -> None:
+        if stop.is_set():  # asked twice
+            os._exit(128 + number)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     try:
         engine = Engine(directory)
     except EngineError as error:

@@ -93,8 +93,9 @@ def test_first_python_that_fits_makes_the_environment(checkout: Checkout):
     done = checkout.make()
     assert done.returncode == 0, done.stderr
     assert checkout.asked("-m venv") == ["python3.12 -m venv --clear .venv"]
-    (install,) = checkout.asked("-m pip install")
-    assert "-c constraints.txt -e .[dev]" in install
+    pip, everything = checkout.asked("-m pip install")
+    assert pip.endswith("-c constraints.txt pip")
+    assert everything.endswith("-c constraints.txt -e .[dev]")
 
 
 def test_python_without_venv_is_passed_over(checkout: Checkout):
@@ -152,7 +153,7 @@ def test_changed_pin_installs_again_and_a_failed_one_leaves_no_stamp(checkout: C
     assert checkout.make().returncode != 0
     (checkout.path / "pip_breaks").unlink()
     assert checkout.make().returncode == 0
-    assert len(checkout.asked("-m pip install")) == 1
+    assert checkout.asked("-e .[dev]")
 
 
 def test_moved_working_tree_installs_again(checkout: Checkout):

@@ -1,5 +1,6 @@
 """The store: one suite for the embedded engine in-process and for the server over it."""
 
+import contextlib
 import datetime as dt
 import os
 import secrets
@@ -8,6 +9,8 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import psutil
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from sysquant import serve, store
 from sysquant.errors import ConfigError, StoreError
@@ -403,6 +407,29 @@ def test_server_ends_clean_on_a_signal(
     idle.close()
     assert not (path / "server.json").exists()
     assert store.lock_holder(path) is None
+
+
+def test_server_ends_in_time_under_a_long_statement(
+    started: tuple[str, "subprocess.Popen[bytes]"],
+):
+    dsn, child = started
+    client = store.connect(dsn)
+    long = threading.Thread(target=_run_into_the_end, args=(client,))
+    long.start()
+    time.sleep(0.3)
+    child.terminate()
+    assert child.wait(6) == 0
+    long.join()
+    client.close()
+    _, second = serve.ensure_server(dsn)
+    assert second
+    second.terminate()
+    assert second.wait(6) == 0
+
+
+def _run_into_the_end(client: Client) -> None:
+    with contextlib.suppress(ClickHouseError):
+        client.command("SELECT count() FROM numbers(1000000000000) WHERE number % 7 = 8")
 
 
 def test_killed_server_keeps_its_data_address_and_passwords(
