@@ -73,6 +73,6 @@ environment:
 	echo "Installing the pinned packages into $(VENV) (some minutes the first time)"; \
 	rm -f $(VENV)/.stamp; \
 	quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
-	install="$(PYTHON) -m pip install --disable-pip-version-check $$quiet -c constraints.txt"; \
+	install="env PYTHONWARNINGS=ignore $(PYTHON) -m pip install --disable-pip-version-check $$quiet -c constraints.txt"; \
 	$$install pip && $$install -e '.[dev]' || exit 1; \
 	$(PYTHON) -c '$(WANTED)' > $(VENV)/.stamp

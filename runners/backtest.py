@@ -1,7 +1,7 @@
 """Backtest one strategy on the store's history: the engine that trades live, and its report.
 
-    python runners/backtest.py strategy=momentum
-    python runners/backtest.py strategy=momentum strategy.fast=5,10,20 --multirun
+python runners/backtest.py strategy=momentum
+python runners/backtest.py strategy=momentum strategy.fast=5,10,20 --multirun
 """
 
 import sys

@@ -60,7 +60,9 @@ def main(
             except ConfigError as error:
                 print(f"error: {error}", file=sys.stderr)
                 raise SystemExit(2) from None
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
+                guarded
+            )()
 
         return entry
 

@@ -1,6 +1,6 @@
 """Write a Kafka topic's ticks to the store, until Ctrl-C; `live.py` starts it beside itself.
 
-    python runners/ingest.py universe=crypto store=clickhouse
+python runners/ingest.py universe=crypto store=clickhouse
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Trade one strategy live: feed -> engine -> journal -> store, until the feed ends or Ctrl-C.
 
-    python runners/live.py strategy=momentum                 # replay of the store's last hours
-    python runners/live.py strategy=momentum feed=kafka store=clickhouse
+python runners/live.py strategy=momentum                 # replay of the store's last hours
+python runners/live.py strategy=momentum feed=kafka store=clickhouse
 """
 
 import sys

@@ -7,10 +7,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from runners.compose import build, choice
 from sysquant import history
+from sysquant.compiled import is_compiled
 from sysquant.effects import Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError
-from sysquant.compiled import is_compiled
 from sysquant.types import Bars, Feed, Instrument, clock_mark
 
 Connect = Callable[[], Any]
@@ -62,7 +62,9 @@ def feed_of(cfg: DictConfig, universe: list[Instrument], connect: Connect) -> Fe
     return build(cfg.feed, universe=universe)
 
 
-def warmup_of(cfg: DictConfig, universe: list[Instrument], connect: Connect) -> Callable[[int], Bars]:
+def warmup_of(
+    cfg: DictConfig, universe: list[Instrument], connect: Connect
+) -> Callable[[int], Bars]:
     """Bars of the store before a time, as many as `runtime.warmup_bars`."""
     interval = history.interval_ns(cfg.bars)
 

@@ -66,7 +66,10 @@ def _facts(engine: Engine, tally: Tally, lag_ms: float, waiting: int) -> list[tu
         ("events", f"{tally.events:,} (late {engine.late:,}, dead letters {tally.dead:,})"),
         ("bars", f"{engine.bars:,}"),
         ("signals", f"{tally.signals:,}"),
-        ("orders", f"approved {tally.approved:,}, refused {tally.refused:,} ({tally.top_reasons()})"),
+        (
+            "orders",
+            f"approved {tally.approved:,}, refused {tally.refused:,} ({tally.top_reasons()})",
+        ),
         ("fills", f"{tally.fills:,}"),
         ("rows waiting for the store", f"{waiting:,}"),
     ]

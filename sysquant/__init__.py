@@ -1,3 +1,3 @@
-"""Notebook-first research-to-live toolkit for systematic trading: what you promoted is what trades."""
+"""Notebook-first research-to-live toolkit for trading: what you promoted is what trades."""
 
 __version__ = "0.1.0"

@@ -57,7 +57,9 @@ class Result:
     def table(self, name: str) -> "pd.DataFrame":
         """One of signals, orders, risk_receipts, executions, portfolio_history as a frame."""
         if name not in self.effects.rows:
-            raise ConfigError(f"a result has no table {name!r}; it has {', '.join(self.effects.rows)}")
+            raise ConfigError(
+                f"a result has no table {name!r}; it has {', '.join(self.effects.rows)}"
+            )
         return self.arrow(name).to_pandas()
 
     def arrow(self, name: str) -> pa.Table:

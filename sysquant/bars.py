@@ -11,6 +11,7 @@ import numpy as np
 
 from sysquant import records
 from sysquant.compiled import kernel
+from sysquant.records import Row, Rows
 from sysquant.types import Bars, Floats, Ints, Ticks
 
 
@@ -42,7 +43,7 @@ def events_of(batch: Ticks | Bars, interval: int) -> Events:
 
 
 @kernel
-def _close_all(position, ends, bars, count, clock):  # pyright: ignore
+def _close_all(position: int, ends: Rows, bars: Rows, count: int, clock: Row) -> int:
     # Writes every open bar out, in symbol order.
     for symbol in range(len(bars)):
         bar = bars[symbol]
@@ -63,7 +64,9 @@ def _close_all(position, ends, bars, count, clock):  # pyright: ignore
 
 
 @kernel
-def _add(bar, ts, open_, high, low, close, volume):  # pyright: ignore
+def _add(
+    bar: Row, ts: int, open_: float, high: float, low: float, close: float, volume: float
+) -> None:
     # Open and close go by (ts, arrival), as the store's argMin and argMax do.
     if bar.ticks == 0:
         bar.first_ts = ts
@@ -87,7 +90,7 @@ def _add(bar, ts, open_, high, low, close, volume):  # pyright: ignore
 
 
 @kernel
-def _close_bars(events, clock_, bars, ends):  # pyright: ignore
+def _close_bars(events: Events, clock_: Rows, bars: Rows, ends: Rows) -> int:
     clock = clock_[0]
     count = 0
     for i in range(len(events.ts)):

@@ -6,8 +6,12 @@ therefore named by a hash of every compiled source file, the versions and the CP
 """
 
 import hashlib
+import os
 import platform
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")  # it would give arrays other last bits
 
 import numba
 import numpy as np
@@ -15,6 +19,9 @@ from numba.core import config
 from numba.core.registry import cpu_target
 
 from sysquant.home import PACKAGE, cache
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def source_hash(*, compiled_only: bool = False) -> str:
@@ -32,7 +39,8 @@ def source_hash(*, compiled_only: bool = False) -> str:
 
 def machine() -> dict[str, str]:
     """What last bits of floating-point results depend on: versions and CPU."""
-    _, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    target: Any = cpu_target.target_context
+    _, cpu, features = target.codegen().magic_tuple()
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -47,12 +55,18 @@ def _cache_key() -> str:
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
-config.CACHE_DIR = str(cache() / "numba" / _cache_key())
+_CACHE = cache() / "numba" / _cache_key()
+setattr(config, "CACHE_DIR", str(_CACHE))  # noqa: B010 (numba makes its settings at import)
 
-# No fast-math: the same bits in an array of a million rows and in a stream of single ones.
-kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function of arrays and numbers, cached on disk, without the interpreter's lock.
+
+    No fast-math: the same bits in an array of a million rows and in a stream of single ones.
+    """
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
 def is_compiled() -> bool:
     """Whether this version was compiled on this machine before."""
-    return Path(config.CACHE_DIR).is_dir()
+    return _CACHE.is_dir()

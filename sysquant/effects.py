@@ -62,9 +62,7 @@ class Labels:
     def tables(self, effects: Effects, seq: int | np.ndarray) -> dict[str, pa.Table]:
         """Arrow tables with the columns of the store; tables without rows are left out."""
         return {
-            name: self.table(name, rows, seq)
-            for name, rows in effects.rows.items()
-            if len(rows)
+            name: self.table(name, rows, seq) for name, rows in effects.rows.items() if len(rows)
         }
 
     def table(self, name: str, rows: np.ndarray, seq: int | np.ndarray) -> pa.Table:

@@ -5,7 +5,7 @@ loop sizes, reviews, fills and accounts. Strategies see market history alone, so
 tick or a year: the effects are the same bytes. No I/O, no wall clock, no global random numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from sysquant.execution import Execution, order_key
 from sysquant.loop import Book, Out, run
 from sysquant.risk import RiskChain
 from sysquant.sizing import WeightSizing
-from sysquant.strategy import Strategy
+from sysquant.strategy import Decider, Strategy
 from sysquant.types import Bars, Floats, Instrument, Ticks
 
 _STATE = ("clock", "market", "accounts", "cells", "working")
@@ -126,7 +126,7 @@ class Engine:
         """Advance over a batch, in its order, and return what it caused."""
         events = events_of(batch, self.interval)
         parts = [
-            self._advance(Events(*(column[at : at + _CHUNK] for column in events)))
+            self._advance(Events._make(column[at : at + _CHUNK] for column in events))
             for at in range(0, len(batch), _CHUNK)
         ]
         return Effects.join(parts)
@@ -136,9 +136,8 @@ class Engine:
         decisions = self._decide(closed)
         out = self._buffers(len(decisions), len(closed))
         run(self._book, out, events, closed, decisions)
-        return Effects(
-            {name: rows[:n] for name, rows, n in zip(records.EFFECTS, out, out.counts)}
-        )
+        written = zip(records.EFFECTS, out[:-1], out.counts, strict=True)
+        return Effects({name: rows[:n] for name, rows, n in written})
 
     def _buffers(self, decisions: int, bars: int) -> Out:
         # Room for the most that a pass can cause: an order per decision, a fill per order.
@@ -153,11 +152,12 @@ class Engine:
         buffers = [np.zeros(sizes[name], dtype) for name, dtype in records.EFFECTS.items()]
         return Out(*buffers, counts=np.zeros(len(buffers), np.int64))
 
-    def _decide(self, closed: np.ndarray) -> np.ndarray:
+    def _decide(self, closed: records.Rows) -> records.Rows:
         # One row per strategy and closed bar, in (position, strategy, symbol) order.
         shape = (len(self.strategies), len(closed))
         targets = np.empty(shape, np.float64)
-        for symbol in np.unique(closed["symbol"]):
+        symbols: list[int] = np.unique(closed["symbol"]).tolist()
+        for symbol in symbols:
             rows = closed["symbol"] == symbol
             columns = _bar_columns(closed[rows])
             for strategy, deciders in enumerate(self._deciders):
@@ -222,7 +222,7 @@ class Engine:
             "strategies": ", ".join(f"{n}={s!r}" for n, s in self.strategies.items()),
             "bars": f"{self.interval} ns",
             "instruments": str(self._book.instruments.tolist()),
-            "terms": str(dict(zip(records.TERMS.names or (), self._book.terms[0].item()))),
+            "terms": str(_named(self._book.terms[0])),
             "allocations": str(self._book.accounts["allocation"].tolist()),
             "risk": str(dict(zip(self.risk.names, self.risk.limits.tolist(), strict=True))),
         }
@@ -260,7 +260,7 @@ class Engine:
                 {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             )
 
-    def _named_deciders(self):  # -> iterator of (strategy, symbol, decider)
+    def _named_deciders(self) -> Iterator[tuple[str, str, Decider]]:
         for name, deciders in zip(self.strategies, self._deciders, strict=True):
             for symbol, decider in zip(self.symbols, deciders, strict=True):
                 yield name, symbol, decider
@@ -291,3 +291,7 @@ def _bar_columns(bars: Bars | np.ndarray) -> dict[str, Floats]:
     if isinstance(bars, Bars):
         return {name: getattr(bars, name) for name in names}
     return {name: np.ascontiguousarray(bars[name]) for name in names}
+
+
+def _named(row: records.Row) -> dict[str, Any]:
+    return dict(zip(row.dtype.names, row.item(), strict=True))

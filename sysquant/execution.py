@@ -11,6 +11,7 @@ import numpy as np
 
 from sysquant.compiled import kernel
 from sysquant.errors import ConfigError
+from sysquant.records import Row
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -38,13 +39,13 @@ def uniform(seed: int, key: int, order_no: int, draw: int) -> float:
 
 
 @kernel
-def latency(terms, key: int, order_no: int) -> int:  # pyright: ignore
+def latency(terms: Row, key: int, order_no: int) -> int:
     """Nanoseconds from decision to broker: lognormal about the median, or fixed."""
     if terms.latency_sigma == 0.0:
-        return terms.latency_ns
+        return int(terms.latency_ns)
     radius = math.sqrt(-2.0 * math.log(uniform(terms.seed, key, order_no, 0)))
     z = radius * math.cos(2.0 * math.pi * uniform(terms.seed, key, order_no, 1))
-    return np.int64(terms.latency_ns * math.exp(terms.latency_sigma * z))
+    return int(terms.latency_ns * math.exp(terms.latency_sigma * z))
 
 
 @kernel
@@ -73,7 +74,7 @@ def fill_price(reference: float, quantity: float, slippage: float, tick_size: fl
 
 
 @kernel
-def worst_cash(price: float, quantity: float, terms, tick_size: float) -> float:  # pyright: ignore
+def worst_cash(price: float, quantity: float, terms: Row, tick_size: float) -> float:
     """Cash that an order at `price` moves at the worst, fee included; positive when paid."""
     side = math.copysign(1.0, quantity)
     worst = price * (1.0 + side * terms.slippage) + side * tick_size

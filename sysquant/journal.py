@@ -12,17 +12,16 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pyarrow as pa
 
 from sysquant.errors import JournalError
-from sysquant.packed import pack, unpack
+from sysquant.packed import Table, join_tables, pack, pack_table, unpack, unpack_table
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -135,7 +134,7 @@ class Journal:
                 db.execute("INSERT INTO meta VALUES ('id', ?)", [secrets.token_hex(8)])
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self) -> Generator[None]:
         db = self._db
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -187,7 +186,7 @@ class Journal:
     def commit(
         self,
         entry: Input | None,
-        tables: Mapping[str, pa.Table],
+        tables: Mapping[str, Table],
         *,
         positions: Mapping[int, int] | None = None,
         notes: Mapping[str, str] | None = None,
@@ -219,9 +218,7 @@ class Journal:
             db.executemany(
                 "INSERT OR REPLACE INTO positions VALUES (?, ?)", [*(positions or {}).items()]
             )
-            db.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)", [*(notes or {}).items()]
-            )
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [*(notes or {}).items()])
             if snapshot is not None:
                 self._keep_snapshot(pack(snapshot))
             for batch in sent:
@@ -237,11 +234,11 @@ class Journal:
             time.monotonic() - pending.since >= self._seal_s for pending in self._pending.values()
         )
 
-    def _put(self, tables: Mapping[str, pa.Table]) -> None:
+    def _put(self, tables: Mapping[str, Table]) -> None:
         for name, table in tables.items():
             self._db.execute(
                 "INSERT INTO outbox (tbl, rows, payload) VALUES (?, ?, ?)",
-                [name, table.num_rows, to_ipc(table)],
+                [name, table.num_rows, pack_table(table)],
             )
             self._pending.setdefault(name, _Pending()).rows += table.num_rows
             self.outbox_rows += table.num_rows
@@ -281,7 +278,9 @@ class Journal:
             "INSERT INTO batches (tbl, first, last, rows) VALUES (?, ?, ?, ?)",
             [table, first, last, rows],
         )
-        db.execute("UPDATE outbox SET batch=? WHERE batch IS NULL AND tbl=?", [cursor.lastrowid, table])
+        db.execute(
+            "UPDATE outbox SET batch=? WHERE batch IS NULL AND tbl=?", [cursor.lastrowid, table]
+        )
         return Batch(cursor.lastrowid or 0, table, rows, self._token(table, first, last))
 
     def _token(self, table: str, first: int, last: int) -> str:
@@ -302,15 +301,17 @@ class Journal:
 
 
 class JournalReader:
-    """What the sending thread needs of a journal: a batch's rows, and keeping the log file small."""
+    """What the sending thread needs of a journal: rows of batches, and a small log file."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
 
-    def rows(self, batch: Batch) -> pa.Table:
+    def rows(self, batch: Batch) -> Table:
         """The rows of a sealed batch."""
-        payloads = self._db.execute("SELECT payload FROM outbox WHERE batch=? ORDER BY id", [batch.id])
-        return pa.concat_tables([from_ipc(payload) for (payload,) in payloads])
+        payloads = self._db.execute(
+            "SELECT payload FROM outbox WHERE batch=? ORDER BY id", [batch.id]
+        )
+        return join_tables([unpack_table(payload) for (payload,) in payloads])
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database, as far as nobody reads it."""
@@ -350,16 +351,3 @@ def offsets_json(partition: np.ndarray, offset: np.ndarray) -> str:
         for p in np.unique(partition[partition >= 0])
     }
     return json.dumps(found)
-
-
-def to_ipc(table: pa.Table) -> bytes:
-    """An Arrow table as bytes of the IPC stream format."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def from_ipc(data: bytes) -> pa.Table:
-    """The table that `to_ipc` was given."""
-    return pa.ipc.open_stream(data).read_all()

@@ -180,7 +180,7 @@ class LiveRunner:
         batch: Ticks | Bars = self._merge.take(poll, time.monotonic_ns())
         if poll.ended:
             rest = self._merge.flush()
-            batch = type(batch).join([batch, rest]) if len(rest) else batch
+            batch = Ticks.join([batch, rest]) if isinstance(batch, Ticks) else batch
         if self.runtime.clock == "wall":
             batch = self._with_wall_mark(batch)
         if len(batch):
@@ -211,13 +211,16 @@ class LiveRunner:
         effects = self.engine.step(batch)
         seq = self.journal.last_seq + 1
         entry = Input(seq, self.feed.kind, pack_batch(batch), effects.hash())
-        self.tally.add(effects, len(batch), self.labels.risk)
+        records = int(np.count_nonzero(batch.symbol >= 0))  # a clock mark is none
+        self.tally.add(effects, records, self.labels.risk)
         for partition in np.unique(batch.partition[batch.partition >= 0]):
             last = batch.offset[batch.partition == partition].max()
             self._positions[int(partition)] = int(last) + 1
         tables = self.labels.tables(effects, seq)
         offsets = offsets_json(batch.partition, batch.offset)
-        self._commit(entry, tables | {"inputs": input_row(self.labels.run, entry, len(batch), offsets)})
+        self._commit(
+            entry, tables | {"inputs": input_row(self.labels.run, entry, records, offsets)}
+        )
 
     def _warm(self, end: int) -> None:
         if not self.runtime.warmup_bars:
@@ -314,7 +317,7 @@ class LiveRunner:
             raise JournalError(
                 f"replaying input {entry.seq} of the journal gives other effects than it recorded; "
                 "the state is not what it was: finish with the build that wrote it, or begin anew "
-                "with runtime.journal=fresh (positions are given up, the old journal is kept)"
+                "with journal=fresh (positions are given up, the old journal is kept)"
             )
 
     def _check_book(self) -> None:
@@ -324,7 +327,7 @@ class LiveRunner:
         if written is None:
             return
         ways_out = (
-            "go on with what it was, or begin anew with runtime.journal=fresh "
+            "go on with what it was, or begin anew with journal=fresh "
             "(positions are given up, the old journal is kept)"
         )
         if journal.meta("feed") != self.feed.name:
@@ -336,14 +339,15 @@ class LiveRunner:
         for name, value in self.engine.fingerprint().items():
             if was.get(name) != value:
                 raise JournalError(
-                    f"this journal's book differs: {name} was {was.get(name)}, is {value}; {ways_out}"
+                    f"this journal's book differs: {name} was {was.get(name)}, is {value}; "
+                    f"{ways_out}"
                 )
         found = journal.snapshot()
         whole = found is not None and found[0] == journal.last_seq
         if journal.meta("build") != self._build() and not whole:
             raise JournalError(
-                f"this journal has inputs after its last snapshot and was written by another build; "
-                f"finish with that build, or {ways_out}"
+                "this journal has inputs after its last snapshot and was written by another "
+                f"build; finish with that build, or {ways_out}"
             )
 
     @staticmethod

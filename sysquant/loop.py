@@ -11,10 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from sysquant import portfolio, risk
+from sysquant.bars import Events
 from sysquant.compiled import kernel
 from sysquant.execution import fill_price, latency, worst_cash
-from sysquant.records import FACTS
+from sysquant.records import FACTS, Row, Rows
 from sysquant.sizing import is_worth_it, target_quantity
+from sysquant.types import Floats, Ints
 
 SIGNALS, ORDERS, RECEIPTS, EXECUTIONS, SNAPSHOTS = range(5)  # places in `Out.counts`
 
@@ -22,30 +24,30 @@ SIGNALS, ORDERS, RECEIPTS, EXECUTIONS, SNAPSHOTS = range(5)  # places in `Out.co
 class Book(NamedTuple):
     """Terms and state of a run; every field an array of the record type of its name."""
 
-    instruments: np.ndarray  # (Y,)
-    terms: np.ndarray  # (1,)
-    checks: np.ndarray  # (C,) numbers of the checks, in order
-    limits: np.ndarray  # (C,)
-    clock: np.ndarray  # (1,)
-    market: np.ndarray  # (Y,)
-    accounts: np.ndarray  # (S,)
-    cells: np.ndarray  # (S, Y)
-    working: np.ndarray  # (S, Y)
+    instruments: Rows  # (Y,)
+    terms: Rows  # (1,)
+    checks: Ints  # (C,) numbers of the checks, in order
+    limits: Floats  # (C,)
+    clock: Rows  # (1,)
+    market: Rows  # (Y,)
+    accounts: Rows  # (S,)
+    cells: Rows  # (S, Y)
+    working: Rows  # (S, Y)
 
 
 class Out(NamedTuple):
     """Buffers of effects, large enough, and how many rows each holds."""
 
-    signals: np.ndarray
-    orders: np.ndarray
-    receipts: np.ndarray
-    executions: np.ndarray
-    snapshots: np.ndarray
-    counts: np.ndarray  # (5,)
+    signals: Rows
+    orders: Rows
+    receipts: Rows
+    executions: Rows
+    snapshots: Rows
+    counts: Ints  # (5,)
 
 
 @kernel
-def _take_target(book, out, decision, price):  # pyright: ignore
+def _take_target(book: Book, out: Out, decision: Row, price: float) -> None:
     # A new opinion replaces the last one and is a signal; no opinion leaves it standing.
     cell = book.cells[decision.strategy, decision.symbol]
     if math.isnan(decision.target) or decision.target == cell.target:
@@ -62,7 +64,7 @@ def _take_target(book, out, decision, price):  # pyright: ignore
 
 
 @kernel
-def _quantity_to_order(book, decision, price):  # pyright: ignore
+def _quantity_to_order(book: Book, decision: Row, price: float) -> float:
     # What to order for the standing target, 0 for nothing; a fresh refusal is not repeated.
     terms = book.terms[0]
     instrument = book.instruments[decision.symbol]
@@ -84,7 +86,7 @@ def _quantity_to_order(book, decision, price):  # pyright: ignore
 
 
 @kernel
-def _facts(book, strategy, symbol, quantity):  # pyright: ignore
+def _facts(book: Book, strategy: int, symbol: int, quantity: float) -> Rows:
     # The order as the risk chain sees it: projected with every working order filled.
     terms = book.terms[0]
     account = book.accounts[strategy]
@@ -113,7 +115,7 @@ def _facts(book, strategy, symbol, quantity):  # pyright: ignore
 
 
 @kernel
-def _propose(book, out, decision, quantity, price):  # pyright: ignore
+def _propose(book: Book, out: Out, decision: Row, quantity: float, price: float) -> None:
     # Numbers the order, runs the chain, and hands it to the broker when approved.
     strategy, symbol = decision.strategy, decision.symbol
     account = book.accounts[strategy]
@@ -154,7 +156,7 @@ def _propose(book, out, decision, quantity, price):  # pyright: ignore
 
 
 @kernel
-def _decide(book, out, decision):  # pyright: ignore
+def _decide(book: Book, out: Out, decision: Row) -> None:
     price = book.market[decision.symbol].price
     if not price > 0.0:
         return
@@ -169,7 +171,7 @@ def _decide(book, out, decision):  # pyright: ignore
 
 
 @kernel
-def _mark_time(book, out, ts):  # pyright: ignore
+def _mark_time(book: Book, out: Out, ts: int) -> None:
     # The clock mark at a bar's end, with the snapshot that may be due there.
     clock = book.clock[0]
     clock.engine_ts = max(clock.engine_ts, ts)
@@ -182,7 +184,7 @@ def _mark_time(book, out, ts):  # pyright: ignore
 
 
 @kernel
-def _fill(book, out, strategy, symbol, ts, reference):  # pyright: ignore
+def _fill(book: Book, out: Out, strategy: int, symbol: int, ts: int, reference: float) -> None:
     # Fills the whole working order against `reference`.
     terms = book.terms[0]
     instrument = book.instruments[symbol]
@@ -209,7 +211,7 @@ def _fill(book, out, strategy, symbol, ts, reference):  # pyright: ignore
 
 
 @kernel
-def _trade(book, out, events, i):  # pyright: ignore
+def _trade(book: Book, out: Out, events: Events, i: int) -> None:
     # One event that is not late: due orders fill at its open when due by its start, else its close.
     symbol = events.symbol[i]
     start = events.start[i]
@@ -229,7 +231,7 @@ def _trade(book, out, events, i):  # pyright: ignore
 
 
 @kernel
-def run(book, out, events, closed, decisions):  # pyright: ignore
+def run(book: Book, out: Out, events: Events, closed: Rows, decisions: Rows) -> None:
     """Advance over `events`, with marks and decisions before the positions they name.
 
     Parameters

@@ -15,8 +15,8 @@ from typing import Any
 
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, wait_exponential_jitter
-from tenacity.stop import stop_when_event_set
 from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_when_event_set
 from urllib3.exceptions import HTTPError
 
 from sysquant.errors import StoreError

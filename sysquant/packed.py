@@ -1,18 +1,22 @@
-"""Arrays as bytes: a plain JSON header with names, types and shapes, then the raw values.
+"""Arrays and Arrow tables as bytes.
 
-Used for journaled inputs and for snapshots. Never pickle; a header that does not fit its bytes is
-an error.
+Arrays are a plain JSON header with names, types and shapes, then the raw values: journaled inputs
+and snapshots. Never pickle; a header that does not fit its bytes is an error. Tables are Arrow's
+own IPC stream: rows that wait for the store.
 """
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from sysquant.errors import DataError
 from sysquant.types import Bars, Ticks
 
+Table = Any  # a pyarrow.Table, which has no types
 _MAGIC = b"SQ01"
 _BATCHES: dict[str, type[Ticks] | type[Bars]] = {"ticks": Ticks, "bars": Bars}
 
@@ -51,7 +55,7 @@ def unpack(data: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _tuples(descr: object) -> object:
+def _tuples(descr: Any) -> Any:
     # JSON turns the (name, type) pairs of a record type into lists.
     return [tuple(field) for field in descr] if isinstance(descr, list) else descr
 
@@ -64,3 +68,21 @@ def pack_batch(batch: Ticks | Bars) -> bytes:
 def unpack_batch(kind: str, data: bytes) -> Ticks | Bars:
     """The batch that `pack_batch` was given; `kind` is `ticks` or `bars`."""
     return _BATCHES[kind](**unpack(data))  # pyright: ignore[reportArgumentType]
+
+
+def pack_table(table: Table) -> bytes:
+    """An Arrow table as bytes of the IPC stream format."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def unpack_table(data: bytes) -> Table:
+    """The table that `pack_table` was given."""
+    return pa.ipc.open_stream(data).read_all()
+
+
+def join_tables(tables: Sequence[Table]) -> Table:
+    """One table of several with the same columns."""
+    return pa.concat_tables(tables)

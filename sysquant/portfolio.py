@@ -8,12 +8,21 @@ import math
 
 from sysquant.compiled import kernel
 from sysquant.execution import cut
+from sysquant.records import Row, Rows
 
 CASH_STEP = 1e-8
 
 
 @kernel
-def book_fill(account, cell, quantity, price, reference, fee_rate, lot_size):  # pyright: ignore
+def book_fill(
+    account: Row,
+    cell: Row,
+    quantity: float,
+    price: float,
+    reference: float,
+    fee_rate: float,
+    lot_size: float,
+) -> tuple[float, float, float]:
     """Book `quantity` at `price` into account and position; returns fee, slippage, realised P&L."""
     fee = cut(abs(quantity) * price * fee_rate, CASH_STEP)
     slippage = quantity * (price - reference)
@@ -39,7 +48,7 @@ def book_fill(account, cell, quantity, price, reference, fee_rate, lot_size):  #
 
 
 @kernel
-def equity(account, cells, market) -> float:  # pyright: ignore
+def equity(account: Row, cells: Rows, market: Rows) -> float:
     """Cash and positions at last trades, quote currency."""
     total = account.cash
     for symbol in range(len(market)):
@@ -49,20 +58,20 @@ def equity(account, cells, market) -> float:  # pyright: ignore
 
 
 @kernel
-def mark(account, cells, market) -> None:  # pyright: ignore
+def mark(account: Row, cells: Rows, market: Rows) -> None:
     """Bring equity and its peak up to the last trades."""
     account.equity = equity(account, cells, market)
     account.peak = max(account.peak, account.equity)
 
 
 @kernel
-def drawdown(account) -> float:  # pyright: ignore
+def drawdown(account: Row) -> float:
     """Equity against its peak, a fraction <= 0."""
     return account.equity / account.peak - 1.0
 
 
 @kernel
-def _blank(row, ts, clock, strategy, symbol):  # pyright: ignore
+def _blank(row: Row, ts: int, clock: Row, strategy: int, symbol: int) -> None:
     clock.version += 1
     row.ts = ts
     row.version = clock.version
@@ -71,7 +80,9 @@ def _blank(row, ts, clock, strategy, symbol):  # pyright: ignore
 
 
 @kernel
-def snapshot(ts, clock, accounts, cells, market, rows, count) -> int:  # pyright: ignore
+def snapshot(
+    ts: int, clock: Row, accounts: Rows, cells: Rows, market: Rows, rows: Rows, count: int
+) -> int:
     """Append the pool, every account and every position once held to `rows`; the new count."""
     _blank(rows[count], ts, clock, -1, -1)
     rows[count].cash = clock.pool

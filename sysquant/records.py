@@ -5,10 +5,16 @@ appended in the order they happened. Every field is eight bytes wide, so that a 
 and its bytes are its values. Times are ns UTC, prices and cash quote currency, quantities units.
 """
 
+from typing import Any
+
 import numpy as np
 
+# One record, and an array of them: numba knows their fields, a type checker cannot.
+Row = Any
+Rows = Any
 
-def _row(*, ints: str = "", floats: str = "", order: str = "") -> np.dtype:
+
+def _row(*, ints: str = "", floats: str = "", order: str = "") -> np.dtype[np.void]:
     kinds = dict.fromkeys(ints.split(), "i8") | dict.fromkeys(floats.split(), "f8")
     return np.dtype([(name, kinds[name]) for name in (order.split() or kinds)])
 
@@ -53,9 +59,7 @@ EFFECTS = {
         ints="ts strategy order_no symbol approved due refused_by",
         floats="quantity target price",
     ),
-    "risk_receipts": _row(
-        ints="ts strategy order_no symbol check verdict", floats="value limit"
-    ),
+    "risk_receipts": _row(ints="ts strategy order_no symbol check verdict", floats="value limit"),
     "executions": _row(
         ints="ts strategy order_no fill_no symbol",
         floats="quantity price reference slippage fee realised_pnl",

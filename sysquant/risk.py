@@ -12,33 +12,35 @@ import numpy as np
 
 from sysquant.compiled import kernel
 from sysquant.errors import ConfigError, nearest
+from sysquant.records import Row, Rows
+from sysquant.types import Floats, Ints
 
 REFUSE, PASS, EXEMPT = 0, 1, 2
 VERDICTS = ("refuse", "pass", "exempt")
 
 
 @kernel
-def order_size(order, limit: float) -> tuple[float, bool]:  # pyright: ignore
+def order_size(order: Row, limit: float) -> tuple[float, bool]:
     """Notional of the order as a fraction of the capital allocated to the strategy; at most."""
     value = order.notional / order.allocation
     return value, value <= limit
 
 
 @kernel
-def cash(order, limit: float) -> tuple[float, bool]:  # pyright: ignore
+def cash(order: Row, limit: float) -> tuple[float, bool]:
     """Cash left when this order and all working ones are filled, quote currency; at least."""
     return order.cash_after, order.cash_after >= limit
 
 
 @kernel
-def short_limit(order, limit: float) -> tuple[float, bool]:  # pyright: ignore
+def short_limit(order: Row, limit: float) -> tuple[float, bool]:
     """Short exposure with this and all working orders filled, a fraction of equity; at most."""
     value = order.short_after / order.equity
     return value, value <= limit
 
 
 @kernel
-def drawdown(order, limit: float) -> tuple[float, bool]:  # pyright: ignore
+def drawdown(order: Row, limit: float) -> tuple[float, bool]:
     """Drawdown of the strategy from its peak, a positive fraction; at most."""
     value = -order.drawdown
     return value, value <= limit
@@ -48,7 +50,7 @@ CHECKS = ("order_size", "cash", "short_limit", "drawdown")
 
 
 @kernel
-def _run_check(check: int, order, limit: float) -> tuple[float, bool]:  # pyright: ignore
+def _run_check(check: int, order: Row, limit: float) -> tuple[float, bool]:
     # One switch over numbers, so that every chain is the same compiled function.
     if check == 0:
         return order_size(order, limit)
@@ -60,7 +62,7 @@ def _run_check(check: int, order, limit: float) -> tuple[float, bool]:  # pyrigh
 
 
 @kernel
-def review(order, checks, limits, receipts) -> int:  # pyright: ignore
+def review(order: Row, checks: Ints, limits: Floats, receipts: Rows) -> int:
     """Run every check on an order's facts; fill check, value, limit and verdict of `receipts`.
 
     Returns

@@ -1,4 +1,4 @@
-"""Arrow rows of the tables that tell about a session: inputs, events, feed statistics, bad records."""
+"""Arrow rows of the tables that tell about a session: inputs, events, statistics, bad records."""
 
 import time
 from collections.abc import Sequence
@@ -38,7 +38,9 @@ def input_row(run: str, entry: Input, rows: int, offsets: str) -> pa.Table:
     )
 
 
-def event(run: str, ts: int, kind: str, detail: str, *, seq: int = 0, strategy: str = "") -> pa.Table:
+def event(
+    run: str, ts: int, kind: str, detail: str, *, seq: int = 0, strategy: str = ""
+) -> pa.Table:
     """Row of `events`."""
     return _row(
         run=pa.array([run]),

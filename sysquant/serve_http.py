@@ -6,6 +6,7 @@ are sent as they are made; a failure after the first byte is told inside the bod
 does, and the connection is cut. References: ClickHouse documentation, "HTTP interface".
 """
 
+import contextlib
 import json
 import logging
 import secrets
@@ -26,10 +27,10 @@ from sysquant.serve_wire import WireError
 
 log = logging.getLogger(__name__)
 
-RECEIVE_BYTES = 1 << 18
+RECEIVE_BYTES, SEND_BYTES = 1 << 18, 1 << 20
 # Up to here a result waits for its end, so that a failure still has its own HTTP status; with
 # wait_end_of_query it waits for as long as it takes, on disk beyond the second size.
-HELD_BYTES, HELD_IN_MEMORY_BYTES = 1 << 20, 1 << 25
+HELD_BYTES, HELD_IN_MEMORY_BYTES = 1 << 20, 1 << 28
 IDLE_S = 600
 HEADER_BYTES = 1 << 20
 CONTENT_TYPES = {
@@ -155,7 +156,8 @@ class Connection(socketserver.BaseRequestHandler):
     def _send(self, event: h11.Event) -> None:
         self._unsent += self._h11.send_with_data_passthrough(event) or ()
         if not isinstance(event, h11.Response):
-            self.request.sendall(b"".join(self._unsent))
+            one = len(self._unsent) == 1
+            self.request.sendall(self._unsent[0] if one else b"".join(self._unsent))
             self._unsent.clear()
 
     def _route(self, request: Request) -> None:
@@ -174,14 +176,13 @@ class Connection(socketserver.BaseRequestHandler):
         try:
             user = authenticate(request, self.server.users)
             query = query_of(request, self._body(), user)
-            with tempfile.SpooledTemporaryFile(HELD_IN_MEMORY_BYTES) as held:
+            with contextlib.closing(_Held()) as held:
                 with self.server.engine.answer(query) as answer:
                     whole = self._send_beginning(request, query, answer, held)
                 # Only now: with the end of the answer in hand a client may use its session again.
                 if whole:
-                    size = {"Content-Length": str(held.tell())}
-                    self._send_head(whole | size)
-                    self._send_data(_pieces(held))
+                    self._send_head(whole | {"Content-Length": str(held.size)})
+                    self._send_data(held.pieces())
             if self._h11.our_state is not h11.ERROR:
                 self._send(h11.EndOfMessage())
         except WireError as error:
@@ -191,7 +192,7 @@ class Connection(socketserver.BaseRequestHandler):
 
     # Gives the head of an answer that is all held; a longer one is sent here, but for its end.
     def _send_beginning(
-        self, request: Request, query: Query, answer: Answer, held: IO[bytes]
+        self, request: Request, query: Query, answer: Answer, held: "_Held"
     ) -> dict[str, str]:
         chunks = answer.chunks
         revision = request.number("client_protocol_version", 0)
@@ -200,16 +201,16 @@ class Connection(socketserver.BaseRequestHandler):
         encoder, encoding = _encoder(request)
         outgoing = _encoded(chunks, encoder)
         waits = request.flag("wait_end_of_query")
-        whole = _hold(outgoing, held, None if waits else HELD_BYTES)
+        whole = held.take(outgoing, None if waits else HELD_BYTES)
         headers = self._headers(request, answer)
-        if encoding and held.tell():
+        if encoding and held.size:
             headers["Content-Encoding"] = encoding
         if whole:
             return headers
         tag = secrets.token_hex(8)
         chunked = {"Transfer-Encoding": "chunked", "X-ClickHouse-Exception-Tag": tag}
         self._send_head(headers | chunked)
-        self._send_data(_pieces(held))
+        self._send_data(held.pieces())
         try:
             self._send_data(outgoing)
         except EngineError as error:
@@ -288,21 +289,35 @@ def _encoded(chunks: Iterator[bytes], encoder: serve_wire.Encoder | None) -> Ite
         yield encoder.flush()
 
 
-# True when all of it was held.
-def _hold(chunks: Iterator[bytes], held: IO[bytes], limit: int | None) -> bool:
-    size = 0
-    for chunk in chunks:
-        size += held.write(chunk)
-        if limit is not None and size >= limit:
-            return False
-    return True
+# The beginning of an answer, or all of it: in memory, and on disk what is too long for that.
+class _Held:
+    def __init__(self) -> None:
+        self.size = 0
+        self._parts: list[bytes] = []
+        self._file: IO[bytes] | None = None
 
+    def take(self, chunks: Iterator[bytes], limit: int | None) -> bool:
+        for chunk in chunks:
+            self.size += len(chunk)
+            if self.size <= HELD_IN_MEMORY_BYTES:
+                self._parts.append(chunk)
+            else:
+                self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 - close() is below
+                self._file.write(chunk)
+            if limit is not None and self.size >= limit:
+                return False
+        return True
 
-# What is held, from its beginning; the file's end is its size again afterwards.
-def _pieces(held: IO[bytes]) -> Iterator[bytes]:
-    held.seek(0)
-    while piece := held.read(RECEIVE_BYTES):
-        yield piece
+    def pieces(self) -> Iterator[bytes]:
+        yield from self._parts
+        if self._file:
+            self._file.seek(0)
+            while piece := self._file.read(SEND_BYTES):
+                yield piece
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
 
 
 def start(server: StoreServer) -> threading.Thread:

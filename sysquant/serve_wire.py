@@ -164,7 +164,9 @@ def join_arrow(chunks: Iterable[bytes], form: str) -> Generator[bytes, None, int
         if writer is None:
             make = pa.ipc.new_file if is_file else pa.ipc.new_stream
             writer = make(outlet, reader.schema)
-        writer.write_table(reader.read_all())
+        batches = reader if not is_file else map(reader.get_batch, range(reader.num_record_batches))
+        for batch in batches:
+            writer.write_batch(batch)
         count += 1
         yield outlet.take()
     if writer is not None:

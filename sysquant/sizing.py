@@ -5,10 +5,13 @@ import math
 from sysquant.compiled import kernel
 from sysquant.errors import ConfigError
 from sysquant.execution import cut_down, worst_cash
+from sysquant.records import Row
 
 
 @kernel
-def target_quantity(weight: float, equity: float, price: float, terms, instrument) -> float:  # pyright: ignore
+def target_quantity(
+    weight: float, equity: float, price: float, terms: Row, instrument: Row
+) -> float:
     """Units to hold: the weight's share of equity, at a price that costs leave affordable."""
     if weight == 0.0 or not equity > 0.0:
         return 0.0
@@ -17,7 +20,9 @@ def target_quantity(weight: float, equity: float, price: float, terms, instrumen
 
 
 @kernel
-def is_worth_it(changed: bool, quantity: float, wanted: float, price: float, terms, min_notional):  # pyright: ignore
+def is_worth_it(
+    changed: bool, quantity: float, wanted: float, price: float, terms: Row, min_notional: float
+) -> bool:
     """Whether the way from what is held to what is wanted is worth an order.
 
     A changed target is, from `min_notional` on; an unchanged one only outside the no-trade band

@@ -44,7 +44,7 @@ class _Columns:
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
 
-    def __getitem__(self, rows: slice | NDArray[np.generic]) -> Self:
+    def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Self:
         return type(self)(**{name: column[rows] for name, column in self.columns()})
 
     def columns(self) -> Iterator[tuple[str, NDArray[np.generic]]]:

@@ -1,5 +1,7 @@
 """Markets and books for tests: random ticks, bars, and an engine over them."""
 
+from typing import Any
+
 import numpy as np
 
 from sysquant.engine import Engine
@@ -8,7 +10,7 @@ from sysquant.features import lag
 from sysquant.risk import RiskChain
 from sysquant.sizing import WeightSizing
 from sysquant.strategy import Strategy
-from sysquant.types import SECOND, Bars, Instrument, Ticks
+from sysquant.types import SECOND, Bars, Floats, Instrument, Ticks
 
 START = 1_700_000_000 * SECOND
 UNIVERSE = [Instrument("SIM:A", 0.01, 1e-6, 10.0), Instrument("SIM:B", 0.05, 0.001, 10.0)]
@@ -25,10 +27,10 @@ class Flip(Strategy):
 
     weight: float = 1.0
 
-    def features(self, bar):  # noqa: ANN001, ANN201
+    def features(self, bar):
         return {"close": bar.close, "before": lag(bar.close, 1)}
 
-    def target(self, f):  # noqa: ANN001, ANN201
+    def target(self, f):
         return self.weight * np.sign(f["close"] - f["before"])
 
 
@@ -37,10 +39,10 @@ class Hold(Strategy):
 
     weight: float = 1.0
 
-    def features(self, bar):  # noqa: ANN001, ANN201
+    def features(self, bar):
         return {"close": bar.close}
 
-    def target(self, f):  # noqa: ANN001, ANN201
+    def target(self, f):
         return np.full(len(f["close"]), self.weight)
 
 
@@ -51,7 +53,7 @@ def ticks(n: int = 2_000, *, seed: int = 1, symbols: int = 2, disorder: bool = F
     if disorder:
         late = rng.random(n) < 0.1
         ts = ts - np.where(late, rng.integers(0, 3 * SECOND, n), 0)
-    price = np.round(100 * np.exp(np.cumsum(rng.normal(0, 0.001, n))), 2)
+    price: Floats = np.round(100 * np.exp(np.cumsum(rng.normal(0, 0.001, n))), 2).astype(float)
     return Ticks(
         ts=ts,
         symbol=rng.integers(0, symbols, n).astype(np.int32),
@@ -81,9 +83,9 @@ def bars(closes: list[float], *, opens: list[float] | None = None, interval: int
     )
 
 
-def engine(strategy: Strategy | None = None, **changes: object) -> Engine:
+def engine(strategy: Strategy | None = None, **changes: Any) -> Engine:
     """A book of one strategy on one-second bars."""
-    arguments: dict = {
+    arguments: dict[str, Any] = {
         "universe": UNIVERSE,
         "strategies": {"flip": strategy or Flip()},
         "risk": RiskChain(checks=CHECKS),

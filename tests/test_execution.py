@@ -1,6 +1,7 @@
 """Fill prices, lots and draws of the simulated broker; the book-keeping of fills."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_cash_and_position_explain_the_pnl_after_any_fills(fills):
 @given(st.integers(2, 400), prices, st.lists(st.integers(1, 399), max_size=5))
 def test_any_split_of_a_fill_gives_the_same_pnl(n, price, places):
     edges = [0, *sorted(p for p in set(places) if p < n), n]
-    parts = [((b - a) / 100, price) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [((b - a) / 100, price) for a, b in pairwise(edges)]
     closing = [(-n / 100, price + 1.0)]
     whole = booked([(n / 100, price), *closing])
     split = booked(parts + closing)

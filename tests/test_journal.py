@@ -53,7 +53,9 @@ def test_what_was_committed_is_there_after_a_restart(journal):
     assert again.positions() == {0: 9, 1: 4}
     assert again.meta("k") == "v"
     assert again.outbox_rows == 3
-    seq, found = again.snapshot()
+    snapshot = again.snapshot()
+    assert snapshot is not None
+    seq, found = snapshot
     assert seq == 1
     assert found["a"].tolist() == [0.0, 1.0, 2.0]
     again.close()
@@ -108,7 +110,9 @@ def test_a_damaged_snapshot_is_passed_over_for_the_one_before(journal):
         other.execute("UPDATE snapshots SET payload = zeroblob(9) WHERE seq = 3")
     other.close()
     assert seqs == [2, 3]
-    assert journal.snapshot()[0] == 2
+    found = journal.snapshot()
+    assert found is not None
+    assert found[0] == 2
 
 
 def test_a_second_process_is_refused_and_told_who_holds_it(journal):

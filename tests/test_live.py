@@ -2,6 +2,8 @@
 
 import json
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,16 +78,20 @@ def no_history(_before):
     return Bars.empty()
 
 
-def session(directory, feed, tables, *, book=None, history=no_history, **runtime):
+def session(
+    directory: Path, feed: Any, tables: dict[str, Any], *, book: Any = None,
+    history: Any = no_history, **runtime: Any,
+) -> Any:  # fmt: skip
     journal = Journal(directory)
     book = book or engine()
+    outbox: Any = MemoryOutbox(journal, tables)
     return LiveRunner(
         engine=book,
         feed=feed,
         journal=journal,
-        outbox=MemoryOutbox(journal, tables),
+        outbox=outbox,
         labels=Labels(journal.id, list(book.strategies), book.symbols, book.risk),
-        runtime=Runtime(**({"snapshot_s": 0.0} | runtime)),
+        runtime=Runtime(**{"snapshot_s": 0.0, **runtime}),
         history=history,
         report=lambda runner: None,
     )
@@ -235,6 +241,34 @@ def test_the_journal_tells_of_the_feeds_positions(tmp_path):
     assert feed.committed == {0: 250}
     journal = Journal(tmp_path)
     assert journal.positions() == {0: 250}
-    assert json.loads(journal.meta("fingerprint"))["symbols"] == "SIM:A, SIM:B"
+    assert json.loads(journal.meta("fingerprint") or "")["symbols"] == "SIM:A, SIM:B"
     assert journal.meta("ended") == "1"
     journal.close()
+
+
+class SilentFeed(MemoryFeed):
+    """Brings its ticks once, then nothing, and never ends."""
+
+    def poll(self, timeout_s):
+        poll = super().poll(timeout_s)
+        time.sleep(0.01)
+        return Poll(poll.events, poll.dead, poll.next_offset)
+
+
+def test_the_wall_closes_a_bar_that_no_tick_closes_and_recovery_repeats_it(tmp_path):
+    events, tables = ticks(40, symbols=1), {}
+    events.ts[:] = time.time_ns() - np.arange(40)[::-1] * 1_000_000
+    wall = {"clock": "wall", "grace_ms": 50, "stop_after_idle_s": 1.5, "snapshot_s": 3600.0}
+    first = session(tmp_path, SilentFeed(events), tables, **wall)
+    first._finish = lambda: None
+    first.run()
+    assert first.engine.next_mark == 0
+    assert first.engine.bars in (1, 2)
+    assert first.tally.events == 40
+    inputs = [row for table in tables["inputs"].values() for row in table.to_pylist()]
+    marks = [row for row in inputs if row["offsets"] == "{}"]
+    assert len(marks) == 1
+    again = session(tmp_path, SilentFeed(events), {}, **wall)
+    again.run()
+    assert again.engine.bars == first.engine.bars
+    assert again.engine.state()["cells"].tobytes() == first.engine.state()["cells"].tobytes()

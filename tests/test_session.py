@@ -1,13 +1,16 @@
 """Whole sessions as a person runs them: processes, a real broker, the real store, signals."""
 
-import os
+import contextlib
+import json
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import kafka
 import pytest
 
 from sysquant.serve import ensure_server
@@ -24,8 +27,8 @@ def run(home):
     """Start a runner; every process is ended with the test."""
     started = []
 
-    def start(runner, *arguments, cwd=home):
-        command = [sys.executable, str(ROOT / "runners" / f"{runner}.py"), *arguments]
+    def start(runner, *arguments, cwd=home, before=()):
+        command = [*before, sys.executable, str(ROOT / "runners" / f"{runner}.py"), *arguments]
         process = subprocess.Popen(
             command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -55,6 +58,7 @@ def run_of(output):
 def server(home):
     """A process that serves the embedded store of the test's home."""
     _, process = ensure_server("chdb:data/store")
+    assert process is not None
     yield process
     process.terminate()
     process.wait(10)
@@ -101,7 +105,7 @@ def publish(run, broker, topic, path):
 
 
 def test_a_recording_over_kafka_trades_as_its_backtest_and_survives_sigkill(
-    run, store, broker, topic, shared_data
+    run, home, store, broker, topic, shared_data
 ):
     publish(run, broker, topic, shared_data / ETHUSDT)
     session = eth_session(broker, topic)
@@ -111,15 +115,80 @@ def test_a_recording_over_kafka_trades_as_its_backtest_and_survives_sigkill(
     assert ticks == [(11_328, 11_328)]
     assert_same_decisions(store, undisturbed, backtest, least=10)
 
-    output = ""
-    for _ in range(2):
-        victim = run("live", *session, "book.name=killed", "feed.max_records=400")
-        time.sleep(3.2)
+    slowly = [*session, "book.name=killed", "feed.max_records=100"]  # 114 inputs
+    for enough in (10, 60):
+        victim = run("live", *slowly)
+        until(lambda least=enough: journaled(home, "killed") >= least)
         victim.kill()
         victim.communicate()
-    output = ended(run("live", *session, "book.name=killed"))
+        assert enough <= journaled(home, "killed") < 110
+    output = ended(run("live", *slowly))
     assert "events 11,328 (late 0, dead letters 0)" in output
     assert_same_decisions(store, run_of(output), undisturbed, least=10)
+
+
+def journaled(home, book):
+    """Inputs in a book's journal, while its runner writes it."""
+    path = home / "data" / "journals" / book / "journal.db"
+    if not path.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        try:
+            return db.execute("SELECT count(*) FROM inputs").fetchone()[0]
+        except sqlite3.OperationalError:  # not made yet
+            return 0
+
+
+def until(is_so, *, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+BAD = [
+    b"",
+    b"not json",
+    b"[]",
+    b"{}",
+    b'{"timestamp_ms": 1747608973000, "symbol": "BINANCE:ETHUSDT", "price": NaN, "volume": 1}',
+    b"\xff\xfe",
+]
+
+
+def bad_ticks():
+    """One record of every kind that cannot be used, otherwise whole."""
+    good = {
+        "timestamp": "2025-05-18T22:56:13+00:00", "timestamp_ms": 1747608973000,
+        "symbol": "BINANCE:ETHUSDT", "price": 2500.0, "volume": 1.0,
+        "received_at": "2025-05-18T22:56:13+00:00",
+    }  # fmt: skip
+    changes = [
+        {"price": -1.0}, {"price": 0}, {"price": "2500"}, {"price": None}, {"volume": -0.5},
+        {"symbol": "NASDAQ:NONE"}, {"symbol": 7}, {"timestamp_ms": "soon"}, {"timestamp_ms": -5},
+        {"timestamp_ms": 10**18}, {"received_at": "yesterday"},
+    ]  # fmt: skip
+    return BAD + [json.dumps(good | change).encode() for change in changes]
+
+
+def test_bad_ticks_are_dead_letters_and_nothing_else_changes(
+    run, store, broker, new_topic, shared_data
+):
+    clean, soiled = new_topic(), new_topic()
+    publish(run, broker, clean, shared_data / ETHUSDT)
+    producer = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, **broker.client)
+    for record in bad_ticks():
+        producer.send(soiled, record).get(10)
+    producer.close()
+    publish(run, broker, soiled, shared_data / ETHUSDT)
+    runs = []
+    for topic in (clean, soiled):
+        output = ended(run("live", *eth_session(broker, topic), f"book.name={topic}"))
+        runs.append(run_of(output))
+    assert f"events 11,328 (late 0, dead letters {len(bad_ticks())})" in output
+    assert_same_decisions(store, *runs, least=10)
+    dead = store.query("SELECT topic, count(), max(reason != '') FROM dead_letter FINAL GROUP BY 1")
+    assert dead.result_rows == [(soiled, len(bad_ticks()), 1)]
 
 
 def test_real_minute_bars_replayed_live_trade_as_their_backtest(run, store, shared_data):
@@ -145,14 +214,8 @@ def synthetic():
     return ["strategy=buy_and_hold", "feed=synthetic", "feed.speed=60", "runtime.warmup_bars=0"]
 
 
-def until_trading(store, *, timeout=60):
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        rows = store.query("SELECT max(ticks) FROM feed_stats").result_rows
-        if rows[0][0] > 0:
-            return
-        time.sleep(0.1)
-    raise AssertionError("no session trades")
+def until_trading(store):
+    until(lambda: store.query("SELECT max(ticks) FROM feed_stats").result_rows[0][0] > 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -246,6 +309,20 @@ def test_what_cannot_be_meant_is_one_sentence_with_the_way_out(run, arguments, s
     assert said in sentence(run("live", "strategy=momentum", *arguments))
 
 
+def test_a_full_disk_is_one_sentence_and_the_session_goes_on_when_there_is_room(
+    run, store, home, synthetic
+):
+    limited = ["bash", "-c", "trap '' XFSZ; ulimit -f 600; exec \"$@\"", "bash"]
+    said = sentence(run("live", *synthetic, "feed.speed=max", before=limited))
+    assert "the journal" in said
+    assert "free space" in said
+    taken = journaled(home, "buy_and_hold")
+    output = ended(run("live", *synthetic, "feed.speed=max"))
+    (rows,) = store.query("SELECT uniqExact(seq), max(seq) FROM inputs").result_rows
+    assert rows[0] == rows[1] > taken
+    assert "ended: end of feed" in output
+
+
 def test_a_locked_store_is_one_sentence(run, home):
     program = (
         "import time; from sysquant.store import connect; c = connect('chdb:data/store');"
@@ -255,6 +332,7 @@ def test_a_locked_store_is_one_sentence(run, home):
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     try:
+        assert holder.stdout is not None
         assert holder.stdout.readline() == "open\n"
         said = sentence(run("live", "strategy=momentum"))
         assert f"process {holder.pid}" in said
