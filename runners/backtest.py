@@ -11,21 +11,22 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import secrets
 
+from clickhouse_connect.driver.client import Client
 from omegaconf import DictConfig
 
 from runners import compose, parts
-from sysquant import backfill, backtest
+from sysquant import backfill, backtest, plot
 from sysquant.store import connect, migrate
 
 
 @compose.main("config", multirun=True)
 def main(cfg: DictConfig) -> None:
-    """Run the feed of the past through the engine, write the rows, print the result."""
+    """Run the feed of the past through the engine, write rows and report, print the result."""
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)
     engine = parts.engine_of(cfg, universe)
 
-    def opened():  # noqa: ANN202
+    def opened() -> Client:
         return connect(cfg.store.dsn)
 
     client = opened()
@@ -42,6 +43,7 @@ def main(cfg: DictConfig) -> None:
     compose.record(run=result.labels.run, feed=feed.name, **engine.fingerprint())
     print(result)
     print(f"  run {result.labels.run}, files in {compose.output_dir()}")
+    print(f"  report {plot.report(result, compose.output_dir() / 'report.html')}")
 
 
 if __name__ == "__main__":

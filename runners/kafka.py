@@ -319,6 +319,19 @@ def _read_back(bootstrap: str, timeout_s: float) -> None:
         consumer.close()
 
 
+HELP = f"""\
+{__doc__}
+Keys
+  port=9092            of the broker on {HOST}
+  data_dir=data/kafka  where its records lie, below SYSQUANT_HOME or the repository
+
+Examples
+  python runners/kafka.py
+  python runners/kafka.py port=9192
+  python runners/kafka.py port=9192 data_dir=data/kafka-test
+"""
+
+
 def _arguments(words: list[str]) -> dict[str, str]:
     # `key=value`, as every runner takes them; two keys need no Hydra.
     known = {"port": "9092", "data_dir": "data/kafka"}
@@ -345,6 +358,9 @@ def _signals() -> Iterator[threading.Event]:
 
 def main(words: list[str]) -> int:
     """Run until Ctrl-C or SIGTERM; the exit code."""
+    if {"-h", "--help"} & set(words):
+        print(HELP, end="")
+        return 0
     try:
         chosen = _arguments(words)
         broker = start(int(chosen["port"]), chosen["data_dir"])

@@ -15,6 +15,7 @@ import os
 import subprocess
 from datetime import UTC, datetime
 
+from clickhouse_connect.driver.client import Client
 from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
@@ -25,7 +26,7 @@ from sysquant.journal import Journal
 from sysquant.live import LiveRunner, Runtime
 from sysquant.outbox import Outbox
 from sysquant.rows import run_row
-from sysquant.serve import ensure_server
+from sysquant.serve import ensure_server, revive
 from sysquant.store import connect, migrate
 
 log = logging.getLogger("live")
@@ -40,8 +41,17 @@ def main(cfg: DictConfig) -> None:
         _trade(cfg, children)
     finally:
         for child in reversed(children):
-            child.terminate()
-            child.wait(10)
+            _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    # A child that is stuck is not waited for: what it holds is safe on disk.
+    child.terminate()
+    try:
+        child.wait(1.0)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def _trade(cfg: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
@@ -57,7 +67,8 @@ def _trade(cfg: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
         backfill.sample(client, universe)
     client.close()
 
-    def opened():  # noqa: ANN202
+    def opened() -> Client:
+        revive(cfg.store.dsn, children)
         return connect(dsn)
 
     book = cfg.book.name or compose.choice("strategy")

@@ -12,13 +12,23 @@ from sysquant.errors import SysquantError
 from sysquant.serve import serve
 from sysquant.store import DEFAULT_DSN
 
+EPILOG = """\
+Users are `default` (everything) and `dashboard` (reads); their passwords are in server.json of the
+store's directory while it is served. Ctrl-C ends it.
+
+examples:
+  python runners/store.py
+  python runners/store.py --port 8124
+  python runners/store.py --dsn chdb:data/store-test
+"""
+
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; 1 with one sentence when that cannot be."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Users are `default` (everything) and `dashboard` (reads); their passwords are in "
-        "server.json of the store's directory while it is served. Ctrl-C ends it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dsn", default=DEFAULT_DSN, help="embedded store (default: %(default)s)")
     parser.add_argument(

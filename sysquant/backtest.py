@@ -1,7 +1,8 @@
 """The backtest driver: history -> engine -> a result. The engine is the one that trades live.
 
 Input: a feed of the past, or bars in memory. Output: a `Result` with every signal, order, receipt,
-fill and snapshot, which can be written to the store. No journal: a backtest that dies is repeated.
+fill and snapshot, which can be written to the store, and the prices it all rested on. No journal: a
+backtest that dies is repeated. Nothing is drawn here.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.lib.recfunctions import repack_fields
 
+from sysquant import records
+from sysquant.bars import BarClock, events_of
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
-from sysquant.errors import ConfigError
+from sysquant.errors import ConfigError, nearest
 from sysquant.execution import Execution
 from sysquant.risk import RiskChain
 from sysquant.rows import run_row
 from sysquant.sizing import WeightSizing
 from sysquant.strategy import Strategy
 from sysquant.tally import Tally
-from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks
+from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks, clock_mark
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +47,9 @@ class Result:
     labels : names of what the effects' indexes stand for.
     effects : everything it caused, in order.
     tally : counts.
-    start, end : first and last event, ns UTC.
+    start, end : first and last event, ns UTC; 0 when there was none.
+    closes : (B,) records of ts, symbol (its index) and close of every bar, by (ts, symbol); the
+        last of a symbol may be of a bar cut short at `end`.
     """
 
     engine: Engine
@@ -52,6 +58,7 @@ class Result:
     tally: Tally
     start: int
     end: int
+    closes: np.ndarray
     _tables: dict[str, pa.Table] = field(default_factory=dict)
 
     def table(self, name: str) -> "pd.DataFrame":
@@ -69,15 +76,69 @@ class Result:
         return self._tables[name]
 
     @property
-    def equity(self) -> "pd.Series":
-        """Equity of the whole book at every snapshot, quote currency, indexed by time (UTC)."""
-        import pandas as pd
+    def symbols(self) -> tuple[str, ...]:
+        """Of the universe, in its order."""
+        return self.engine.symbols
 
+    def prices(self, symbol: str) -> "pd.Series":
+        """Close of every bar of `symbol`, quote currency, indexed by time (UTC).
+
+        Raises
+        ------
+        ConfigError
+            If the universe has no such symbol.
+        """
+        if symbol not in self.symbols:
+            raise ConfigError(
+                f"the universe has no symbol {symbol!r}{nearest(symbol, self.symbols)}"
+            )
+        rows = self.closes[self.closes["symbol"] == self.symbols.index(symbol)]
+        return _series(rows["ts"], rows["close"], symbol)
+
+    @property
+    def equity(self) -> "pd.Series":
+        """Equity of the whole book, with its pool, at every snapshot and at the end.
+
+        Returns
+        -------
+        Quote currency, indexed by time (UTC), rising; empty when there was no event.
+        """
         rows = self.effects["portfolio_history"]
-        accounts = rows[rows["symbol"] < 0]
+        accounts = rows[(rows["symbol"] < 0) & (rows["ts"] < self.end)]
         ts, at = np.unique(accounts["ts"], return_inverse=True)
         total = np.bincount(at, weights=accounts["equity"], minlength=len(ts))
-        return pd.Series(total, pd.DatetimeIndex(ts.view("M8[ns]"), tz="UTC"), name="equity")
+        if self.end:
+            last = sum(account["equity"] for account in self.engine.accounts().values())
+            ts, total = np.append(ts, self.end), np.append(total, self._pool + last)
+        return _series(ts, total, "equity")
+
+    @property
+    def drawdown(self) -> "pd.Series":
+        """Equity against its highest so far: fractions <= 0 at the times of `equity`."""
+        equity = self.equity
+        return (equity / equity.cummax() - 1.0).rename("drawdown")
+
+    @property
+    def buy_and_hold(self) -> "pd.Series":
+        """What the strategies' capital had become, held in equal shares of every symbol.
+
+        Bought at the first close of each symbol that traded (cash until then), without costs; the
+        pool stays as it is. Quote currency, at the times of `equity`.
+        """
+        import pandas as pd
+
+        times = self.equity.index
+        capital = sum(account["allocation"] for account in self.engine.accounts().values())
+        held = [price for price in map(self.prices, self.symbols) if len(price)]
+        worth = np.full(len(times), self._pool + (0.0 if held else capital))
+        for price in held:
+            at = price.index.searchsorted(times, side="right") - 1
+            worth += capital / len(held) * price.to_numpy()[np.maximum(at, 0)] / price.iloc[0]
+        return pd.Series(worth, times, name="buy and hold")
+
+    @property
+    def _pool(self) -> float:
+        return float(self.engine.state()["clock"]["pool"][0])
 
     def store(self, client: Any, book: str) -> None:
         """Write every row, and the run itself, to the store under `labels.run`."""
@@ -93,7 +154,9 @@ class Result:
 
     def __repr__(self) -> str:
         names = ", ".join(f"{n}={s!r}" for n, s in self.engine.strategies.items())
-        lines = [f"Backtest of {names} on {', '.join(self.engine.symbols)}"]
+        lines = [f"Backtest of {names} on {', '.join(self.symbols)}"]
+        if not self.end:
+            return f"{lines[0]}\n  no events"
         day = np.array([self.start, self.end], "M8[ns]").astype("M8[s]")
         lines.append(f"  {day[0]} to {day[1]} UTC, {self.engine.bars:,} bars")
         for name, account in self.engine.accounts().items():
@@ -102,12 +165,42 @@ class Result:
                 f"  {name}: equity {account['equity']:,.2f} ({gain:+.2%}), "
                 f"drawdown now {account['drawdown']:.2%}"
             )
+        hold = self.buy_and_hold
+        fills = self.effects["executions"]
         t = self.tally
-        lines.append(
+        lines += [
+            f"  book: worst drawdown {self.drawdown.min():.2%}, "
+            f"buy and hold instead {hold.iloc[-1]:,.2f} ({hold.iloc[-1] / hold.iloc[0] - 1:+.2%})",
             f"  signals {t.signals:,}, orders approved {t.approved:,}, refused {t.refused:,} "
-            f"({t.top_reasons()}), fills {t.fills:,}"
-        )
+            f"({t.top_reasons()}), fills {t.fills:,}",
+            f"  traded {np.abs(fills['quantity'] * fills['price']).sum():,.2f}, "
+            f"fees {fills['fee'].sum():,.2f}, slippage {fills['slippage'].sum():,.2f}",
+        ]
         return "\n".join(lines)
+
+
+class _Closes:
+    # Closes the bars that the engine closes, by the same code, and keeps time and close of each:
+    # what a plot needs of millions of ticks.
+
+    _FIELDS = ["ts", "symbol", "close"]
+    _CHUNK = 65_536  # events at once: bounds memory, changes nothing else
+
+    def __init__(self, symbols: int, interval: int) -> None:
+        self._clock = BarClock(symbols, interval)
+        self._interval = interval
+        self._parts = [np.empty(0, repack_fields(np.empty(0, records.BAR)[self._FIELDS]).dtype)]
+
+    def add(self, batch: Ticks | Bars) -> None:
+        for at in range(0, len(batch), self._CHUNK):
+            events = events_of(batch[at : at + self._CHUNK], self._interval)
+            self._parts.append(repack_fields(self._clock.close(events)[self._FIELDS]))
+
+    def all(self, end: int) -> np.ndarray:
+        self.add(clock_mark(int(self._clock.clock["end"][0])))
+        closes = np.concatenate(self._parts)
+        np.minimum(closes["ts"], end, out=closes["ts"])
+        return closes
 
 
 def run(
@@ -125,6 +218,7 @@ def run(
     """
     tally = Tally()
     parts: list[Effects] = []
+    closes = _Closes(len(engine.symbols), engine.interval)
     start = end = 0
     for batch in batches:
         if not len(batch):
@@ -137,8 +231,9 @@ def run(
         effects = engine.step(batch)
         tally.add(effects, len(batch), engine.risk)
         parts.append(effects)
+        closes.add(batch)
     labels = Labels(name, list(engine.strategies), engine.symbols, engine.risk)
-    return Result(engine, labels, Effects.join(parts), tally, start, end)
+    return Result(engine, labels, Effects.join(parts), tally, start, end, closes.all(end))
 
 
 def poll_all(feed: Feed) -> Iterator[Ticks | Bars]:
@@ -193,3 +288,10 @@ def backtest(
 def _name(strategy: Strategy) -> str:
     words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(strategy).__name__)
     return words.lstrip("_")
+
+
+def _series(ts: np.ndarray, values: np.ndarray, name: str) -> "pd.Series":
+    import pandas as pd
+
+    index = pd.DatetimeIndex(np.ascontiguousarray(ts).view("M8[ns]"), tz="UTC", name="ts")
+    return pd.Series(values, index, name=name)

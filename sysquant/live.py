@@ -55,7 +55,7 @@ class Runtime:
     snapshot_s: float = 10.0
     outbox_rows: int = 2_000_000
     stop_after_idle_s: float | None = None
-    deadline_s: float = 4.0
+    deadline_s: float = 3.0
     report_s: float = 2.0
 
 

@@ -94,6 +94,27 @@ def ensure_server(dsn: str, *, wait_s: float = 20) -> tuple[str, "subprocess.Pop
     raise StoreError(_why_not(place.directory, log_path))
 
 
+def revive(dsn: str, children: "list[subprocess.Popen[bytes]]") -> None:
+    """Start the server of a `chdb:` DSN again if it died; one that is stalled is left alone.
+
+    Parameters
+    ----------
+    dsn : `chdb:...`; nothing is done for an HTTP DSN.
+    children : takes the new process.
+
+    Raises
+    ------
+    StoreError
+        If it does not start.
+    """
+    directory = Dsn.parse(dsn).directory
+    if directory is None or lock_holder(directory) is not None:
+        return
+    _, child = ensure_server(dsn)
+    if child is not None:
+        children.append(child)
+
+
 def _why_not(directory: Path, log_path: Path) -> str:
     holder = lock_holder(directory)
     if holder is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -14,7 +15,7 @@ import kafka
 import pytest
 
 from sysquant.serve import ensure_server
-from sysquant.store import connect, migrate
+from sysquant.store import connect, find_server, migrate
 from tests.compare import TABLES, assert_same_decisions, decided
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -275,6 +276,21 @@ def test_a_dead_store_holds_nothing_up_and_gets_every_row_when_it_is_back(
     ).result_rows
     assert f"events {rows[0]:,} " in again
     assert rows[1] == rows[2]
+
+
+def test_a_killed_store_is_started_again_and_gets_every_row(run, home, synthetic):
+    live = run("live", *synthetic, "feed.speed=300", "feed.length_s=900", "runtime.report_s=0.2")
+    directory = home / "data" / "store"
+    until(lambda: journaled(home, "buy_and_hold") > 5 and find_server(directory) is not None)
+    served = find_server(directory)
+    os.kill(served.pid, signal.SIGKILL)
+    until(lambda: (again := find_server(directory)) is not None and again.pid != served.pid)
+    output = ended(live)
+    assert "wait in the journal" not in output
+    client = connect("chdb:data/store")
+    (rows,) = client.query("SELECT uniqExact(seq), count(), max(seq) FROM inputs").result_rows
+    client.close()
+    assert rows[0] == rows[1] == rows[2] > 10
 
 
 def sentence(process, *, timeout=30):
