@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sysquant.serve_engine import Engine
-from sysquant.serve_http import StoreServer, start
+from sysquant.serve.engine import Engine
+from sysquant.serve.http import StoreServer, start
 from sysquant.store import Server
 from tests.store_fixtures import Store, arrow_codec, db, server
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sysquant import serve_sql, serve_wire
-from sysquant.serve_city import city128
+from sysquant.serve import lexer, wire
+from sysquant.serve.city import city128
 from tests.store_fixtures import Store, arrow_codec, db, server
 
 __all__ = ["db", "server"]
@@ -77,11 +77,11 @@ def test_result_is_compressed_as_the_client_asks(db: Store, accepted: str, chose
 def test_clickhouses_own_frames_go_both_ways(db: Store, method: str):
     db.tell("CREATE TABLE t (a UInt64) ENGINE = Memory")
     rows = b"\n".join(b"%d" % number for number in range(300_000))
-    frames = serve_wire.Frames(method)
+    frames = wire.Frames(method)
     framed = frames.compress(rows) + frames.flush()
     assert db.ask(framed, query="INSERT INTO t FORMAT CSV", decompress=1).status == 200
     reply = db.ask("SELECT a FROM t ORDER BY a", compress=1, network_compression_method=method)
-    assert b"".join(serve_wire.unframe([reply.body])) == rows + b"\n"
+    assert b"".join(wire.unframe([reply.body])) == rows + b"\n"
     broken = framed[:100] + bytes([framed[100] ^ 1]) + framed[101:]
     for body, why in ((broken, "wrong checksum"), (framed[:-1], "ends inside"), (rows, "frame")):
         reply = db.ask(body, query="INSERT INTO t FORMAT CSV", decompress=1)
@@ -95,10 +95,10 @@ def test_checksum_is_clickhouses():
 
 @given(st.lists(st.binary(max_size=200)), st.sampled_from(["LZ4", "ZSTD", "NONE"]), st.data())
 def test_frames_are_read_however_they_are_cut(parts: list[bytes], method: str, data: st.DataObject):
-    frames = serve_wire.Frames(method)
+    frames = wire.Frames(method)
     framed = b"".join(frames.compress(part) for part in parts)
     cut = data.draw(st.integers(0, len(framed)))
-    assert b"".join(serve_wire.unframe([framed[:cut], framed[cut:]])) == b"".join(parts)
+    assert b"".join(wire.unframe([framed[:cut], framed[cut:]])) == b"".join(parts)
 
 
 NATIVE = [
@@ -163,7 +163,7 @@ def test_arrow_result_is_one_document(db: Store, form: str, rows: int):
     ],
 )  # fmt: skip
 def test_insert_is_split_from_its_rows(sql: bytes, statement: bytes, form: str, data: bytes):
-    found = serve_sql.split_insert(sql)
+    found = lexer.split_insert(sql)
     assert found
     assert (found.statement, found.format, sql[found.data_start :]) == (statement, form, data)
 
@@ -171,4 +171,4 @@ def test_insert_is_split_from_its_rows(sql: bytes, statement: bytes, form: str, 
 def test_insert_that_selects_has_no_rows():
     for sql in (b"INSERT INTO t SELECT 1 FORMAT CSV", b"INSERT INTO t (a) WITH 1 AS x SELECT x",
                 b"INSERT INTO t FROM INFILE 'x' FORMAT CSV"):  # fmt: skip
-        assert serve_sql.split_insert(sql) is None
+        assert lexer.split_insert(sql) is None

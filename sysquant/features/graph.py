@@ -43,9 +43,10 @@ def _append(kernels: Any, function: Any) -> None:
 @functools.cache
 def _appender() -> Any:
     # For functions of the one signature, not for each function anew.
-    _append.compile((types.ListType(_KERNEL_TYPE), _KERNEL_TYPE))
-    _append.disable_compile()
-    return _append
+    append: Any = _append
+    append.compile((types.ListType(_KERNEL_TYPE), _KERNEL_TYPE))
+    append.disable_compile()
+    return append
 
 
 @kernel

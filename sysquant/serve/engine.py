@@ -19,8 +19,8 @@ from typing import Any, cast
 import chdb
 from chdb.state.sqlitelike import Connection, StreamingResult
 
-from sysquant import serve_sql
-from sysquant.serve_wire import join_arrow
+from sysquant.serve import lexer
+from sysquant.serve.wire import join_arrow
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class Engine:
         EngineError
             With ClickHouse's code; also from `Answer.chunks`, in mid-stream.
         """
-        query.default_format = serve_sql.output_format(query.sql) or query.default_format
+        query.default_format = lexer.output_format(query.sql) or query.default_format
         if query.default_format.lower() not in STREAMED | JOINED:
             query.settings.setdefault("max_result_bytes", str(WHOLE_RESULT_BYTES))
         lend = self._from_session if query.session else self._fresh
@@ -213,7 +213,7 @@ class Engine:
     def _from_session(self, query: Query) -> Generator[_Handle]:
         handle = self._session(query)
         try:
-            changes_it = serve_sql.first_word(query.sql) in ("SET", "USE")
+            changes_it = lexer.first_word(query.sql) in ("SET", "USE")
             _enter_session(handle, query, changes_it)
             yield handle
             if changes_it:
@@ -254,7 +254,7 @@ class Engine:
         if (query.read_only or query.guarded) and kind != "READ_ONLY":
             raise EngineError("Cannot execute query in readonly mode. (READONLY)", READONLY)
         if query.guarded:
-            used = set(serve_sql.names(query.sql)) | {v.lower() for v in query.parameters.values()}
+            used = set(lexer.names(query.sql)) | {v.lower() for v in query.parameters.values()}
             for name in used & self._forbidden:
                 raise EngineError(
                     f"The dashboards' user may not use {name!r}. (READONLY)", READONLY
@@ -359,7 +359,7 @@ def _result(
 
 # None where the engine only gives whole results: SHOW, DESCRIBE, EXPLAIN, WITH TOTALS.
 def _stream(connection: Connection, query: Query, wanted: str) -> StreamingResult | None:
-    if serve_sql.has_totals(query.sql):
+    if lexer.has_totals(query.sql):
         return None
     try:
         return connection.send_query(_text(query.sql), wanted, params=dict(query.parameters))

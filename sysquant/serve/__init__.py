@@ -23,7 +23,7 @@ from sysquant.home import PACKAGE
 from sysquant.store import Dsn, Server, find_server, lock_holder
 
 if TYPE_CHECKING:
-    from sysquant.serve_http import StoreServer
+    from sysquant.serve.http import StoreServer
 
 log = logging.getLogger(__name__)
 
@@ -194,8 +194,8 @@ def _listen(directory: Path, port: int, listen: "Callable[[int], StoreServer]") 
 
 def _serve(directory: Path, port: int) -> None:
     # The engine takes half a second and 150 MB: only the server itself pays for it.
-    from sysquant.serve_engine import Engine, EngineError
-    from sysquant.serve_http import StoreServer, start
+    from sysquant.serve.engine import Engine, EngineError
+    from sysquant.serve.http import StoreServer, start
 
     directory.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()

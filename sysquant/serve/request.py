@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import h11
 
-from sysquant import serve_sql, serve_wire
-from sysquant.serve_engine import EngineError, Query
+from sysquant.serve import lexer, wire
+from sysquant.serve.engine import EngineError, Query
 
 HEAD_BYTES = 1 << 18  # the text before the rows of an INSERT; ClickHouse's max_query_size
 STATEMENT_BYTES = 1 << 26
@@ -158,9 +158,9 @@ def query_of(request: Request, body: Iterator[bytes], user: str) -> Query:
     options, headers = request.options, request.headers
     if headers.get("content-type", "").startswith("multipart/form-data"):
         raise EngineError("external tables are not served. (NOT_IMPLEMENTED)", NOT_IMPLEMENTED)
-    chunks = serve_wire.decode(body, headers.get("content-encoding", "").lower())
+    chunks = wire.decode(body, headers.get("content-encoding", "").lower())
     if request.flag("decompress"):
-        chunks = serve_wire.unframe(chunks)
+        chunks = wire.unframe(chunks)
     text, rows = _statement(options.get("query", "").encode(), chunks)
     settings = {
         name: value
@@ -192,7 +192,7 @@ def _statement(url_part: bytes, chunks: Iterator[bytes]) -> tuple[bytes, Iterato
         head += chunk
         if len(head) >= HEAD_BYTES:
             break
-    if serve_sql.first_word(url_part or bytes(head)) == "INSERT":
+    if lexer.first_word(url_part or bytes(head)) == "INSERT":
         return url_part or bytes(head), _chain(bytes(head) if url_part else b"", chunks)
     for chunk in chunks:
         head += chunk
@@ -208,9 +208,9 @@ def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _separate_rows(query: Query, default_format: str) -> None:
-    if serve_sql.first_word(query.sql) != "INSERT":
+    if lexer.first_word(query.sql) != "INSERT":
         return
-    found = serve_sql.split_insert(query.sql)
+    found = lexer.split_insert(query.sql)
     if found is None:
         query.sql += b"".join(query.rows)
         return

@@ -210,7 +210,7 @@ class Frames:
 
 # Compiled at first use: few clients ask for these frames.
 def _city(data: bytes) -> tuple[int, int]:
-    return importlib.import_module("sysquant.serve_city").city128(data)
+    return importlib.import_module("sysquant.serve.city").city128(data)
 
 
 def unframe(chunks: Iterable[bytes]) -> Iterator[bytes]:

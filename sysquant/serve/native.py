@@ -18,7 +18,7 @@ from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.datatypes.special import SimpleAggregateFunction
 from clickhouse_connect.datatypes.string import String
 
-from sysquant.serve_wire import WireError
+from sysquant.serve.wire import WireError
 
 # From the first revision on columns carry the flag; the second knows one more field of the header.
 FIRST_FRAMED, OUT_OF_ORDER = 54454, 54480

@@ -20,10 +20,10 @@ from typing import IO
 
 import h11
 
-from sysquant import serve_native, serve_wire
-from sysquant.serve_engine import Answer, Engine, EngineError, Query
-from sysquant.serve_request import Refused, Request, authenticate, query_of, refuse_browsers
-from sysquant.serve_wire import WireError
+from sysquant.serve import native, wire
+from sysquant.serve.engine import Answer, Engine, EngineError, Query
+from sysquant.serve.request import Refused, Request, authenticate, query_of, refuse_browsers
+from sysquant.serve.wire import WireError
 
 log = logging.getLogger(__name__)
 
@@ -196,8 +196,8 @@ class Connection(socketserver.BaseRequestHandler):
     ) -> dict[str, str]:
         chunks = answer.chunks
         revision = request.number("client_protocol_version", 0)
-        if revision >= serve_native.FIRST_FRAMED and query.default_format == "Native":
-            chunks = serve_native.frame_native(chunks, revision)
+        if revision >= native.FIRST_FRAMED and query.default_format == "Native":
+            chunks = native.frame_native(chunks, revision)
         encoder, encoding = _encoder(request)
         outgoing = _encoded(chunks, encoder)
         waits = request.flag("wait_end_of_query")
@@ -218,11 +218,11 @@ class Connection(socketserver.BaseRequestHandler):
         return {}
 
     # A failure in mid-stream, in the form that clients look for at the end of the body.
-    def _send_note(self, error: EngineError, encoder: serve_wire.Encoder | None, tag: str) -> None:
+    def _send_note(self, error: EngineError, encoder: wire.Encoder | None, tag: str) -> None:
         text = f"{error}\n".encode()
         mark = b"\r\n__exception__\r\n"
         note = mark + tag.encode() + b"\r\n" + text + f"{len(text)} {tag}".encode() + mark
-        if encoder is not None and not isinstance(encoder, serve_wire.Frames):
+        if encoder is not None and not isinstance(encoder, wire.Frames):
             note = encoder.compress(note) + encoder.flush()
         self._send(h11.Data(data=note))
         # No last chunk: whoever does not look for the note sees a body cut short.
@@ -268,16 +268,16 @@ class Connection(socketserver.BaseRequestHandler):
         self._send(h11.EndOfMessage())
 
 
-def _encoder(request: Request) -> tuple[serve_wire.Encoder | None, str]:
+def _encoder(request: Request) -> tuple[wire.Encoder | None, str]:
     if request.flag("compress"):
-        return serve_wire.Frames(request.options.get("network_compression_method", "LZ4")), ""
+        return wire.Frames(request.options.get("network_compression_method", "LZ4")), ""
     if not request.flag("enable_http_compression"):
         return None, ""
-    encoding = serve_wire.choose_encoding(request.headers.get("accept-encoding", ""))
-    return (serve_wire.ENCODERS[encoding]() if encoding else None), encoding
+    encoding = wire.choose_encoding(request.headers.get("accept-encoding", ""))
+    return (wire.ENCODERS[encoding]() if encoding else None), encoding
 
 
-def _encoded(chunks: Iterator[bytes], encoder: serve_wire.Encoder | None) -> Iterator[bytes]:
+def _encoded(chunks: Iterator[bytes], encoder: wire.Encoder | None) -> Iterator[bytes]:
     if encoder is None:
         yield from chunks
         return

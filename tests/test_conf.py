@@ -1,0 +1,334 @@
+"""Configuration: every option composes and builds, every mistake is answered, no secret leaks."""
+
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import hydra
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from runners import compose, kafka
+from runners.command_line import check_command_line, groups_of, options_of
+from sysquant.errors import ConfigError
+from sysquant.serve import ensure_server
+from sysquant.store import connect
+from sysquant.strategy import Strategy
+from sysquant.types import Instrument
+from tests.conftest import REPOSITORY
+from tests.served import client, dsn, served  # noqa: F401
+
+CONF = REPOSITORY / "conf"
+ROOTS = sorted(path.stem for path in CONF.glob("*.yaml"))
+OPTIONS = [(r, g, o) for r in ROOTS for g in groups_of(r) for o in options_of(g)]
+RUNNERS = sorted(p.stem for p in (REPOSITORY / "runners").glob("*.py") if "__main__" in p.read_text())
+UNIVERSE = [Instrument("SIM:OAK", tick_size=0.01)]
+
+# What only a runner, or the person who starts it, knows.
+GIVEN_BY_RUNNER = {
+    "sysquant.feeds.kafka.KafkaFeed": ["universe"],
+    "sysquant.feeds.replay.ReplayFeed": ["universe", "connect"],
+    "sysquant.feeds.synthetic.SyntheticFeed": ["universe"],
+}
+SAID_BY_PERSON = {
+    "mapping=bars": ["mapping.symbol=SIM:OAK", "mapping.label=left", "mapping.volume_unit=base"],
+    "source=file": ["path=ticks.csv"],
+    "runtime=default": ["runtime.clock=event"],  # the runner puts it for `auto`
+}
+# Parameters that a file leaves out on purpose: they mean nothing there.
+LEFT_OUT = {
+    "mapping=ticks": {"label", "volume_unit"},
+    "source=synthetic": {"end"},
+    "store=embedded": {"read_only"},
+    "store=clickhouse": {"read_only"},
+}
+TICKS = "timestamp_ms,symbol,price,volume,received_at\n1,SIM:OAK,1.5,1,1970-01-01T00:00:00Z\n"
+
+
+@pytest.fixture(autouse=True)
+def resolvers():
+    """What the entry point of a runner registers."""
+    for name in ("home", "job", "about", "groups"):
+        OmegaConf.register_new_resolver(name, lambda name=name: name, replace=True)
+
+
+def composed(root, *words):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(root, list(words))
+
+
+def runner_words(name):
+    found = re.search(r'@compose\.main\("(\w+)"', (REPOSITORY / "runners" / f"{name}.py").read_text())
+    return found and found.group(1)
+
+
+# -- every option
+
+
+@pytest.mark.parametrize(("root", "group", "option"), OPTIONS)
+def test_every_option_composes_with_every_root(root, group, option):
+    node = composed(root, f"{group}={option}", *SAID_BY_PERSON.get(f"{group}={option}", []))[group]
+    assert OmegaConf.to_container(node)  # no key of it is missing
+
+
+@cache
+def _nodes():
+    # One node for each file that names an object, and those of the roots themselves.
+    found = {}
+    for root, group, option in OPTIONS:
+        name = f"{group}={option}"
+        if name not in found:
+            found[name] = composed(root, name, *SAID_BY_PERSON.get(name, []))[group]
+    for root in ROOTS:
+        found |= {k: n for k, n in composed(root).items() if k not in groups_of(root)}
+    return {k: n for k, n in found.items() if OmegaConf.is_dict(n) and "_target_" in n}
+
+
+def test_every_file_that_names_an_object_builds_it(home, broker, topic, monkeypatch):
+    (home / "ticks.csv").write_text(TICKS)
+    dsn, server = ensure_server("chdb:data/store")
+    monkeypatch.setenv("CLICKHOUSE_DSN", dsn)
+    arguments = {"universe": UNIVERSE, "connect": lambda: None}
+    try:
+        for name, node in _nodes().items():
+            given = {k: arguments[k] for k in GIVEN_BY_RUNNER.get(node._target_, [])}
+            if "bootstrap" in node:
+                changed = {"bootstrap": broker.bootstrap, "topic": topic, **broker.client}
+                node = OmegaConf.merge(node, changed)
+            built = compose.build(node, **given)
+            assert built is not None, name
+            if hasattr(built, "close"):
+                built.close()
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def test_every_parameter_stands_in_its_file_and_can_be_set_without_a_plus():
+    for name, node in _nodes().items():
+        made = hydra.utils.get_object(node._target_)
+        if inspect.isclass(made) and issubclass(made, Strategy):
+            parameters = set(made().parameters)
+        else:
+            parameters = set(inspect.signature(made).parameters)
+        parameters -= {*GIVEN_BY_RUNNER.get(node._target_, []), *LEFT_OUT.get(name, ())}
+        assert parameters == {str(key) for key in node} - {"_target_"}, name
+
+
+def test_every_group_of_conf_belongs_to_a_root():
+    used = {group for root in ROOTS for group in groups_of(root)} | {"hydra"}
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == used
+
+
+# -- mistakes on the command line
+
+MISTAKES = [
+    ("stratgy=momentum", "there is no key 'stratgy'; did you mean 'strategy'?"),
+    ("source=file", "there is no key 'source'"),
+    ("strategy=momentun", "strategy=momentun does not exist; did you mean 'momentum'?"),
+    ("strategy=null", "strategy=None does not exist; there is: buy_and_hold, momentum"),
+    ("strategy=1", "strategy=1 does not exist"),
+    ("strategy=[momentum]", "did you mean 'momentum'?"),
+    ("strategy=", "strategy= does not exist"),
+    ("strategy@other=momentum", "write it without @"),
+    ("+strategy=momentum", "write it without the +"),
+    ("experiment=mine", "conf/experiment has no file yet"),
+    ("sed=2", "there is no key 'sed'; did you mean 'seed'?"),
+    ("strategy.fsat=3", "there is no key 'fsat' in 'strategy'; did you mean 'fast'?"),
+    ("strategy.fast.x=3", "'strategy.fast' is one value: it has no key 'x'"),
+    ("book.name.x=3", "'book.name' is one value"),
+    ("risk.checks.0.limt=1", "there is no key 'limt' in 'risk.checks.0'; did you mean 'limit'?"),
+    ("risk.checks.4.limit=1", "'risk.checks' has entries 0 to 3, was '4'"),
+    ("risk.checks.cash=1", "'risk.checks' has entries 0 to 3, was 'cash'"),
+    ("universe.instruments.0.tick_sze=1", "did you mean 'tick_size'?"),
+    ("hydra.job.nme=x", "there is no key 'nme' in 'hydra.job'; did you mean 'name'?"),
+    ("hydra/job_logging=nope", "Could not find 'hydra/job_logging/nope'"),
+    ("risk.checks=[{check: cash}", "stands in quotes of its own"),
+    ("store.dsn=chdb:data/x?database=y", "stands in quotes of its own"),
+    ("nonsense", "'nonsense' is not understood: write key=value"),
+    ("=3", "there is no key ''"),
+    ("+new=1", "there is no key 'new'; there is: bars, book, "),
+    ("++new=1", "there is no key 'new'"),
+    ("+strategy.new=1", "there is no key 'new' in 'strategy'; there is: fast, slow"),
+    ("+strategy.fast=1", "'strategy.fast' is there already"),
+    ("~strategy.fast", "nothing can be left out"),
+    ("~strategy", "nothing can be left out"),
+    ("~strategy.fast=20", "nothing can be left out"),
+    ("feed=kafka feed.security.sasl_mechanism=PLAIN", "write +feed.security.sasl_mechanism=PLAIN"),
+    ("bars=1m,5m", "'bars=1m,5m' is several values: this runner has no --multirun"),
+    ("seed=range(1,3)", "this runner has no --multirun"),
+    ("--multirun seed=1,2", "it has no --multirun"),
+    ("-m", "it has no --multirun"),
+    ("--multir", "it has no --multirun"),
+    ("hydra.mode=MULTIRUN", "has no --multirun"),
+    ("--mutlirun", "there is no option '--mutlirun'; did you mean '--multirun'?"),
+    ("--config-name=stream", "it has no --config-name"),
+    ("--config-dir=.", "it has no --config-dir"),
+    ("--config-path=.", "it has no --config-path"),
+    ("--experimental-rerun=config.pickle", "it has no --experimental-rerun"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_mistake_on_the_command_line_is_answered_in_one_sentence(words, said):
+    listed = [words] if "{" in words else words.split()
+    with pytest.raises(ConfigError) as caught:
+        check_command_line("config", listed)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--help"],
+        ["--cfg", "job"],
+        ["strategy=buy_and_hold", "strategy.weight=0.5"],
+        ["risk.checks.0.limit=1"],
+        ["risk.checks=[{check: cash, limit: 0}]"],
+        ["'store.dsn=\"chdb:data/x?database=y\"'".strip("'")],
+        ["feed.start=-2h", "feed.end=2026-01-01T00:00:00Z"],
+        ["feed=kafka", "+feed.security.sasl_mechanism=PLAIN", "++feed.security.a=1"],
+        ["++strategy.fast=3"],
+        ["bars='1m,5m'"],
+        ["hydra.run.dir=elsewhere", "hydra.verbose=true", "hydra/job_logging=disabled"],
+    ],
+)
+def test_what_can_be_meant_is_let_through(words):
+    check_command_line("config", words)
+
+
+def test_index_into_a_list_changes_that_entry_alone():
+    checks = composed("config", "risk.checks.0.limit=1").risk.checks
+    assert [check.limit for check in checks] == [1, 0.0, 1.0, 0.5]
+
+
+def test_sweep_is_checked_in_each_of_its_choices():
+    check_command_line("config", ["-m", "strategy=glob(*)", "bars=1m,5m"], multirun=True)
+    for words, said in (
+        (["-m", "strategy=momentum,buy_hold"], "did you mean 'buy_and_hold'?"),
+        (["-m", "strategy.fsat=1,2"], "did you mean 'fast'?"),
+        (["-m", "strategy=momentum,buy_and_hold", "strategy.fast=3"], "there is: weight"),
+        (["strategy.fast=1,2"], "add --multirun"),
+        (["hydra.mode=MULTIRUN"], "use --multirun"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            check_command_line("config", words, multirun=True)
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "sysquantum.feeds.Feed",
+        "sysquant",
+        "sysquant.nothing.Here",
+        "sysquant.strategies.momentum.Missing",
+        "sysquant.feeds",
+        "sysquant.serve.subprocess.Popen",  # imported by a module of ours, and not ours
+        "sysquant.home.os.system",
+        "sysquant.store.DEFAULT_DSN",
+        None,
+    ],
+)
+def test_target_that_is_nothing_of_the_package_is_refused(target):
+    node = OmegaConf.create({} if target is None else {"_target_": target, "args": "true"})
+    with pytest.raises(ConfigError, match="_target_ .* (lies outside sysquant|does not exist)"):
+        compose.build(node)
+
+
+def test_argument_that_a_constructor_does_not_take_is_refused():
+    node = OmegaConf.create({"_target_": "sysquant.sizing.WeightSizing", "bnad": 0.1})
+    with pytest.raises(ConfigError, match="bnad"):
+        compose.build(node)
+
+
+# -- help
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_help_says_what_the_runner_does_and_its_examples_can_be_meant(runner, home):
+    command = [sys.executable, str(REPOSITORY / "runners" / f"{runner}.py"), "--help"]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    first = (REPOSITORY / "runners" / f"{runner}.py").read_text().removeprefix('"""').split(".")[0]
+    assert first.split("\n")[0] in done.stdout
+    shown = done.stdout.replace("\\\n", " ")
+    examples = re.findall(rf"^  python runners/{runner}\.py(.*)$", shown, re.MULTILINE)
+    assert len(examples) == 3
+    root = runner_words(runner)
+    for words in map(shlex.split, examples):
+        if root is not None:
+            check_command_line(root, words)
+        elif runner == "kafka":
+            kafka._arguments(words)
+        else:
+            assert {word for word in words if word.startswith("-")} <= {"--port", "--dsn"}
+    for group in groups_of(root) if root else ():
+        assert f"  {group}=" in done.stdout
+    assert list(home.iterdir()) == []  # it makes nothing
+
+
+# -- secrets
+
+SECRET = re.compile(r"passw|secret|token|credential|api_?key|private", re.IGNORECASE)
+
+
+def _scalars(node, path=""):
+    if isinstance(node, dict | list):
+        pairs = node.items() if isinstance(node, dict) else enumerate(node)
+        for name, value in pairs:
+            yield from _scalars(value, f"{path}.{name}")
+    else:
+        yield path, str(node)
+
+
+def test_no_secret_stands_in_conf():
+    for path in CONF.rglob("*.yaml"):
+        for key, value in _scalars(yaml.safe_load(path.read_text())):
+            if SECRET.search(key.rpartition(".")[2]):
+                assert value.startswith("${oc.env:"), f"{path.name}{key}"
+            without = re.sub(r"\$\{oc\.env:[^}]*\}", "", value)
+            assert not re.search(r"://[^/\s]+:[^/\s]+@", without), f"{path.name}{key}"
+
+
+def test_secret_of_the_environment_is_written_nowhere(home, broker, topic, dsn):
+    secrets = {"KAFKA_PASSWORD": "swordfish-of-kafka", "CLICKHOUSE_DSN": dsn}
+    words = ["feed=kafka", f"feed.bootstrap={broker.bootstrap}", f"feed.topic={topic}"]
+    words += ["universe=sample", "store=clickhouse"]
+    words += ["+feed.security.sasl_plain_password=${oc.env:KAFKA_PASSWORD}"]
+    words += [f"feed.api_version={list(v)}" for v in broker.client.values()]
+    said = ""
+    for runner, idle in (("live", "runtime.stop_after_idle_s"), ("ingest", "stop_after_idle_s")):
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / "runners" / f"{runner}.py"), *words, f"{idle}=0.2"],
+            env=os.environ | secrets, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        said += done.stdout + done.stderr
+    client = connect(dsn)
+    rows = client.query("SELECT config FROM runs").result_rows
+    client.close()
+    assert len(rows) == 1
+    assert "sasl_plain_password: ${oc.env:KAFKA_PASSWORD}" in rows[0][0]
+    written = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    composed_configs = [path for path in written if path.name == "config.yaml"]
+    assert len(composed_configs) == 2
+    assert {path.name for path in written} >= {"run.json", "overrides.yaml", "journal.db"}
+    for path in composed_configs:
+        assert b"sasl_plain_password: ${oc.env:KAFKA_PASSWORD}" in written[path]
+        assert b"${oc.env:CLICKHOUSE_DSN" in written[path]
+    password = dsn.split(":")[2].split("@")[0]
+    for secret in (secrets["KAFKA_PASSWORD"], password):
+        assert not [str(p) for p, content in written.items() if secret.encode() in content]
+        assert secret not in rows[0][0]
+        assert secret not in said
