@@ -95,7 +95,9 @@ def build(node: DictConfig, **arguments: Any) -> Any:
         If `_target_` is nothing of the package, or refuses an argument.
     """
     given: Any = OmegaConf.to_container(node, resolve=True)
-    target = str(given.pop("_target_", None))
+    target = str(given.pop("_target_", ""))
+    if not target:
+        raise ConfigError("this choice has no _target_, so no object is made of it; choose another")
     if not target.startswith("sysquant."):
         raise ConfigError(f"_target_ {target!r} lies outside sysquant; nothing else is run")
     try:

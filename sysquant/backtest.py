@@ -64,9 +64,7 @@ class Result:
     def table(self, name: str) -> "pd.DataFrame":
         """One of signals, orders, risk_receipts, executions, portfolio_history as a frame."""
         if name not in self.effects.rows:
-            raise ConfigError(
-                f"a result has no table {name!r}; it has {', '.join(self.effects.rows)}"
-            )
+            raise ConfigError(f"a result has no table {name!r}{nearest(name, self.effects.rows)}")
         return self.arrow(name).to_pandas()
 
     def arrow(self, name: str) -> pa.Table:

@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
 import hydra
 import pytest
@@ -22,12 +21,14 @@ from sysquant.store import connect
 from sysquant.strategy import Strategy
 from sysquant.types import Instrument
 from tests.conftest import REPOSITORY
-from tests.served import client, dsn, served  # noqa: F401
+
+pytest_plugins = ["tests.served"]
 
 CONF = REPOSITORY / "conf"
 ROOTS = sorted(path.stem for path in CONF.glob("*.yaml"))
 OPTIONS = [(r, g, o) for r in ROOTS for g in groups_of(r) for o in options_of(g)]
-RUNNERS = sorted(p.stem for p in (REPOSITORY / "runners").glob("*.py") if "__main__" in p.read_text())
+SOURCES = {path.stem: path.read_text() for path in (REPOSITORY / "runners").glob("*.py")}
+RUNNERS = sorted(name for name, source in SOURCES.items() if "__main__" in source)
 UNIVERSE = [Instrument("SIM:OAK", tick_size=0.01)]
 
 # What only a runner, or the person who starts it, knows.
@@ -63,8 +64,9 @@ def composed(root, *words):
         return hydra.compose(root, list(words))
 
 
-def runner_words(name):
-    found = re.search(r'@compose\.main\("(\w+)"', (REPOSITORY / "runners" / f"{name}.py").read_text())
+def root_of(name):
+    # The root configuration of a runner; None where it needs no Hydra.
+    found = re.search(r'@compose\.main\("(\w+)"', SOURCES[name])
     return found and found.group(1)
 
 
@@ -79,12 +81,13 @@ def test_every_option_composes_with_every_root(root, group, option):
 
 @cache
 def _nodes():
-    # One node for each file that names an object, and those of the roots themselves.
+    # One node for each file that names an object, as its main user composes it (backfill reads
+    # of `source`, and ingest of `feed`, less than there is), and those of the roots themselves.
     found = {}
-    for root, group, option in OPTIONS:
-        name = f"{group}={option}"
-        if name not in found:
-            found[name] = composed(root, name, *SAID_BY_PERSON.get(name, []))[group]
+    for root in sorted(ROOTS, key=["ingest", "backfill", "stream", "config"].index):
+        for group in groups_of(root):
+            for name in (f"{group}={option}" for option in options_of(group)):
+                found[name] = composed(root, name, *SAID_BY_PERSON.get(name, []))[group]
     for root in ROOTS:
         found |= {k: n for k, n in composed(root).items() if k not in groups_of(root)}
     return {k: n for k, n in found.items() if OmegaConf.is_dict(n) and "_target_" in n}
@@ -242,7 +245,9 @@ def test_sweep_is_checked_in_each_of_its_choices():
 )
 def test_target_that_is_nothing_of_the_package_is_refused(target):
     node = OmegaConf.create({} if target is None else {"_target_": target, "args": "true"})
-    with pytest.raises(ConfigError, match="_target_ .* (lies outside sysquant|does not exist)"):
+    with pytest.raises(
+        ConfigError, match=r"_target_.* (lies outside sysquant|does not exist|so no object)"
+    ):
         compose.build(node)
 
 
@@ -260,12 +265,12 @@ def test_help_says_what_the_runner_does_and_its_examples_can_be_meant(runner, ho
     command = [sys.executable, str(REPOSITORY / "runners" / f"{runner}.py"), "--help"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    first = (REPOSITORY / "runners" / f"{runner}.py").read_text().removeprefix('"""').split(".")[0]
-    assert first.split("\n")[0] in done.stdout
+    first = SOURCES[runner].removeprefix('"""').splitlines()[0]
+    assert first.removesuffix('"""') in done.stdout
     shown = done.stdout.replace("\\\n", " ")
     examples = re.findall(rf"^  python runners/{runner}\.py(.*)$", shown, re.MULTILINE)
     assert len(examples) == 3
-    root = runner_words(runner)
+    root = root_of(runner)
     for words in map(shlex.split, examples):
         if root is not None:
             check_command_line(root, words)
