@@ -121,7 +121,7 @@ def choice(group: str) -> str:
 def overrides(*groups: str) -> list[str]:
     """What the command line said about these groups, to be said again to another runner."""
     given = HydraConfig.get().overrides.task
-    return [o for o in given if o.split("=")[0].split(".")[0] in groups]
+    return [o for o in given if o.lstrip("+").split("=")[0].split(".")[0] in groups]
 
 
 def output_dir() -> Path:

@@ -1,0 +1,168 @@
+"""The notebooks run as papermill runs them: with parameters, from anywhere, beside a server."""
+
+import ast
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sysquant.serve import ensure_server
+from sysquant.store import connect, lock_holder
+from tests.conftest import REPOSITORY
+
+FIRST = REPOSITORY / "notebooks" / "01_first_backtest.ipynb"
+NOTEBOOKS = sorted(FIRST.parent.glob("*.ipynb"))
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+@pytest.fixture
+def papermill(home, tmp_path):
+    """Run a notebook with parameters; its cells, run, by the place they have among the code."""
+    # A home that is a file: whoever would write to Jupyter's user directories fails.
+    nobody = tmp_path / "nobody"
+    nobody.touch()
+    environment = os.environ | {
+        "HOME": str(nobody),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }
+
+    def run(notebook: Path, **parameters: object) -> list[dict]:
+        done = tmp_path / "done.ipynb"
+        command = [
+            sys.executable, "-m", "papermill", str(notebook), str(done), "--kernel", "python3",
+            "--cwd", str(tmp_path), "--no-progress-bar", "--parameters_yaml",
+            json.dumps(parameters),
+        ]  # fmt: skip
+        made = subprocess.run(
+            command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=150
+        )
+        assert made.returncode == 0, made.stderr[-4000:]
+        return _code(done)
+
+    return run
+
+
+def _code(notebook: Path) -> list[dict]:
+    return [c for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"]
+
+
+def _is_parameters(cell: dict) -> bool:
+    return "parameters" in cell["metadata"].get("tags", [])
+
+
+def _outputs(cells: list[dict]) -> list[dict]:
+    return [output for cell in cells for output in cell["outputs"]]
+
+
+def printed(cells: list[dict]) -> str:
+    """What a run notebook printed; nothing may be said on stderr."""
+    streams = [o for o in _outputs(cells) if o["output_type"] == "stream"]
+    assert not [o["text"] for o in streams if o["name"] == "stderr"]
+    return "".join("".join(o["text"]) for o in streams)
+
+
+def figures(cells: list[dict]) -> list[dict]:
+    """Its plotly figures."""
+    return [o["data"][PLOTLY] for o in _outputs(cells) if PLOTLY in o.get("data", {})]
+
+
+def titles(cells: list[dict]) -> list[str]:
+    return [figure["layout"]["title"]["text"] for figure in figures(cells)]
+
+
+@pytest.mark.timeout(300)  # where nothing is compiled yet
+def test_first_notebook_runs_on_an_empty_machine_and_its_command_goes_live(papermill, home):
+    cells = papermill(FIRST)
+    assert titles(cells)[1:] == ["Equity", "Drawdown", "SIM:OAK"]
+    assert [trace["name"] for trace in figures(cells)[1]["data"]] == [
+        "equity", "buy and hold", "before costs",
+    ]  # fmt: skip
+    results = [
+        o["data"]["text/plain"] for o in _outputs(cells) if "text/plain" in o.get("data", {})
+    ]
+    assert any("".join(r).startswith("Backtest of momentum=Momentum(fast=20") for r in results)
+    said = printed(cells)
+    assert "bars of 5 symbols" in said and "first opinion at bar 100" in said
+    assert lock_holder(home / "data" / "store") is None
+
+    command = shlex.split(said[said.index("python runners/live.py") :])
+    live = subprocess.run(
+        [sys.executable, *command[1:]], cwd=REPOSITORY, text=True, capture_output=True, timeout=120
+    )
+    assert live.returncode == 0, live.stderr[-4000:]
+    assert "fills" in live.stdout
+
+
+def test_first_notebook_shares_a_served_store_and_takes_parameters(papermill, home):
+    _, server = ensure_server("chdb:data/store")
+    assert server is not None
+    try:
+        cells = papermill(FIRST, symbol="SIM:YEW", days=10, interval="5m", fast=5, slow=30)
+        client = connect("chdb:data/store")
+        symbols = client.query("SELECT uniqExact(symbol) FROM bars").result_rows
+        client.close()
+    finally:
+        server.terminate()
+        server.wait(10)
+    assert symbols == [(5,)]
+    assert titles(cells)[-1] == "SIM:YEW"
+    assert "strategy.fast=5 strategy.slow=30 bars=5m" in printed(cells)
+    assert "2,880 of them of SIM:YEW" in printed(cells)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_has_one_cell_of_parameters_which_holds_literals(notebook):
+    (cell,) = [cell for cell in _code(notebook) if _is_parameters(cell)]
+    for statement in ast.parse("".join(cell["source"])).body:
+        assert isinstance(statement, ast.Assign), ast.unparse(statement)
+        ast.literal_eval(statement.value)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_asks_answers_and_says_what_would_change_it(notebook):
+    cells = json.loads(notebook.read_text())["cells"]
+    first, last = ("".join(cell["source"]) for cell in (cells[0], cells[-1]))
+    assert first.startswith("# ") and "**Question.**" in first and "**Answer**" in first
+    assert "What would change my mind" in last
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_committed_as_the_hook_leaves_it(notebook):
+    done = subprocess.run(
+        [sys.executable, "-m", "nbstripout", "--textconv", str(notebook)],
+        check=True, text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.stdout == notebook.read_text()
+    assert not [c for c in _code(notebook) if c["outputs"] or c["execution_count"]]
+
+
+def _logic(tree: ast.AST, name: str) -> str:
+    # A class as it is run: without what its docstrings say.
+    (found,) = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == name]
+    return "\n".join(ast.unparse(node) for node in found.body if not _is_docstring(node))
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def test_first_notebook_defines_the_strategy_that_its_command_trades():
+    shown = ast.parse("\n".join("".join(cell["source"]) for cell in _code(FIRST)))
+    shipped = ast.parse((REPOSITORY / "sysquant" / "strategies" / "momentum.py").read_text())
+    assert _logic(shown, "Momentum") == _logic(shipped, "Momentum")
+
+
+def test_first_notebook_trades_the_universe_of_the_sample():
+    (cell,) = [c for c in _code(FIRST) if "Instrument(" in "".join(c["source"])]
+    scope: dict = {}
+    exec("".join(cell["source"]), scope)
+    conf = yaml.safe_load((REPOSITORY / "conf" / "universe" / "sample.yaml").read_text())
+    stated = [scope["Instrument"](**instrument) for instrument in conf["instruments"]]
+    assert scope["universe"] == stated
