@@ -20,7 +20,7 @@ help:  ## this list
 		while IFS='|' read -r target does; do printf '%-20s %s\n' "  $$target" "$$does"; done
 
 live: environment  ## sample history, then momentum on the replay feed, to its summary
-	@$(PYTHON) runners/live.py strategy=momentum $(ARGS)
+	@$(PYTHON) runners/live.py strategy=momentum feed.speed=1500 $(ARGS)
 
 test: environment  ## the whole test suite; ARGS="-k bars" for a part
 	@$(PYTHON) -m pytest $(ARGS)

@@ -75,7 +75,11 @@ def _flags(config_name: str, arguments: list[str], multirun: bool) -> tuple[list
     # Hydra's own parser, so that `--multir` is what Hydra takes it for.
     parser = get_args_parser()
     found, unknown = parser.parse_known_args(arguments)
+    if found.multirun and not multirun:
+        raise ConfigError("this runner starts one session: it has no --multirun")
     for word in unknown:
+        if not word.startswith("-"):
+            raise ConfigError(f"{word!r} stands behind an option: put the options first or last")
         close = difflib.get_close_matches(word, parser._option_string_actions, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "; --help lists them"
         raise ConfigError(f"there is no option {word!r}{hint}")
@@ -84,8 +88,6 @@ def _flags(config_name: str, arguments: list[str], multirun: bool) -> tuple[list
             raise ConfigError(
                 f"this runner reads conf/{config_name}.yaml: it has no --{name.replace('_', '-')}"
             )
-    if found.multirun and not multirun:
-        raise ConfigError("this runner starts one session: it has no --multirun")
     return found.overrides, found.multirun
 
 

@@ -104,7 +104,7 @@ def build(node: DictConfig, **arguments: Any) -> Any:
         make = hydra.utils.get_object(target)
     except (HydraException, ImportError, ValueError) as error:
         raise ConfigError(f"_target_ {target!r} does not exist: {_sentence(error)}") from error
-    # What a module of ours only imports (`sysquant.serve.subprocess.Popen`) is not ours.
+    # What a module of ours only imports (`sysquant.home.Path`) is not ours.
     if not callable(make) or not str(getattr(make, "__module__", "")).startswith("sysquant."):
         raise ConfigError(f"_target_ {target!r} lies outside sysquant; nothing else is run")
     try:

@@ -103,7 +103,7 @@ def _trade(cfg: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
     gc.freeze()  # what start-up made is never looked at again: pauses of 10 ms become 0.5 ms
     runner.run()
     screen.close()
-    _last_words(runner, cfg)
+    _last_words(runner)
 
 
 def _runtime(cfg: DictConfig) -> Runtime:
@@ -141,7 +141,7 @@ def _start_ingest() -> subprocess.Popen[bytes]:
         )
 
 
-def _last_words(runner: LiveRunner, cfg: DictConfig) -> None:
+def _last_words(runner: LiveRunner) -> None:
     waiting = runner.journal.outbox_rows
     print(f"ended: {runner.stop.reason}; run {runner.labels.run}")
     if waiting:
@@ -149,7 +149,7 @@ def _last_words(runner: LiveRunner, cfg: DictConfig) -> None:
     print(
         "next: the first notebook, notebooks/01_first_backtest.ipynb (make lab); the same on "
         f"history, python runners/backtest.py strategy={compose.choice('strategy')}; "
-        f"every row, store {cfg.store.dsn}, tables orders, risk_receipts, executions"
+        f"every row, in the store ({compose.choice('store')}): orders, risk_receipts, executions"
     )
 
 

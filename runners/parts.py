@@ -1,8 +1,10 @@
 """The parts that live and backtest share, built from one composed configuration."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from runners.compose import build, choice
@@ -11,7 +13,7 @@ from sysquant.compiled import is_compiled
 from sysquant.effects import Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError
-from sysquant.types import Bars, Feed, Instrument, clock_mark
+from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks, clock_mark
 
 Connect = Callable[[], Any]
 
@@ -46,8 +48,9 @@ def compile_engine(cfg: DictConfig, universe: list[Instrument]) -> None:
     if not is_compiled():
         print("compiling the engine, once for this version and machine (half a minute)", flush=True)
     spare = engine_of(cfg, universe)
-    spare.warm(Bars.empty())
-    spare.step(clock_mark(spare.interval))
+    first, end = clock_mark(spare.interval), clock_mark(2 * spare.interval)
+    trade = replace(first, symbol=np.zeros(1, np.int32), price=np.ones(1))
+    spare.step(Ticks.join([trade, end]))
 
 
 def labels_of(engine: Engine, run: str) -> Labels:
@@ -57,9 +60,14 @@ def labels_of(engine: Engine, run: str) -> Labels:
 
 def feed_of(cfg: DictConfig, universe: list[Instrument], connect: Connect) -> Feed:
     """The feed; one that replays the store gets a client of its own."""
-    if choice("feed") == "replay":
-        return build(cfg.feed, universe=universe, connect=connect)
-    return build(cfg.feed, universe=universe)
+    own = {"connect": connect} if choice("feed") == "replay" else {}
+    feed: Feed = build(cfg.feed, universe=universe, **own)
+    if feed.kind == "bars" and feed.interval != history.interval_ns(cfg.bars):
+        raise ConfigError(
+            f"feed.interval must be that of the strategies' bars ({cfg.bars}), was "
+            f"{feed.interval / SECOND:g} s; set bars=..., which feed.interval follows"
+        )
+    return feed
 
 
 def warmup_of(

@@ -11,6 +11,7 @@ from functools import cache
 import hydra
 import pytest
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from runners import compose, kafka
@@ -166,10 +167,12 @@ MISTAKES = [
     ("feed=kafka feed.security.sasl_mechanism=PLAIN", "write +feed.security.sasl_mechanism=PLAIN"),
     ("bars=1m,5m", "'bars=1m,5m' is several values: this runner has no --multirun"),
     ("seed=range(1,3)", "this runner has no --multirun"),
+    ("bars=5m --multirun seed=1,2", "it has no --multirun"),
     ("--multirun seed=1,2", "it has no --multirun"),
     ("-m", "it has no --multirun"),
     ("--multir", "it has no --multirun"),
     ("hydra.mode=MULTIRUN", "has no --multirun"),
+    ("seed=1 --cfg job bars=5m", "'bars=5m' stands behind an option"),
     ("--mutlirun", "there is no option '--mutlirun'; did you mean '--multirun'?"),
     ("--config-name=stream", "it has no --config-name"),
     ("--config-dir=.", "it has no --config-dir"),
@@ -213,6 +216,14 @@ def test_index_into_a_list_changes_that_entry_alone():
     assert [check.limit for check in checks] == [1, 0.0, 1.0, 0.5]
 
 
+def test_overrides_of_some_groups_are_handed_on_as_they_were_said(monkeypatch):
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    said = ["feed=kafka", "feed.topic=t", "+feed.security.a=b", "seed=2", "store=clickhouse"]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        HydraConfig.instance().set_config(hydra.compose("config", said, return_hydra_config=True))
+    assert compose.overrides("feed", "store") == [*said[:3], said[4]]
+
+
 def test_sweep_is_checked_in_each_of_its_choices():
     check_command_line("config", ["-m", "strategy=glob(*)", "bars=1m,5m"], multirun=True)
     for words, said in (
@@ -237,7 +248,7 @@ def test_sweep_is_checked_in_each_of_its_choices():
         "sysquant.nothing.Here",
         "sysquant.strategies.momentum.Missing",
         "sysquant.feeds",
-        "sysquant.serve.subprocess.Popen",  # imported by a module of ours, and not ours
+        "sysquant.home.Path",  # imported by a module of ours, and not ours
         "sysquant.home.os.system",
         "sysquant.store.DEFAULT_DSN",
         None,

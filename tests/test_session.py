@@ -283,13 +283,18 @@ def test_a_killed_store_is_started_again_and_gets_every_row(run, home, synthetic
     directory = home / "data" / "store"
     until(lambda: journaled(home, "buy_and_hold") > 5 and find_server(directory) is not None)
     served = find_server(directory)
+    assert served is not None
     os.kill(served.pid, signal.SIGKILL)
     until(lambda: (again := find_server(directory)) is not None and again.pid != served.pid)
     output = ended(live)
     assert "wait in the journal" not in output
-    client = connect("chdb:data/store")
+    dsn, server = ensure_server("chdb:data/store")
+    assert server is not None  # what live revived ended with it
+    client = connect(dsn)
     (rows,) = client.query("SELECT uniqExact(seq), count(), max(seq) FROM inputs").result_rows
     client.close()
+    server.terminate()
+    server.wait(10)
     assert rows[0] == rows[1] == rows[2] > 10
 
 
@@ -311,6 +316,7 @@ def sentence(process, *, timeout=30):
         (["stratgy=momentum"], "did you mean 'strategy'"),
         (["execution.fee_bps=-1"], "execution.fee_bps must be >= 0"),
         (["bars=1parsec"], "interval must be like"),
+        (["feed.kind=bars", "feed.interval=5m"], "feed.interval must be"),
         (["strategy._target_=os.system"], "lies outside sysquant"),
         (["--multirun", "strategy.fast=1,2"], "no --multirun"),
         (["hydra.mode=MULTIRUN"], "no --multirun"),
