@@ -71,8 +71,9 @@ RUN = {
         ["stop_after_idle_s=0.5", "KAFKA:feed"],
         r"ended: idle; [1-9][0-9,]* ticks, 0 dead letters",
     ),
-    "python runners/live.py strategy=momentum feed=kafka store=clickhouse runtime.clock=event": (
-        ["book.name=clickhouse", "runtime.stop_after_idle_s=0.5", "KAFKA:feed"],
+    "python runners/live.py strategy=momentum feed=kafka store=clickhouse "
+    "runtime.clock=event book.name=docker": (
+        ["runtime.stop_after_idle_s=0.5", "KAFKA:feed"],
         "ended: idle",
     ),
     "python runners/backtest.py strategy=trend strategy.span=100": (["feed.start=-10m"], "=100"),
