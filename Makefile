@@ -23,7 +23,7 @@ live: environment  ## sample history, then momentum on the replay feed, to its s
 	@$(PYTHON) runners/live.py strategy=momentum feed.speed=1500 $(ARGS)
 
 test: environment  ## the whole test suite; ARGS="-k bars" for a part
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: environment  ## the benchmarks, each printing its table
 	@for script in tests/benchmarks/bench_*.py; do \

@@ -12,7 +12,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import secrets
 
 from clickhouse_connect.driver.client import Client
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
 from sysquant import backfill, backtest, plot
@@ -39,8 +39,10 @@ def main(cfg: DictConfig) -> None:
         engine, backtest.poll_all(feed), name=f"backtest-{secrets.token_hex(6)}", history=history
     )
     feed.close()
-    result.store(client, cfg.book.name or compose.choice("strategy"))
-    compose.record(run=result.labels.run, feed=feed.name, **engine.fingerprint())
+    book = cfg.book.name or compose.choice("strategy")
+    result.store(client, book, OmegaConf.to_yaml(cfg))
+    span = {"start": result.start, "end": result.end}  # first and last event, ns UTC
+    compose.record(run=result.labels.run, feed=feed.name, **span, **engine.fingerprint())
     print(result)
     print(f"  run {result.labels.run}, files in {compose.output_dir()}")
     print(f"  report {plot.report(result, compose.output_dir() / 'report.html')}")

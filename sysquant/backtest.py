@@ -138,12 +138,19 @@ class Result:
     def _pool(self) -> float:
         return float(self.engine.state()["clock"]["pool"][0])
 
-    def store(self, client: Any, book: str) -> None:
-        """Write every row, and the run itself, to the store under `labels.run`."""
+    def store(self, client: Any, book: str, config: str = "{}") -> None:
+        """Write every row, and the run itself, to the store under `labels.run`.
+
+        Parameters
+        ----------
+        client : from `sysquant.store.connect`, migrated.
+        book : its name.
+        config : what the run was composed of, secrets unresolved.
+        """
         from sysquant.store import insert
 
         build = str(self.engine.fingerprint())
-        tables = {"runs": run_row(self.labels.run, "backtest", book, build, "{}")}
+        tables = {"runs": run_row(self.labels.run, "backtest", book, build, config)}
         for name in self.effects.rows:
             tables[name] = self.arrow(name)
         for name, table in tables.items():
