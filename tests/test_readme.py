@@ -93,7 +93,7 @@ NEEDS = {
 DRY = {
     "make live": "runners/live.py strategy=momentum",  # run as such above, without the install
     "make test": "-m pytest",  # this very run
-    'make test ARGS="-k journal"': "-m pytest -k journal",  # likewise
+    'make test ARGS="-k journal"': "-m pytest -n 2 --dist loadfile -k journal",  # likewise
     "make lint": "-m ruff check",  # test_style runs these tools
     "make bench": "tests/benchmarks/bench_*.py",  # minutes long
     "make kafka": "runners/kafka.py",  # test_broker starts and ends that runner
