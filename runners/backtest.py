@@ -16,12 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
 from sysquant import backfill, backtest, plot
+from sysquant.errors import ConfigError
 from sysquant.store import connect, migrate
 
 
 @compose.main("config", multirun=True)
 def main(cfg: DictConfig) -> None:
     """Run the feed of the past through the engine, write rows and report, print the result."""
+    compose.start_log(quiet=True)
+    endless = compose.choice("feed") == "synthetic" and not (cfg.feed.length_s or cfg.feed.end)
+    if endless or compose.choice("feed") == "kafka":
+        raise ConfigError("a backtest needs a feed that ends: feed=replay, or feed.length_s=3600")
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)
     engine = parts.engine_of(cfg, universe)
@@ -34,12 +39,12 @@ def main(cfg: DictConfig) -> None:
     if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
         backfill.sample(client, universe)
     feed = parts.feed_of(cfg, universe, opened)
-    history = parts.warmup_of(cfg, universe, opened) if cfg.runtime.warmup_bars else None
+    history = parts.warmup_of(cfg, universe, opened, feed) if cfg.runtime.warmup_bars else None
     result = backtest.run(
         engine, backtest.poll_all(feed), name=f"backtest-{secrets.token_hex(6)}", history=history
     )
     feed.close()
-    book = cfg.book.name or compose.choice("strategy")
+    book = str(cfg.book.name or compose.choice("strategy"))
     result.store(client, book, OmegaConf.to_yaml(cfg))
     span = {"start": result.start, "end": result.end}  # first and last event, ns UTC
     compose.record(run=result.labels.run, feed=feed.name, **span, **engine.fingerprint())

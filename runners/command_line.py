@@ -6,6 +6,7 @@ Input: a root configuration of `conf/` and the words after the runner's name. Ou
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sysquant.errors import ConfigError, nearest
 
+_PASSWORD = re.compile(r"://[^/@:]*:[^/@]+@")
 CONF = Path(__file__).resolve().parents[1] / "conf"
 # Options of Hydra that read a configuration from elsewhere, or unpickle a file.
 ELSEWHERE = ("config_path", "config_name", "config_dir", "experimental_rerun")
@@ -111,6 +113,13 @@ def _check_form(override: Override, groups: list[str], *, multirun: bool, sweepi
         raise ConfigError(f"{word!r}: the group is there already; write it without the +")
     if override.package is not None:
         raise ConfigError(f"{word!r}: a group has one place here; write it without @")
+    if _PASSWORD.search(word):
+        raise ConfigError(
+            f"{override.key_or_group} holds a password, and a command line is written to disk: put "
+            "it into the environment (CLICKHOUSE_DSN with store=clickhouse)"
+        )
+    if override.key_or_group in ("hydra.run.dir", "hydra.sweep.dir"):
+        raise ConfigError("runs lie below SYSQUANT_HOME: set that, not " + override.key_or_group)
     if override.key_or_group == "hydra.mode":
         way = "use --multirun" if multirun else "this runner has no --multirun"
         raise ConfigError(f"hydra.mode is not set here: {way}")

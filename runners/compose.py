@@ -7,13 +7,15 @@ is misspelt before Hydra starts; only `_target_`s of this package are made into 
 import inspect
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import hydra
+import msgspec
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -46,7 +48,7 @@ def main(
         def guarded(cfg: DictConfig) -> None:
             try:
                 task(cfg)
-            except (SysquantError, OmegaConfBaseException) as error:
+            except (SysquantError, OmegaConfBaseException, OSError) as error:
                 print(f"error: {_sentence(error)}", file=sys.stderr)
                 raise SystemExit(1) from None
 
@@ -55,6 +57,7 @@ def main(
             resolvers: dict[str, Callable[[], str]] = {
                 "home": lambda: str(home()),
                 "job": lambda: Path(sys.argv[0]).stem,
+                "stamp": lambda: f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S-%f}",
                 "about": lambda: about,
                 "groups": lambda: _groups(config_name),
             }
@@ -62,6 +65,7 @@ def main(
                 OmegaConf.register_new_resolver(name, resolver, replace=True)
             try:
                 check_command_line(config_name, sys.argv[1:], multirun=multirun)
+                require_home()
             except ConfigError as error:
                 print(f"error: {error}", file=sys.stderr)
                 raise SystemExit(2) from None
@@ -107,10 +111,56 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     # What a module of ours only imports (`sysquant.home.Path`) is not ours.
     if not callable(make) or not str(getattr(make, "__module__", "")).startswith("sysquant."):
         raise ConfigError(f"_target_ {target!r} lies outside sysquant; nothing else is run")
+    _check_types(make, given)
     try:
         return make(**given, **arguments)
     except TypeError as error:
         raise ConfigError(f"{target}: {error}") from error
+
+
+def _check_types(make: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    # A constructor's annotations are the schema; those that YAML cannot hold are left alone.
+    parameters = inspect.signature(make).parameters
+    for name, found in given.items():
+        if name in parameters:
+            _convert(found, parameters[name].annotation, name)
+
+
+def _convert(found: Any, kind: Any, name: str) -> Any:
+    try:
+        return msgspec.convert(found, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}={found!r} cannot be meant: {_sentence(error)}") from error
+    except TypeError:  # no annotation, or a type that no YAML holds
+        return found
+
+
+def value(cfg: DictConfig, key: str, kind: Any) -> Any:
+    """One value of the configuration, of the type that is meant.
+
+    Raises
+    ------
+    ConfigError
+        If it is of another.
+    """
+    return _convert(OmegaConf.select(cfg, key), kind, key)
+
+
+def require_home() -> None:
+    """Refuse a home that cannot be written.
+
+    Raises
+    ------
+    ConfigError
+        If nothing can be made in it.
+    """
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        writable = os.access(home(), os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise ConfigError(f"nothing can be written to {home()}; set SYSQUANT_HOME elsewhere")
 
 
 def choice(group: str) -> str:

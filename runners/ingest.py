@@ -8,13 +8,10 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import re
-
 from omegaconf import DictConfig
 
 from runners import compose, parts
-from sysquant.home import home
-from sysquant.ingest import Ingest
+from sysquant.ingest import Ingest, ingest_journal
 from sysquant.journal import Journal
 from sysquant.outbox import Outbox
 from sysquant.serve import ensure_server
@@ -26,8 +23,7 @@ def main(cfg: DictConfig) -> None:
     """Compose the parts and run."""
     compose.start_log()
     universe = parts.universe_of(cfg)
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", cfg.feed.topic)
-    journal = Journal(home() / "data" / "journals" / f"ingest-{name}", seal_rows=200_000)
+    journal = Journal(ingest_journal(cfg.feed.topic), seal_rows=200_000)
     dsn, server = ensure_server(cfg.store.dsn)
     try:
         client = connect(dsn)

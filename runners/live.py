@@ -9,11 +9,19 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from sysquant.stop import StopRequest
+
+STOP = StopRequest(4.5) if __name__ == "__main__" else None  # before what is slow to import
+
 import gc
 import logging
 import os
+import re
 import subprocess
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Literal
 
 from clickhouse_connect.driver.client import Client
 from omegaconf import DictConfig, OmegaConf
@@ -21,8 +29,10 @@ from omegaconf import DictConfig, OmegaConf
 from runners import compose, parts
 from runners.screen import Screen
 from sysquant import backfill
+from sysquant.errors import ConfigError
 from sysquant.home import home
-from sysquant.journal import Journal
+from sysquant.ingest import ingest_journal
+from sysquant.journal import Journal, JournalReader
 from sysquant.live import LiveRunner, Runtime
 from sysquant.outbox import Outbox
 from sysquant.rows import run_row
@@ -36,11 +46,11 @@ log = logging.getLogger("live")
 def main(cfg: DictConfig) -> None:
     """Compose the parts, run the session, end what was started beside it."""
     compose.start_log(quiet=sys.stdout.isatty())
-    children: list[subprocess.Popen[bytes]] = []
+    stop = STOP or StopRequest()
     try:
-        _trade(cfg, children)
+        _trade(cfg, stop)
     finally:
-        for child in reversed(children):
+        for child in reversed(stop.children):
             _end(child)
 
 
@@ -54,13 +64,16 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _trade(cfg: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
+def _trade(cfg: DictConfig, stop: StopRequest) -> None:
+    book, wish, ingest = _wishes(cfg)
+    runtime = _runtime(cfg)
+    stop.deadline_s = runtime.deadline_s + 1.5
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)
     engine = parts.engine_of(cfg, universe)
     dsn, server = ensure_server(cfg.store.dsn)
     if server is not None:
-        children.append(server)
+        stop.children.append(server)
     client = connect(dsn)
     migrate(client)
     if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
@@ -68,15 +81,14 @@ def _trade(cfg: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
     client.close()
 
     def opened() -> Client:
-        revive(cfg.store.dsn, children)
+        revive(cfg.store.dsn, stop.children)
         return connect(dsn)
 
-    book = cfg.book.name or compose.choice("strategy")
-    journal = _journal(book, cfg.journal)
+    journal = _journal(book, wish)
     feed = parts.feed_of(cfg, universe, opened)
-    if compose.choice("feed") == "kafka" and cfg.ingest == "auto" and cfg.store.dsn != dsn:
-        children.append(_start_ingest())
-    runtime = _runtime(cfg)
+    ingests = compose.choice("feed") == "kafka" and ingest == "auto" and cfg.store.dsn != dsn
+    if ingests:
+        stop.children.append(_start_ingest())
     if journal.meta("announced") is None:
         config = OmegaConf.to_yaml(cfg)
         row = run_row(journal.id, "live", book, str(engine.fingerprint()), config)
@@ -95,8 +107,9 @@ def _trade(cfg: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
         outbox=Outbox(journal.path, opened),
         labels=parts.labels_of(engine, journal.id),
         runtime=runtime,
-        history=parts.warmup_of(cfg, universe, opened),
+        history=parts.warmup_of(cfg, universe, opened, feed),
         report=report,
+        stop=stop,
     )
     compose.record(run=journal.id, book=book, feed=feed.name, **engine.fingerprint())
     gc.collect()
@@ -104,6 +117,17 @@ def _trade(cfg: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
     runner.run()
     screen.close()
     _last_words(runner)
+    if ingests:
+        _say_behind(stop, feed.name, runner.positions)
+
+
+def _wishes(cfg: DictConfig) -> tuple[str, str, str]:
+    # Name of the book, and what is wanted of journal and ingest; nothing that is meant otherwise.
+    book = cfg.book.name or f"{compose.choice('strategy')}-{compose.choice('feed')}"
+    if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]", str(book)):
+        raise ConfigError(f"book.name names a directory: letters, digits, . _ -, was {book!r}")
+    wish = compose.value(cfg, "journal", Literal["resume", "fresh"])
+    return str(book), wish, compose.value(cfg, "ingest", Literal["auto", "none"])
 
 
 def _runtime(cfg: DictConfig) -> Runtime:
@@ -139,6 +163,21 @@ def _start_ingest() -> subprocess.Popen[bytes]:
             stderr=output,
             start_new_session=True,
         )
+
+
+def _say_behind(stop: StopRequest, topic: str, read: Mapping[int, int]) -> None:
+    # Ticks that were traded are to be in the store: ingest is waited for, unless a signal hurries.
+    patience = time.monotonic() + (0.0 if stop.is_asked else 30.0)
+    reader = ingest_journal(topic)
+    while True:
+        written = JournalReader.positions_in(reader)
+        behind = sum(offset - written.get(partition, 0) for partition, offset in read.items())
+        if behind <= 0:
+            return
+        if time.monotonic() >= patience or stop.is_asked:
+            break
+        time.sleep(0.1)
+    print(f"ingest is {behind:,} ticks behind; the next start, or runners/ingest.py, goes on there")
 
 
 def _last_words(runner: LiveRunner) -> None:

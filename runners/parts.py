@@ -1,28 +1,37 @@
 """The parts that live and backtest share, built from one composed configuration."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from runners.compose import build, choice
+from runners.compose import build, choice, value
 from sysquant import history
 from sysquant.compiled import is_compiled
 from sysquant.effects import Labels
 from sysquant.engine import Engine
-from sysquant.errors import ConfigError
+from sysquant.errors import ConfigError, nearest
+from sysquant.feeds.replay import ReplayFeed
 from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks, clock_mark
 
 Connect = Callable[[], Any]
+INSTRUMENT = [field.name for field in fields(Instrument)]
 
 
 def universe_of(cfg: DictConfig) -> list[Instrument]:
     """The instruments of `universe.instruments`, in their order."""
+    if not cfg.universe.instruments:
+        raise ConfigError("universe.instruments is empty; name at least one symbol")
+    listed: Any = OmegaConf.to_container(cfg.universe.instruments)
+    for instrument in listed:
+        for key in set(instrument) - set(INSTRUMENT):
+            raise ConfigError(f"universe.instruments: no key {key!r}{nearest(key, INSTRUMENT)}")
     try:
-        return [Instrument(**i) for i in OmegaConf.to_container(cfg.universe.instruments)]  # pyright: ignore
-    except TypeError as error:
+        return msgspec.convert(listed, list[Instrument])
+    except (msgspec.ValidationError, ConfigError) as error:
         raise ConfigError(f"universe.instruments: {error}") from error
 
 
@@ -35,11 +44,11 @@ def engine_of(cfg: DictConfig, universe: list[Instrument]) -> Engine:
         risk=build(cfg.risk),
         execution=build(cfg.execution),
         sizing=build(cfg.sizing),
-        interval=history.interval_ns(cfg.bars),
-        capital=cfg.book.capital,
-        fractions={name: cfg.book.fraction},
-        seed=cfg.seed,
-        snapshot_ns=history.interval_ns(cfg.snapshots),
+        interval=history.interval_ns(value(cfg, "bars", str)),
+        capital=value(cfg, "book.capital", float),
+        fractions={name: value(cfg, "book.fraction", float)},
+        seed=value(cfg, "seed", int),
+        snapshot_ns=history.interval_ns(value(cfg, "snapshots", str)),
     )
 
 
@@ -71,16 +80,27 @@ def feed_of(cfg: DictConfig, universe: list[Instrument], connect: Connect) -> Fe
 
 
 def warmup_of(
-    cfg: DictConfig, universe: list[Instrument], connect: Connect
-) -> Callable[[int], Bars]:
-    """Bars of the store before a time, as many as `runtime.warmup_bars`."""
+    cfg: DictConfig, universe: list[Instrument], connect: Connect, feed: Feed
+) -> Callable[[int, Mapping[int, int]], Bars]:
+    """Bars of the store before a time, as many as `runtime.warmup_bars`.
+
+    Causal: they hold nothing that the feed is still to bring. A tick of it that came late, but lies
+    before its first one, ends the history earlier.
+    """
     interval = history.interval_ns(cfg.bars)
 
-    def before(end: int) -> Bars:
+    def before(end: int, first: Mapping[int, int]) -> Bars:
+        if isinstance(feed, ReplayFeed):
+            end = min(end, feed.span[0] - feed.span[0] % interval)
         client = connect()
-        start = end - cfg.runtime.warmup_bars * interval
         try:
-            return history.bars(client, universe, start, end, interval)
+            while True:
+                start = end - cfg.runtime.warmup_bars * interval
+                bars = history.bars(client, universe, start, end, interval)
+                earliest = history.earliest(client, universe, feed.name, first)
+                if earliest is None or earliest >= end:
+                    return bars
+                end = earliest - earliest % interval
         finally:
             client.close()
 

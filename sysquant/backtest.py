@@ -210,7 +210,7 @@ class _Closes:
 
 def run(
     engine: Engine, batches: Iterable[Ticks | Bars], *, name: str,
-    history: Callable[[int], Bars] | None = None,
+    history: Callable[[int, Mapping[int, int]], Bars] | None = None,
 ) -> Result:  # fmt: skip
     """Drive `engine` over batches of the past, in their order.
 
@@ -231,7 +231,7 @@ def run(
         if not start:
             start = int(batch.ts[0])
             if history is not None:
-                engine.warm(history(engine.warmup_end(batch)))
+                engine.warm(history(engine.warmup_end(batch), {}))
         end = max(end, int(batch.ts.max()))
         effects = engine.step(batch)
         tally.add(effects, len(batch), engine.risk)

@@ -5,6 +5,7 @@ loop sizes, reviews, fills and accounts. Strategies see market history alone, so
 tick or a year: the effects are the same bytes. No I/O, no wall clock, no global random numbers.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ class Engine:
     ) -> None:
         if not strategies or not universe:
             raise ConfigError("a book needs at least one strategy and one symbol")
-        if interval <= 0 or snapshot_ns <= 0 or not capital > 0:
+        if interval <= 0 or snapshot_ns <= 0 or not 0 < capital < math.inf:
             raise ConfigError(
                 "bar interval, snapshot interval and capital must be > 0, "
                 f"were {interval} ns, {snapshot_ns} ns, {capital}"

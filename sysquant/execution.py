@@ -13,6 +13,8 @@ from sysquant.compiled import kernel
 from sysquant.errors import ConfigError
 from sysquant.records import Row
 
+_MOST_SIGMA = 3.0
+_MOST_LATENCY_MS = 86_400_000.0
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -45,7 +47,7 @@ def latency(terms: Row, key: int, order_no: int) -> int:
         return int(terms.latency_ns)
     radius = math.sqrt(-2.0 * math.log(uniform(terms.seed, key, order_no, 0)))
     z = radius * math.cos(2.0 * math.pi * uniform(terms.seed, key, order_no, 1))
-    return int(terms.latency_ns * math.exp(terms.latency_sigma * z))
+    return int(min(terms.latency_ns * math.exp(terms.latency_sigma * z), _MOST_LATENCY_MS * 1e6))
 
 
 @kernel
@@ -113,6 +115,11 @@ class Execution:
         for name, value in [*locals().items()]:
             if name != "self" and not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"execution.{name} must be >= 0 and finite, was {value}")
+        if latency_sigma > _MOST_SIGMA or latency_ms > _MOST_LATENCY_MS:
+            raise ConfigError(
+                f"execution.latency_sigma must be <= {_MOST_SIGMA} and latency_ms at most a day, "
+                f"were {latency_sigma} and {latency_ms}"
+            )
         self.latency_ns = round(latency_ms * 1e6)
         self.latency_sigma = latency_sigma
         self.slippage = slippage_bps * 1e-4

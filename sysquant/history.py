@@ -7,7 +7,7 @@ written here, and no engine is opened.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -385,3 +385,36 @@ def _asking() -> Iterator[None]:
         yield
     except ClickHouseError as error:
         raise StoreError(f"history cannot be read: {str(error).strip().splitlines()[0]}") from error
+
+
+def earliest(
+    client: "Client", universe: Sequence[Instrument], topic: str, first: Mapping[int, int]
+) -> int | None:
+    """Time of the earliest stored tick of a topic that lies at or behind given offsets.
+
+    Parameters
+    ----------
+    client : of the store.
+    universe : whose symbols are looked at.
+    topic : epoch under which `ingest` writes it.
+    first : partition -> offset; partitions not named are left out.
+
+    Returns
+    -------
+    ns UTC; None when there is no such tick.
+    """
+    if not first:
+        return None
+    found = client.query(
+        "SELECT min(toUnixTimestamp64Nano(ts)), count() FROM ticks WHERE epoch = {topic:String} "
+        "AND symbol IN {symbols:Array(String)} AND offset >= "
+        "transform(partition, {partitions:Array(Int32)}, {offsets:Array(Int64)}, {none:Int64})",
+        {
+            "topic": topic,
+            "symbols": [instrument.symbol for instrument in universe],
+            "partitions": list(first),
+            "offsets": list(first.values()),
+            "none": np.iinfo(np.int64).max,
+        },
+    ).result_rows
+    return int(found[0][0]) if found[0][1] else None

@@ -7,13 +7,16 @@ and re-sent unchanged until it arrived.
 
 import logging
 import os
+import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from sysquant.errors import FeedError
+from sysquant.home import home
 from sysquant.journal import Journal
 from sysquant.live import MAX_POLL_S
 from sysquant.outbox import Outbox
@@ -22,6 +25,12 @@ from sysquant.stop import StopRequest
 from sysquant.types import Feed, Instrument, Ticks
 
 log = logging.getLogger(__name__)
+
+
+def ingest_journal(topic: str) -> Path:
+    """Where the ingest of a topic keeps its journal."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", topic)
+    return home() / "data" / "journals" / f"ingest-{name}"
 
 
 class Ingest:

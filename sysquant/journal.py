@@ -13,10 +13,11 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 import numpy as np
 
@@ -312,6 +313,16 @@ class JournalReader:
             "SELECT payload FROM outbox WHERE batch=? ORDER BY id", [batch.id]
         )
         return join_tables([unpack_table(payload) for (payload,) in payloads])
+
+    @staticmethod
+    def positions_in(directory: Path) -> dict[int, int]:
+        """Partition -> next offset, of a journal that another process writes; empty for none."""
+        try:
+            db = sqlite3.connect(f"file:{quote(str(directory / 'journal.db'))}?mode=ro", uri=True)
+            with closing(db):
+                return dict(db.execute("SELECT partition, next_offset FROM positions"))
+        except sqlite3.OperationalError:  # not made yet
+            return {}
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database, as far as nobody reads it."""

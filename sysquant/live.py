@@ -18,7 +18,7 @@ import pyarrow as pa
 from sysquant.compiled import machine, source_hash
 from sysquant.effects import Labels
 from sysquant.engine import Engine
-from sysquant.errors import FeedError, JournalError, SysquantError
+from sysquant.errors import ConfigError, FeedError, JournalError, SysquantError
 from sysquant.feeds.merge import Merge
 from sysquant.journal import Input, Journal, offsets_json
 from sysquant.outbox import Outbox
@@ -58,6 +58,17 @@ class Runtime:
     deadline_s: float = 3.0
     report_s: float = 2.0
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        least = {
+            "grace_ms": 0, "warmup_bars": 0, "snapshot_s": 0, "outbox_rows": 1,
+            "stop_after_idle_s": 0, "deadline_s": 0, "report_s": 0.01,
+        }  # fmt: skip
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= bound:
+                raise ConfigError(f"runtime.{name} must be >= {bound}, was {value}")
+
 
 class LiveRunner:
     """One book, traded on one feed until it ends or is stopped.
@@ -66,8 +77,10 @@ class LiveRunner:
     ----------
     engine, feed, journal, outbox : the parts; the runner closes feed, outbox and journal.
     labels : names of what the engine's indexes stand for; `labels.run` is the journal's id.
-    history : bars before a time (ns UTC), for warming up; asked once in a journal's life.
+    history : bars before a time (ns UTC) that hold nothing of the feed from these offsets on
+        (partition -> first), for warming up; asked once in a journal's life.
     report : called now and then, and at the end, with the runner.
+    stop : made at the start of the process; by default here.
     """
 
     def __init__(
@@ -79,8 +92,9 @@ class LiveRunner:
         outbox: Outbox,
         labels: Labels,
         runtime: Runtime,
-        history: Callable[[int], Bars],
+        history: Callable[[int, Mapping[int, int]], Bars],
         report: Callable[["LiveRunner"], None],
+        stop: StopRequest | None = None,
     ) -> None:
         self.engine = engine
         self.feed = feed
@@ -89,13 +103,14 @@ class LiveRunner:
         self.labels = labels
         self.runtime = runtime
         self.tally = Tally.from_json(journal.meta("tally"))
-        self.stop = StopRequest()
+        self.stop = stop or StopRequest()
         self.ended = False
         self._history = history
         self._report = report
         self._merge: Merge | None = None
         self._positions = journal.positions()
         self._read: dict[int, int] = {}
+        self._first: dict[int, int] = {}
         self._last_good: dict[int, int] = {}
         self._dead: list[DeadLetter] = []
         self._snapshot_at = self._report_at = self._commit_at = time.monotonic()
@@ -134,6 +149,7 @@ class LiveRunner:
         idle_since = time.monotonic()
         while not self.stop.reason:
             if self._is_held_back():
+                idle_since = time.monotonic()
                 continue
             poll = self.feed.poll(self._poll_s())
             self._take(poll)
@@ -168,6 +184,7 @@ class LiveRunner:
 
     def _take(self, poll: Poll) -> None:
         self._check_gaps(poll)
+        self._first = self._first or _first_offsets(poll)
         self._read |= poll.next_offset
         self._dead += poll.dead
         self.tally.dead += len(poll.dead)
@@ -225,7 +242,7 @@ class LiveRunner:
     def _warm(self, end: int) -> None:
         if not self.runtime.warmup_bars:
             return
-        bars = self._history(end)
+        bars = self._history(end, self._first)
         self.engine.warm(bars)
         entry = Input(1, "history", pack_batch(bars), b"")
         log.info("warmed up bars=%d", len(bars))
@@ -276,6 +293,11 @@ class LiveRunner:
             self.labels.run, self.feed.name, self.tally, self.engine, self.lag_ms(),
             self.journal.outbox_rows,
         )  # fmt: skip
+
+    @property
+    def positions(self) -> Mapping[int, int]:
+        """Partition -> next offset, of what was journaled."""
+        return dict(self._positions)
 
     def lag_ms(self) -> float:
         """Wall clock minus engine time; NaN where events are replayed."""
@@ -368,8 +390,21 @@ class LiveRunner:
             seal_all=True,
         )
         self.outbox.send(sealed)
-        wait_s = deadline - time.monotonic() if not self.ended else 600.0
-        self.outbox.flush(max(0.1, wait_s - 1.0))
+        while not self.outbox.flush(0.1):
+            if self.stop.is_asked and time.monotonic() > deadline - 1.0:
+                break
+            if not self.stop.is_asked:
+                deadline = time.monotonic() + self.runtime.deadline_s
         self.feed.commit(self._positions)
         self.journal.commit(None, {}, sent=self.outbox.arrived())
         self._report(self)
+
+
+def _first_offsets(poll: Poll) -> dict[int, int]:
+    # Where a session begins in every partition, from its first poll.
+    first = dict(poll.next_offset)
+    for partition in first:
+        good = poll.events.offset[poll.events.partition == partition].tolist()
+        bad = [letter.offset for letter in poll.dead if letter.partition == partition]
+        first[partition] = min([first[partition], *good, *bad])
+    return first

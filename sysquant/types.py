@@ -5,12 +5,15 @@ since 1970, UTC; prices and cash are in quote currency; quantities in units of t
 Nothing here computes.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sysquant.errors import ConfigError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -35,6 +38,13 @@ class Instrument:
     tick_size: float = 0.01
     lot_size: float = 1e-6
     min_notional: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Refuse steps that cannot be meant."""
+        for name in ("tick_size", "lot_size", "min_notional"):
+            value = getattr(self, name)
+            if not (0 < value < math.inf or (name == "min_notional" and value == 0)):
+                raise ConfigError(f"{name} of {self.symbol} must be > 0 and finite, was {value}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class MemoryOutbox:
         self.reader.close()
 
 
-def no_history(_before):
+def no_history(_before, _first):
     return Bars.empty()
 
 
@@ -163,7 +163,7 @@ def test_history_warms_features_once_in_a_journals_life(tmp_path):
     closes = engine().step(events)["portfolio_history"]
     assert len(closes)
 
-    def history(before):
+    def history(before, _first):
         asked.append(before)
         return Bars.empty()
 

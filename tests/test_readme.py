@@ -91,7 +91,7 @@ NEEDS = {
 }
 # Only shown by make (`make -n`), with what it would run.
 DRY = {
-    "make live": "runners/live.py strategy=momentum",  # run as such above, without the install
+    "make live": "runners/live.py strategy=momentum feed.speed=1500",  # above, without the install
     "make test": "-m pytest",  # this very run
     'make test ARGS="-k journal"': "-m pytest -n 2 --dist loadfile -k journal",  # likewise
     "make lint": "-m ruff check",  # test_style runs these tools

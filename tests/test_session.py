@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import kafka
+import pandas
 import pytest
 
 from sysquant.serve import ensure_server
@@ -281,7 +282,9 @@ def test_a_dead_store_holds_nothing_up_and_gets_every_row_when_it_is_back(
 def test_a_killed_store_is_started_again_and_gets_every_row(run, home, synthetic):
     live = run("live", *synthetic, "feed.speed=300", "feed.length_s=900", "runtime.report_s=0.2")
     directory = home / "data" / "store"
-    until(lambda: journaled(home, "buy_and_hold") > 5 and find_server(directory) is not None)
+    until(
+        lambda: journaled(home, "buy_and_hold-synthetic") > 5 and find_server(directory) is not None
+    )
     served = find_server(directory)
     assert served is not None
     os.kill(served.pid, signal.SIGKILL)
@@ -325,6 +328,24 @@ def sentence(process, *, timeout=30):
         (["feed=kafka", "feed.bootstrap=127.0.0.1:1"], "does not answer"),
         (["store=clickhouse", "store.dsn=http://127.0.0.1:1/db"], "does not answer"),
         (["store.dsn=postgres://x"], "dsn must be chdb"),
+        (["store.dsn=http://u:secret@127.0.0.1:1/db"], "holds a password"),
+        (["journal=frsh"], "journal='frsh' cannot be meant"),
+        (["ingest=maybe"], "ingest='maybe' cannot be meant"),
+        (["bars=60"], "bars=60 cannot be meant"),
+        (["seed=abc"], "seed='abc' cannot be meant"),
+        (["book.capital=abc"], "book.capital='abc' cannot be meant"),
+        (["book.capital=inf"], "capital must be > 0"),
+        (["book.name=../../evil"], "book.name names a directory"),
+        (["runtime.grace_ms=abc"], "grace_ms='abc' cannot be meant"),
+        (["runtime.clock=foo"], "clock='foo' cannot be meant"),
+        (["runtime.outbox_rows=0"], "runtime.outbox_rows must be >= 1"),
+        (["universe.instruments=null"], "universe.instruments is empty"),
+        (["universe.instruments=[{symbol: A, tick_size: -1}]"], "tick_size of A must be > 0"),
+        (["universe.instruments=[{symbol: A, tick: 1}]"], "did you mean 'tick_size'"),
+        (["execution.latency_sigma=50"], "latency_sigma must be <="),
+        (["risk.checks=null"], "checks=None cannot be meant"),
+        (["feed=kafka", "feed.max_records=abc"], "max_records='abc' cannot be meant"),
+        (["hydra.run.dir=/tmp/elsewhere"], "runs lie below SYSQUANT_HOME"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence_with_the_way_out(run, arguments, said):
@@ -338,11 +359,91 @@ def test_a_full_disk_is_one_sentence_and_the_session_goes_on_when_there_is_room(
     said = sentence(run("live", *synthetic, "feed.speed=max", before=limited))
     assert "the journal" in said
     assert "free space" in said
-    taken = journaled(home, "buy_and_hold")
+    taken = journaled(home, "buy_and_hold-synthetic")
     output = ended(run("live", *synthetic, "feed.speed=max"))
     (rows,) = store.query("SELECT uniqExact(seq), max(seq) FROM inputs").result_rows
     assert rows[0] == rows[1] > taken
     assert "ended: end of feed" in output
+
+
+def test_a_backtest_of_a_feed_that_never_ends_is_refused(run):
+    assert "needs a feed that ends" in sentence(run("backtest", "feed=kafka"))
+    assert "needs a feed that ends" in sentence(
+        run("backtest", "feed=synthetic", "feed.length_s=null")
+    )
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence(run, home, monkeypatch):
+    place = home / "file"
+    place.write_text("")
+    monkeypatch.setenv("SYSQUANT_HOME", str(place / "below"))
+    for runner in ("live", "backtest", "ingest", "backfill"):
+        assert "set SYSQUANT_HOME elsewhere" in sentence(run(runner))
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.5, 1.0, 1.6])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_start_ends_it_in_order(run, home, synthetic, number, after_s):
+    live = run("live", *synthetic)
+    time.sleep(after_s)
+    live.send_signal(number)
+    asked = time.monotonic()
+    out, err = live.communicate(timeout=10)
+    assert time.monotonic() - asked < 5
+    assert (live.returncode, err.count("Traceback")) == (0, 0), f"{out}\n{err}"
+    until(lambda: find_server(home / "data" / "store") is None, timeout=10)
+
+
+def test_a_store_that_stalls_under_a_replay_does_not_hold_the_exit_up(run, server, store):
+    live = run("live", "strategy=buy_and_hold", "feed.speed=600", "runtime.report_s=0.2")
+    until_trading(store)
+    server.send_signal(signal.SIGSTOP)
+    try:
+        time.sleep(3)
+        live.terminate()
+        asked = time.monotonic()
+        out, err = live.communicate(timeout=20)
+        assert time.monotonic() - asked < 5
+        assert live.returncode == 0, f"{out}\n{err}"
+        assert "ended: SIGTERM" in out
+    finally:
+        server.send_signal(signal.SIGCONT)
+
+
+def test_one_signal_ends_a_session_that_waits_for_the_store_in_order(run, server, store):
+    live = run(
+        "live", "strategy=buy_and_hold", "feed=synthetic", "feed.speed=60", "feed.length_s=240"
+    )
+    until_trading(store)
+    server.send_signal(signal.SIGSTOP)
+    try:
+        time.sleep(5)
+        assert live.poll() is None
+        live.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        out, err = live.communicate(timeout=20)
+        assert time.monotonic() - asked < 5
+        assert live.returncode == 0, f"{out}\n{err}"
+        assert "ended: end of feed" in out
+    finally:
+        server.send_signal(signal.SIGCONT)
+
+
+def test_history_holds_nothing_that_the_feed_still_brings(
+    run, home, store, broker, topic, shared_data
+):
+    ticks = pandas.read_parquet(shared_data / ETHUSDT)
+    late = ticks.index[len(ticks) // 3]
+    moved = pandas.concat([ticks.loc[[late]], ticks.drop(index=late)], ignore_index=True)
+    moved.to_parquet(home / "moved.parquet")
+    publish(run, broker, topic, home / "moved.parquet")
+    session = eth_session(broker, topic)
+    first = run_of(ended(run("live", *session, "book.name=first")))
+    again = run_of(ended(run("live", *session, "book.name=again")))
+    backtest = run_of(ended(run("backtest", *same_history(session))))
+    assert store.query("SELECT count() FROM ticks").result_rows == [(11_328,)]
+    assert_same_decisions(store, first, again, least=5)
+    assert_same_decisions(store, first, backtest, least=5)
 
 
 def test_a_locked_store_is_one_sentence(run, home):
