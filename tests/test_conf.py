@@ -204,7 +204,7 @@ def test_mistake_on_the_command_line_is_answered_in_one_sentence(words, said):
         ["feed=kafka", "+feed.security.sasl_mechanism=PLAIN", "++feed.security.a=1"],
         ["++strategy.fast=3"],
         ["bars='1m,5m'"],
-        ["hydra.run.dir=elsewhere", "hydra.verbose=true", "hydra/job_logging=disabled"],
+        ["hydra.verbose=true", "hydra/job_logging=disabled"],
     ],
 )
 def test_what_can_be_meant_is_let_through(words):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sysquant import backtest
@@ -226,7 +227,9 @@ def test_a_gap_is_an_event(tmp_path):
 
 def test_a_full_outbox_holds_the_feed_back(tmp_path):
     events = ticks(300)
-    runner = session(tmp_path, MemoryFeed(events), {}, outbox_rows=0)
+    runner = session(tmp_path, MemoryFeed(events), {}, outbox_rows=3)
+    rows = pa.table({"x": [1, 2, 3]})
+    runner.journal.commit(None, {"orders": rows})
     monitor = time.monotonic()
     assert runner._is_held_back()
     assert time.monotonic() - monitor < 1
