@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     """Compose the parts and run."""
     compose.start_log()
     universe = parts.universe_of(cfg)
-    journal = Journal(ingest_journal(cfg.feed.topic), seal_rows=200_000)
+    journal = Journal(ingest_journal(cfg.feed.topic, cfg.store.dsn), seal_rows=200_000)
     dsn, server = ensure_server(cfg.store.dsn)
     try:
         client = connect(dsn)

@@ -118,7 +118,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     screen.close()
     _last_words(runner)
     if ingests:
-        _say_behind(stop, feed.name, runner.positions)
+        _say_behind(stop, ingest_journal(feed.name, cfg.store.dsn), runner.positions)
 
 
 def _wishes(cfg: DictConfig) -> tuple[str, str, str]:
@@ -165,12 +165,11 @@ def _start_ingest() -> subprocess.Popen[bytes]:
         )
 
 
-def _say_behind(stop: StopRequest, topic: str, read: Mapping[int, int]) -> None:
+def _say_behind(stop: StopRequest, journal: Path, read: Mapping[int, int]) -> None:
     # Ticks that were traded are to be in the store: ingest is waited for, unless a signal hurries.
     patience = time.monotonic() + (0.0 if stop.is_asked else 30.0)
-    reader = ingest_journal(topic)
     while True:
-        written = JournalReader.positions_in(reader)
+        written = JournalReader.positions_in(journal)
         behind = sum(offset - written.get(partition, 0) for partition, offset in read.items())
         if behind <= 0:
             return

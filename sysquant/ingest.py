@@ -5,6 +5,7 @@ Input: a feed of ticks. Output: rows of `ticks` (and, by materialised view, `bar
 and re-sent unchanged until it arrived.
 """
 
+import hashlib
 import logging
 import os
 import re
@@ -22,15 +23,19 @@ from sysquant.live import MAX_POLL_S
 from sysquant.outbox import Outbox
 from sysquant.rows import dead_letters
 from sysquant.stop import StopRequest
+from sysquant.store import Dsn
 from sysquant.types import Feed, Instrument, Ticks
 
 log = logging.getLogger(__name__)
 
 
-def ingest_journal(topic: str) -> Path:
-    """Where the ingest of a topic keeps its journal."""
+def ingest_journal(topic: str, dsn: str) -> Path:
+    """Where the ingest of a topic into a store keeps its journal."""
+    store = Dsn.parse(dsn)
+    place = f"{store.directory or store.url} {store.database}"
     name = re.sub(r"[^A-Za-z0-9._-]", "_", topic)
-    return home() / "data" / "journals" / f"ingest-{name}"
+    key = hashlib.sha256(place.encode()).hexdigest()[:8]
+    return home() / "data" / "journals" / f"ingest-{name}-{key}"
 
 
 class Ingest:

@@ -343,10 +343,13 @@ def backfill_runner(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=100)
 
 
-def test_runner_imports_and_says_what_it_did(dsn: str, home: Path, tmp_path: Path) -> None:
+def test_runner_imports_and_says_what_it_did(
+    dsn: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLICKHOUSE_DSN", dsn)
     path = saved(home, tick_frame())
     done = backfill_runner(
-        "source=file", f"path={path.name}", "universe=crypto", f"store.dsn={dsn}"
+        "source=file", f"path={path.name}", "universe=crypto", "store=clickhouse"
     )
     assert done.returncode == 0, done.stderr
     assert "200 ticks, 200 added, 2024-03-01T10:00:00Z to" in done.stdout
@@ -364,9 +367,14 @@ def test_runner_imports_and_says_what_it_did(dsn: str, home: Path, tmp_path: Pat
     ],
 )
 def test_runner_answers_what_it_cannot_do_in_one_sentence(
-    dsn: str, home: Path, arguments: list[str], message: str
+    dsn: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
-    done = backfill_runner(*arguments, f"store.dsn={dsn}")
+    monkeypatch.setenv("CLICKHOUSE_DSN", dsn)
+    done = backfill_runner(*arguments, "store=clickhouse")
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

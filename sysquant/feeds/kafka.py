@@ -278,8 +278,8 @@ class KafkaFeed:
             if not partitions:
                 there = nearest(self.name, self._consumer.topics())
                 raise FeedError(
-                    f"Kafka at {self._bootstrap} has no topic {self.name!r}{there}; publish to it "
-                    "first (python runners/stream.py), or set feed.topic"
+                    f"Kafka at {self._bootstrap} has no topic {self.name!r}{there} (publish to "
+                    "it first, python runners/stream.py, or set feed.topic)"
                 )
         except KafkaError as error:
             raise self._unanswered(error) from error
@@ -351,6 +351,6 @@ class _Commits:
         self, offsets: Mapping[TopicPartition, OffsetAndMetadata], answer: object
     ) -> None:
         if isinstance(answer, Exception):
-            log.info("commit topic=%s error=%r", self._topic, answer)
+            log.debug("commit topic=%s error=%r", self._topic, answer)
         else:
             self._stored = {one.partition: offset.offset for one, offset in offsets.items()}
