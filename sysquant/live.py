@@ -31,6 +31,7 @@ from sysquant.types import Bars, DeadLetter, Feed, Poll, Ticks, clock_mark
 log = logging.getLogger(__name__)
 
 MAX_POLL_S = 0.25  # nothing wakes a poll, so this bounds the answer to a signal
+PATIENCE_S = 600.0  # with a store that is away when the feed has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +379,8 @@ class LiveRunner:
 
     def _finish(self) -> None:
         # One way out, whatever the reason: state, then rows, then offsets, then goodbye.
-        deadline = time.monotonic() + self.runtime.deadline_s
+        patience_s = PATIENCE_S if self.ended else self.runtime.deadline_s - 1.0
+        until = time.monotonic() + patience_s
         self._note("stop", self.stop.reason)
         notes = {"ended": "1"} if self.ended else {}
         sealed = self.journal.commit(
@@ -390,11 +392,9 @@ class LiveRunner:
             seal_all=True,
         )
         self.outbox.send(sealed)
-        while not self.outbox.flush(0.1):
-            if self.stop.is_asked and time.monotonic() > deadline - 1.0:
-                break
-            if not self.stop.is_asked:
-                deadline = time.monotonic() + self.runtime.deadline_s
+        while not self.outbox.flush(0.1) and time.monotonic() < until:
+            if self.stop.is_asked:
+                until = min(until, time.monotonic() + self.runtime.deadline_s - 1.0)
         self.feed.commit(self._positions)
         self.journal.commit(None, {}, sent=self.outbox.arrived())
         self._report(self)
