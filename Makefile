@@ -25,7 +25,9 @@ live: environment  ## sample history, then momentum on the replay feed, to its s
 test: environment  ## the whole test suite; ARGS="-k bars" for a part
 	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
-bench: environment  ## the benchmarks, each printing its table
+bench: environment  ## the benchmarks: tables, and runs/bench.json; ARGS="1e6 5" for bars, rounds
+	-@$(PYTHON) -c 'import hftbacktest' 2>/dev/null || \
+		$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[bench]'
 	@for script in tests/benchmarks/bench_*.py; do \
 		echo "$$script"; $(PYTHON) $$script $(ARGS) || exit 1; \
 	done

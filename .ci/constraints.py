@@ -79,10 +79,10 @@ def main() -> None:
     if missing := [version for version, python in pythons.items() if not python]:
         sys.exit(f"the pins need Python {', '.join(VERSIONS)}; missing: {', '.join(missing)}")
     lowest, *higher = (python for python in pythons.values() if python)
-    pins = resolve(lowest, None, ("-e", ".[dev]", *BESIDES, *CAPS))
+    pins = resolve(lowest, None, ("-e", ".[dev,bench]", *BESIDES, *CAPS))
     write(path, pins)
     for python in higher:
-        added = resolve(python, path, ("-e", ".[dev]"))
+        added = resolve(python, path, ("-e", ".[dev,bench]"))
         pins = {**added, **pins}
         write(path, pins)
     sys.stdout.write(f"pins={len(pins)} file={path.name}\n")

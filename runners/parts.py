@@ -29,6 +29,8 @@ def universe_of(cfg: DictConfig) -> list[Instrument]:
     for instrument in listed:
         for key in set(instrument) - set(INSTRUMENT):
             raise ConfigError(f"universe.instruments: no key {key!r}{nearest(key, INSTRUMENT)}")
+        if instrument.get("max_position", 0) is None:  # null: none
+            del instrument["max_position"]
     try:
         return msgspec.convert(listed, list[Instrument])
     except (msgspec.ValidationError, ConfigError) as error:
@@ -44,11 +46,14 @@ def engine_of(cfg: DictConfig, universe: list[Instrument]) -> Engine:
         risk=build(cfg.risk),
         execution=build(cfg.execution),
         sizing=build(cfg.sizing),
+        orders=build(cfg.orders),
+        exits=build(cfg.exits),
         interval=history.interval_ns(value(cfg, "bars", str)),
         capital=value(cfg, "book.capital", float),
         fractions={name: value(cfg, "book.fraction", float)},
         seed=value(cfg, "seed", int),
         snapshot_ns=history.interval_ns(value(cfg, "snapshots", str)),
+        currency=value(cfg, "book.currency", str),
     )
 
 

@@ -20,7 +20,7 @@ class Events(NamedTuple):
 
     start: Ints
     ts: Ints
-    symbol: np.ndarray
+    symbol: Ints
     open: Floats
     high: Floats
     low: Floats
@@ -29,15 +29,16 @@ class Events(NamedTuple):
 
 
 def events_of(batch: Ticks | Bars, interval: int) -> Events:
-    """View ticks, or bars of `interval` ns, as events; nothing is copied for ticks.
+    """View ticks, or bars of `interval` ns, as events; of ticks only the symbols are copied.
 
     A bar's last instant is one nanosecond before its close: what it knows belongs before the mark.
     """
+    symbol = batch.symbol.astype(np.int64)
     if isinstance(batch, Ticks):
         ts, p = batch.ts, batch.price
-        return Events(ts, ts, batch.symbol, p, p, p, p, batch.volume)
+        return Events(ts, ts, symbol, p, p, p, p, batch.volume)
     return Events(
-        batch.ts - interval, batch.ts - 1, batch.symbol,
+        batch.ts - interval, batch.ts - 1, symbol,
         batch.open, batch.high, batch.low, batch.close, batch.volume,
     )  # fmt: skip
 

@@ -59,12 +59,43 @@ _CACHE = cache() / "numba" / _cache_key()
 setattr(config, "CACHE_DIR", str(_CACHE))  # noqa: B010 (numba makes its settings at import)
 
 
+_njit: Any = numba.njit  # its stubs know few of its options
+
+
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function of arrays and numbers, cached on disk, without the interpreter's lock.
 
     No fast-math: the same bits in an array of a million rows and in a stream of single ones.
     """
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return _njit(cache=True, nogil=True, error_model="numpy")(function)
+
+
+def part(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function that only kernels call: it cannot be called from Python.
+
+    What would make it callable, and a place on disk of its own, are most of what a function with
+    many arguments costs to compile.
+    """
+    return _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
+        function
+    )
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """As `part`, and always part of its caller: for what runs at every event."""
+    return _njit(
+        nogil=True, error_model="numpy", forceinline=True,
+        no_cpython_wrapper=True, no_cfunc_wrapper=True,
+    )(function)  # fmt: skip
+
+
+def numbers(*span: int) -> Any:
+    """Whole numbers as `range` counts them, as constants of compiled code.
+
+    A Python one is a type of its own to the compiler: every function it is given to is compiled
+    once more for each value.
+    """
+    return np.arange(*span)
 
 
 def is_compiled() -> bool:

@@ -12,7 +12,37 @@ import numpy as np
 import pyarrow as pa
 
 from sysquant import records
+from sysquant.orders import KINDS, TIFS
 from sysquant.risk import VERDICTS, RiskChain
+
+# What numbers in effects stand for, by place.
+PURPOSES = (
+    "signal", "slice", "follow_up", "stop_loss", "trailing_stop", "take_profit", "max_hold",
+    "drawdown", "off",
+)  # fmt: skip
+END_REASONS = (
+    "filled", "cancelled", "expired", "rejected", "ioc", "fok", "post_only", "reduce_only", "oco",
+    "replaced",
+)  # fmt: skip
+FINANCING_KINDS = ("funding", "borrow", "interest")
+
+# (table, field) -> the column it becomes, and the names of its numbers.
+_NAMED = {
+    ("orders", "kind"): ("kind", KINDS),
+    ("orders", "tif"): ("tif", TIFS),
+    ("orders", "purpose"): ("purpose", PURPOSES),
+    ("orders", "approved"): ("status", ("refused", "approved")),
+    ("risk_receipts", "verdict"): ("verdict", VERDICTS),
+    ("executions", "maker"): ("liquidity", ("taker", "maker")),
+    ("order_ends", "reason"): ("reason", END_REASONS),
+    ("financing", "kind"): ("kind", FINANCING_KINDS),
+}
+_TIMES = ("ts", "due", "expires")
+_COUNTS = {"fill_no": np.uint32, "attempt": np.uint8}  # narrower than order_no and version
+# NULL in the store where the engine has NaN or NEVER: there is none.
+_ABSENT = (
+    "limit_price", "stop_price", "expires", "volatility", "sharpe", "sortino", "value_at_risk",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +51,27 @@ class Effects:
 
     Parameters
     ----------
-    rows : table name -> (R,) records of `records.EFFECTS`.
+    rows : table name -> (R,) records of `records.effects`.
     """
 
     rows: Mapping[str, np.ndarray]
 
     @classmethod
+    def empty(cls, checks: int) -> "Effects":
+        """No rows, of a chain of `checks`."""
+        return cls({name: np.empty(0, dtype) for name, dtype in records.effects(checks).items()})
+
+    @classmethod
     def join(cls, parts: Sequence["Effects"]) -> "Effects":
-        """The effects of several batches as those of one."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(
-            {
-                name: np.concatenate([part.rows[name] for part in parts] or [np.empty(0, dtype)])
-                for name, dtype in records.EFFECTS.items()
-            }
-        )
+        """The effects of several batches of one engine as those of one; nothing is copied if one
+        batch alone has rows of a table.
+        """
+        rows = dict((parts[0] if parts else cls.empty(0)).rows)
+        for name in rows:
+            own = [part[name] for part in parts if len(part[name])]
+            if own:
+                rows[name] = own[0] if len(own) == 1 else np.concatenate(own)
+        return cls(rows)
 
     def __getitem__(self, table: str) -> np.ndarray:
         return self.rows[table]
@@ -59,45 +94,81 @@ class Labels:
     symbols: Sequence[str]
     risk: RiskChain
 
-    def tables(self, effects: Effects, seq: int | np.ndarray) -> dict[str, pa.Table]:
+    def tables(self, effects: Effects, seq: int) -> dict[str, pa.Table]:
         """Arrow tables with the columns of the store; tables without rows are left out."""
-        return {
-            name: self.table(name, rows, seq) for name, rows in effects.rows.items() if len(rows)
-        }
+        tables = {n: self.table(n, rows, seq) for n, rows in effects.rows.items() if len(rows)}
+        return {name: table for name, table in tables.items() if table.num_rows}
 
-    def table(self, name: str, rows: np.ndarray, seq: int | np.ndarray) -> pa.Table:
-        """One Arrow table; it may be empty."""
+    def table(self, name: str, rows: np.ndarray, seq: int) -> pa.Table:
+        """One Arrow table; it may be empty.
+
+        Parameters
+        ----------
+        name : of a table in `records.EFFECTS`.
+        rows : (R,) records of it.
+        seq : the input that caused them.
+
+        Returns
+        -------
+        R rows; of `risk_receipts` R times as many as the chain has checks, in its order. NULL where
+        an order has no such price or never expires, and where a statistic of an account is not
+        known; other values as they are, also NaN and infinite ones.
+        """
+        fields = {field: np.ascontiguousarray(rows[field]) for field in rows.dtype.names or ()}
+        if name == "risk_receipts":
+            fields = self._by_check(fields)
+        count = len(fields["ts"])
         columns: dict[str, pa.Array] = {
-            "run": pa.array([self.run] * len(rows)),
-            "seq": pa.array(np.broadcast_to(np.uint64(seq), len(rows))),
+            "run": pa.repeat(pa.scalar(self.run, pa.string()), count),
+            "seq": pa.repeat(pa.scalar(seq, pa.uint64()), count),
         }
-        for field in rows.dtype.names or ():
-            columns |= self._column(field, np.ascontiguousarray(rows[field]))
-        if name == "orders":
-            columns["kind"] = pa.array(["market"] * len(rows))
+        for field, values in fields.items():
+            column, array = self._column(name, field, values)
+            columns[column] = array
         return pa.table(columns)
 
-    def _column(self, field: str, values: np.ndarray) -> dict[str, pa.Array]:
-        if field in ("ts", "due"):
-            return {field: pa.array(values.view("M8[ns]"), pa.timestamp("ns", "UTC"))}
-        if field == "strategy":
-            return {field: _named(values, [*self.strategies, ""])}
-        if field == "symbol":
-            return {field: _named(values, [*self.symbols, ""])}
-        if field == "check":
-            return {field: _named(values, self.risk.names)}
-        if field == "verdict":
-            return {field: _named(values, VERDICTS)}
-        if field == "approved":
-            return {"status": _named(values, ("refused", "approved"))}
-        if field == "refused_by":
-            return {"reason": pa.array([",".join(self.risk.refusals(int(v))) for v in values])}
-        if values.dtype == np.int64:
-            kind = np.uint32 if field == "fill_no" else np.uint64
-            return {field: pa.array(values.astype(kind))}
-        return {field: pa.array(values)}
+    def _by_check(self, fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        # One row per review of an order becomes one per check; verdicts are padded with more.
+        checks, reviews = len(self.risk.names), len(fields["ts"])
+        rows = {
+            field: values[:, :checks].ravel() if values.ndim == 2 else np.repeat(values, checks)
+            for field, values in fields.items()
+        }
+        rows["check"] = np.tile(np.arange(checks), reviews)
+        rows["limit"] = np.tile(self.risk.limits, reviews)
+        return rows
+
+    def _column(self, table: str, field: str, values: np.ndarray) -> tuple[str, pa.Array]:
+        if (table, field) in _NAMED:
+            column, names = _NAMED[table, field]
+            return column, _named(values, names)
+        match field:
+            case "strategy":
+                return field, _named(values, [*self.strategies, ""])
+            case "symbol":
+                return field, _named(values, [*self.symbols, ""])
+            case "check":
+                return field, _named(values, self.risk.names)
+            case "refused_by":
+                found, places = np.unique(values, return_inverse=True)
+                reasons = [",".join(self.risk.refusals(int(bits))) for bits in found]
+                return "reason", _named(places, reasons)
+            case _:
+                return field, _values(field, values)
+
+
+def _values(field: str, values: np.ndarray) -> pa.Array:
+    absent = None
+    if field in _ABSENT:
+        absent = values == records.NEVER if field in _TIMES else np.isnan(values)
+    if field in _TIMES:
+        return pa.array(values.view("M8[ns]"), pa.timestamp("ns", "UTC"), mask=absent)
+    if values.dtype == np.int64:
+        return pa.array(values.astype(_COUNTS.get(field, np.uint64)))
+    return pa.array(values, mask=absent)
 
 
 def _named(indexes: np.ndarray, names: Sequence[str]) -> pa.Array:
     # The last name stands for -1: what belongs to no strategy or no symbol.
-    return pa.array(np.array(names, dtype=object)[indexes], pa.string())
+    places = np.where(indexes < 0, len(names) - 1, indexes)
+    return pa.array(names, pa.string()).take(pa.array(places))

@@ -5,24 +5,38 @@ loop sizes, reviews, fills and accounts. Strategies see market history alone, so
 tick or a year: the effects are the same bytes. No I/O, no wall clock, no global random numbers.
 """
 
+import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from sysquant import records
 from sysquant.bars import BarClock, Events, events_of
+from sysquant.book import book_of, buffers_of, one_of, rules_of
 from sysquant.effects import Effects
-from sysquant.errors import ConfigError, DataError
+from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.execution import Execution, order_key
-from sysquant.loop import Book, Out, run
+from sysquant.exits import Exits
+from sysquant.loop import run
+from sysquant.orders import Orders
 from sysquant.risk import RiskChain
-from sysquant.sizing import WeightSizing
+from sysquant.sizing import Sizing, WeightSizing
+from sysquant.state import enlist
 from sysquant.strategy import Decider, Strategy
-from sysquant.types import Bars, Floats, Instrument, Ticks
+from sysquant.types import SECOND, Bars, Floats, Instrument, Ticks
 
-_STATE = ("clock", "market", "accounts", "cells", "working")
+_STATE = (
+    "clock", "market", "active", "accounts", "cells", "orders", "rates", "returns", "covariance",
+    "own_returns",
+)  # fmt: skip
+_SERIES = ("latencies", "sessions", "funding_ts", "funding_rate")
+_MOVED = ("allocation", "equity", "peak", "day_equity", "exit_peak", "risk_equity")
+STATES = ("active", "reducing", "off")
+_WEIGHT = WeightSizing()
+_MARKET_ORDERS = Orders()
+_NO_EXITS = Exits()
 _CHUNK = 65_536  # events in one pass: bounds memory, changes nothing else
 
 
@@ -33,17 +47,21 @@ class Engine:
     ----------
     universe : what may be traded; symbol columns are indexes into it.
     strategies : name -> strategy; they act in name order.
+    sizing, orders, exits : how targets become sizes and orders, and when positions are left; one
+        for all, or by name of the strategy.
     fractions : name -> share of `capital` given to it at the start; what is left stays in the
         pool. Defaults to equal shares of all of it.
-    capital : quote currency.
+    capital : in the book's `currency`.
     interval : of the bars that strategies decide on, ns.
     seed : of every random draw.
     snapshot_ns : engine time between two snapshots of the portfolio.
+    promoted : names of strategies that were promoted; the others are held to `not_promoted`.
 
     Raises
     ------
     ConfigError
-        If there is no strategy or symbol, or the fractions cannot be meant.
+        If there is no strategy or symbol, an instrument's currency cannot be converted, or the
+        fractions cannot be meant.
     """
 
     def __init__(
@@ -53,12 +71,16 @@ class Engine:
         strategies: Mapping[str, Strategy],
         risk: RiskChain,
         execution: Execution,
-        sizing: WeightSizing,
         interval: int,
+        sizing: Sizing | Mapping[str, Sizing] = _WEIGHT,
+        orders: Orders | Mapping[str, Orders] = _MARKET_ORDERS,
+        exits: Exits | Mapping[str, Exits] = _NO_EXITS,
         capital: float = 1_000_000.0,
+        currency: str = "",
         fractions: Mapping[str, float] | None = None,
+        promoted: Collection[str] = (),
         seed: int = 1,
-        snapshot_ns: int = 60_000_000_000,
+        snapshot_ns: int = 60 * SECOND,
     ) -> None:
         if not strategies or not universe:
             raise ConfigError("a book needs at least one strategy and one symbol")
@@ -75,22 +97,18 @@ class Engine:
         self._deciders = [
             [strategy.decider() for _ in universe] for strategy in self.strategies.values()
         ]
-        cells = np.zeros((len(strategies), len(universe)), records.CELL)
-        cells["target"] = np.nan
-        cells["refused_target"] = np.nan
-        self._book = Book(
-            instruments=np.array(
-                [(i.tick_size, i.lot_size, i.min_notional) for i in universe], records.INSTRUMENT
-            ),
-            terms=_terms(execution, sizing, len(universe), seed, snapshot_ns),
-            checks=risk.checks,
-            limits=risk.limits,
-            clock=np.zeros(1, records.CLOCK),
-            market=np.zeros(len(universe), records.MARKET),
-            accounts=np.zeros(len(strategies), records.ACCOUNT),
-            cells=cells,
-            working=np.zeros(cells.shape, records.WORKING),
-        )
+        names = list(self.strategies)
+        self._book = book_of(
+            universe, currency, execution, risk, interval, seed, snapshot_ns,
+            rules=[
+                rules_of(one_of(sizing, n), one_of(orders, n), one_of(exits, n), len(universe))
+                for n in names
+            ],
+        )  # fmt: skip
+        self._buffers, self._out = buffers_of(self._book)
+        accounts = self._book.accounts
+        accounts["key"] = [order_key(name) for name in names]
+        accounts["promoted"] = [name in promoted for name in names]
         self._fund(capital, fractions)
 
     def _fund(self, capital: float, fractions: Mapping[str, float] | None) -> None:
@@ -101,11 +119,13 @@ class Engine:
         if min(shares.values()) <= 0 or sum(shares.values()) > 1 + 1e-12:
             raise ConfigError(f"fractions must be > 0 and sum to at most 1, were {shares}")
         accounts = self._book.accounts
-        accounts["allocation"] = np.round([shares[n] * capital for n in names], 8)
-        for field in ("cash", "equity", "peak"):
-            accounts[field] = accounts["allocation"]
-        accounts["key"] = [order_key(name) for name in names]
-        self._book.clock["pool"] = np.round(capital - accounts["allocation"].sum(), 8)
+        given = np.round([shares[n] * capital for n in names], 8)
+        for field in ("cash", *_MOVED):
+            accounts[field] = given
+        clock = self._book.clock
+        clock["pool"] = np.round(capital - given.sum(), 8)
+        for field in ("equity", "peak", "day_equity"):
+            clock[field] = capital
 
     # -- advancing
 
@@ -126,51 +146,93 @@ class Engine:
     def step(self, batch: Ticks | Bars) -> Effects:
         """Advance over a batch, in its order, and return what it caused."""
         events = events_of(batch, self.interval)
-        parts = [
-            self._advance(Events._make(column[at : at + _CHUNK] for column in events))
-            for at in range(0, len(batch), _CHUNK)
-        ]
-        return Effects.join(parts)
+        parts: list[Effects] = []
+        for at in range(0, len(batch), _CHUNK):
+            parts += self._advance(Events._make(column[at : at + _CHUNK] for column in events))
+        return Effects.join(parts) if parts else self._drain()
 
-    def _advance(self, events: Events) -> Effects:
+    def _advance(self, events: Events) -> list[Effects]:
         closed = self._bar_clock.close(events)
-        decisions = self._decide(closed)
-        out = self._buffers(len(decisions), len(closed))
-        run(self._book, out, events, closed, decisions)
-        written = zip(records.EFFECTS, out[:-1], out.counts, strict=True)
-        return Effects({name: rows[:n] for name, rows, n in written})
+        targets = self._decide(closed)
+        done = np.zeros(2, np.int64)
+        parts: list[Effects] = []
+        ended = False
+        while not ended:
+            ended = run(self._book, self._out, events, closed, targets, done)
+            parts.append(self._drain())
+        return parts
 
-    def _buffers(self, decisions: int, bars: int) -> Out:
-        # Room for the most that a pass can cause: an order per decision, a fill per order.
-        strategies, symbols = self._book.cells.shape
-        sizes = {
-            "signals": decisions,
-            "orders": decisions,
-            "risk_receipts": decisions * len(self.risk.checks),
-            "executions": decisions + strategies * symbols,
-            "portfolio_history": bars * (1 + strategies * (1 + symbols)),
+    def _drain(self) -> Effects:
+        # Copies what the loop wrote, and empties the buffers.
+        rows = {
+            name: buffer[:count].copy()
+            for (name, buffer), count in zip(self._buffers.items(), self._out.counts, strict=True)
         }
-        buffers = [np.zeros(sizes[name], dtype) for name, dtype in records.EFFECTS.items()]
-        return Out(*buffers, counts=np.zeros(len(buffers), np.int64))
+        for buffer, count in zip(self._buffers.values(), self._out.counts, strict=True):
+            buffer[:count] = 0
+        self._out.counts[:] = 0
+        return Effects(rows)
 
-    def _decide(self, closed: records.Rows) -> records.Rows:
-        # One row per strategy and closed bar, in (position, strategy, symbol) order.
-        shape = (len(self.strategies), len(closed))
-        targets = np.empty(shape, np.float64)
+    def _decide(self, closed: records.Rows) -> Floats:
+        # Weights of every strategy on every closed bar.
+        targets = np.empty((len(self.strategies), len(closed)), np.float64)
+        if len(closed) == 0:
+            return targets
         symbols: list[int] = np.unique(closed["symbol"]).tolist()
         for symbol in symbols:
-            rows = closed["symbol"] == symbol
+            rows = closed["symbol"] == symbol if len(symbols) > 1 else slice(None)
             columns = _bar_columns(closed[rows])
             for strategy, deciders in enumerate(self._deciders):
                 targets[strategy, rows] = deciders[symbol].run(columns)
-        decisions = np.empty(shape, records.DECISION)
-        for field in ("position", "ts", "symbol"):
-            decisions[field] = closed[field]
-        decisions["strategy"] = np.arange(len(self.strategies))[:, None]
-        decisions["target"] = targets
-        decisions = decisions.ravel()
-        order = np.lexsort((decisions["symbol"], decisions["strategy"], decisions["position"]))
-        return decisions[order]
+        return targets
+
+    # -- operating
+
+    def set_state(self, strategy: str, state: Literal["active", "reducing", "off"]) -> None:
+        """Switch a strategy: on, only towards flat, or off (flat as soon as its symbols trade)."""
+        place = self._place(strategy)
+        self._book.accounts["state"][place] = STATES.index(state)
+        if state == "off":
+            for symbol, cell in enumerate(self._book.cells[place]):
+                cell["changed"] = cell["pending"] = 1
+                cell["refused"] = cell["slices"] = cell["follow"] = 0
+                enlist(self._book.active, self._book.market[symbol], cell, place, symbol)
+
+    def move_cash(self, source: str, target: str, amount: float) -> None:
+        """Move capital between strategies, or from or to the pool (""); no profit, no loss.
+
+        Raises
+        ------
+        ConfigError
+            If the source has less cash, or the amount is not > 0.
+        """
+        amount = round(amount, 8)
+        clock = self._book.clock[0]
+        cash = self._account(source)["cash"] if source else clock["pool"]
+        if not 0 < amount <= cash:
+            raise ConfigError(f"amount must be > 0 and at most {cash:,.2f}, was {amount}")
+        for name, change in ((source, -amount), (target, amount)):
+            if not name:
+                clock["pool"] = round(float(clock["pool"]) + change, 8)
+                continue
+            account = self._account(name)
+            account["cash"] = round(float(account["cash"]) + change, 8)
+            for field in _MOVED:
+                account[field] += change
+
+    def rearm(self, strategy: str) -> None:
+        """Let a strategy order again that `repeated_order` had disabled."""
+        self._account(strategy)["disabled"] = 0
+        self._book.cells["entries"][self._place(strategy)] = 0
+
+    def _place(self, strategy: str) -> int:
+        names = list(self.strategies)
+        if strategy not in names:
+            raise ConfigError(f"the book has no strategy {strategy!r}{nearest(strategy, names)}")
+        return names.index(strategy)
+
+    def _account(self, strategy: str) -> Any:
+        return self._book.accounts[self._place(strategy)]
 
     # -- looking
 
@@ -188,6 +250,11 @@ class Engine:
     def bars(self) -> int:
         """Bars closed so far, over all symbols."""
         return int(self._bar_clock.clock["bars"][0])
+
+    @property
+    def ambiguous(self) -> int:
+        """Bars on which the order of high and low decided what was filled, so far."""
+        return int(self._book.clock["ambiguous"][0])
 
     @property
     def next_mark(self) -> int:
@@ -224,6 +291,10 @@ class Engine:
             "bars": f"{self.interval} ns",
             "instruments": str(self._book.instruments.tolist()),
             "terms": str(_named(self._book.terms[0])),
+            "rules": str([_named(row) for row in self._book.rules]),
+            "series": hashlib.sha256(
+                b"".join(getattr(self._book, name).tobytes() for name in _SERIES)
+            ).hexdigest(),
             "allocations": str(self._book.accounts["allocation"].tolist()),
             "risk": str(dict(zip(self.risk.names, self.risk.limits.tolist(), strict=True))),
         }
@@ -265,26 +336,6 @@ class Engine:
         for name, deciders in zip(self.strategies, self._deciders, strict=True):
             for symbol, decider in zip(self.symbols, deciders, strict=True):
                 yield name, symbol, decider
-
-
-def _terms(
-    execution: Execution, sizing: WeightSizing, symbols: int, seed: int, snapshot_ns: int
-) -> np.ndarray:
-    terms = np.zeros(1, records.TERMS)
-    values: dict[str, Any] = {
-        "seed": seed,
-        "retry_after": sizing.retry_after,
-        "snapshot_ns": snapshot_ns,
-        "latency_ns": execution.latency_ns,
-        "share": 1.0 / symbols if sizing.split else 1.0,
-        "band": sizing.band,
-        "latency_sigma": execution.latency_sigma,
-        "slippage": execution.slippage,
-        "fee": execution.fee,
-    }
-    for name, value in values.items():
-        terms[name] = value
-    return terms
 
 
 def _bar_columns(bars: Bars | np.ndarray) -> dict[str, Floats]:

@@ -1,24 +1,21 @@
 """History from the store, in the one order that replay, backtest and notebooks share.
 
 Input: a client, a universe and a range. Output: `Ticks` or `Bars`, whole or in blocks, so that a
-range of any length can be read in bounded memory. Every row once; a gap stays a gap. Ticks come by
-(running maximum of ts in their partition, partition, offset), bars by (close, symbol). Nothing is
-written here, and no engine is opened.
+range of any length can be read in bounded memory; and funding rates. Every row once; a gap stays a
+gap. Ticks come by (running maximum of ts in their partition, partition, offset), bars by (close,
+symbol). Nothing is written here, and no engine is opened.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pyarrow as pa
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from sysquant.errors import ConfigError, DataError, StoreError
-from sysquant.types import SECOND, Bars, Instrument, Ticks
+from sysquant.blocks import INSIDE, TICKS_INSIDE, ask, asking, column, read_ticks, tick_windows
+from sysquant.errors import ConfigError, DataError
+from sysquant.types import SECOND, Bars, Floats, Instrument, Ints, Ticks
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -30,32 +27,6 @@ MINUTE = 60 * SECOND
 BLOCK_ROWS = 262_144
 _UNITS = {"s": SECOND, "m": MINUTE, "h": 60 * MINUTE, "d": 1440 * MINUTE}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SLOTS = 20_000  # of a range, at most: what is counted to cut it into blocks
-# The month is part of the key, so rows of two months never replace each other.
-_SETTINGS = {"do_not_merge_across_partitions_select_final": 1}
-
-_INSIDE = """symbol IN {symbols:Array(String)}
-  AND ts >= fromUnixTimestamp64Nano({start:Int64}, 'UTC')
-  AND ts < fromUnixTimestamp64Nano({end:Int64}, 'UTC')"""
-
-_TICKS_INSIDE = _INSIDE + "\n  AND startsWith(epoch, {source:String})"
-
-_SLOTS_SQL = f"""
-SELECT cityHash64(epoch) AS life, partition AS place,
-  intDiv(toUnixTimestamp64Nano(ts), {{width:Int64}}) AS slot,
-  min(offset) AS first, max(offset) AS last, count() AS rows
-FROM ticks FINAL WHERE {_TICKS_INSIDE}
-GROUP BY life, place, slot ORDER BY life, place, slot
-"""
-
-_TICKS_SQL = f"""
-SELECT toUnixTimestamp64Nano(t.ts) AS at,
-  toInt32(indexOf({{symbols:Array(String)}}, t.symbol) - 1) AS number,
-  t.price AS price, t.volume AS volume, toUnixTimestamp64Nano(t.received_at) AS received,
-  cityHash64(t.epoch) AS life, t.partition AS place
-FROM ticks AS t FINAL WHERE {_TICKS_INSIDE}
-ORDER BY t.epoch, t.partition, t.offset
-"""
 
 _BARS_OF_TICKS_SQL = f"""
 SELECT (intDiv(toUnixTimestamp64Nano(t.ts), {{interval:Int64}}) + 1) * {{interval:Int64}}
@@ -63,7 +34,7 @@ SELECT (intDiv(toUnixTimestamp64Nano(t.ts), {{interval:Int64}}) + 1) * {{interva
   toInt32(indexOf({{symbols:Array(String)}}, t.symbol) - 1) AS number,
   argMin(t.price, (t.ts, t.offset)) AS open, max(t.price) AS high, min(t.price) AS low,
   argMax(t.price, (t.ts, t.offset)) AS close, sum(t.volume) AS volume
-FROM ticks AS t FINAL WHERE {_TICKS_INSIDE}
+FROM ticks AS t FINAL WHERE {TICKS_INSIDE}
 GROUP BY close_at, number ORDER BY close_at, number
 """
 
@@ -75,7 +46,7 @@ SELECT (intDiv(toUnixTimestamp64Nano(b.ts) - 1, {{interval:Int64}}) + 1) * {{int
   argMin(b.open, b.ts) AS open, max(b.high) AS high, min(b.low) AS low,
   argMax(b.close, b.ts) AS close, sum(b.volume) AS volume
 FROM bars AS b
-WHERE {_INSIDE.replace(">=", ">").replace("ts <", "ts <=")}
+WHERE {INSIDE.replace(">=", ">").replace("ts <", "ts <=")}
 GROUP BY close_at, number ORDER BY close_at, number
 """
 
@@ -94,12 +65,16 @@ SELECT min(first) - {minute:Int64}, max(last), sum(rows) FROM (
 ) WHERE rows > 0
 """
 
-
-class _Window(NamedTuple):
-    # A piece of history that is read at once, [start, end) ns; no tick's place depends on others.
-    start: int
-    end: int
-    rows: int
+# The rates of a range, and before them the one that holds when it starts.
+_FUNDING_SQL = """
+SELECT symbol, toUnixTimestamp64Nano(ts) AS at, rate FROM funding FINAL
+WHERE symbol IN {symbols:Array(String)}
+  AND ts < fromUnixTimestamp64Nano({end:Int64}, 'UTC')
+  AND (ts >= fromUnixTimestamp64Nano({start:Int64}, 'UTC') OR (symbol, ts) IN (
+    SELECT symbol, max(ts) FROM funding
+    WHERE ts < fromUnixTimestamp64Nano({start:Int64}, 'UTC') GROUP BY symbol))
+ORDER BY symbol, at
+"""
 
 
 def interval_ns(interval: int | str) -> int:
@@ -191,7 +166,7 @@ def _edges(
     sql = _TICK_EDGES_SQL if kind == "ticks" else _BAR_EDGES_SQL
     names = [instrument.symbol for instrument in universe]
     bound = {"symbols": names, "source": source, "minute": MINUTE}
-    with _asking():
+    with asking():
         row = client.query(sql, parameters=bound).result_rows[0]
     if not row[2]:
         raise DataError(
@@ -244,9 +219,9 @@ def iter_ticks(
     begin, until = span(client, universe, start, end, source=source)
     bound = {"symbols": [i.symbol for i in universe], "source": source}
     row = 0
-    for window in _tick_windows(client, bound, begin, until, block_rows):
+    for window in tick_windows(client, bound, begin, until, block_rows):
         if row + window.rows > first_row:
-            block = _read_ticks(client, bound, window, row)
+            block = read_ticks(client, bound, window, row)
             yield block[max(0, first_row - row) :]
         row += window.rows
 
@@ -300,14 +275,14 @@ def iter_bars(
     sql = _BARS_OF_TICKS_SQL if step % MINUTE else _BARS_OF_MINUTES_SQL
     row = 0
     for at in range(first, last, width):
-        table = _ask(client, sql, bound | {"source": "", "start": at, "end": min(at + width, last)})
+        table = ask(client, sql, bound | {"source": "", "start": at, "end": min(at + width, last)})
         count = table.num_rows
         if row + count > first_row:
             names = ("open", "high", "low", "close", "volume")
             block = Bars(
-                ts=np.array(_column(table, "close_at")),  # copies: Arrow's cannot be written to
-                symbol=np.array(_column(table, "number")),
-                **{name: np.array(_column(table, name)) for name in names},
+                ts=np.array(column(table, "close_at")),  # copies: Arrow's cannot be written to
+                symbol=np.array(column(table, "number")),
+                **{name: np.array(column(table, name)) for name in names},
                 partition=np.zeros(count, np.int32),
                 offset=np.arange(row, row + count),
             )
@@ -315,76 +290,39 @@ def iter_bars(
         row += count
 
 
-def _tick_windows(
-    client: "Client", bound: dict[str, object], start: int, end: int, block_rows: int
-) -> list[_Window]:
-    # Cuts a range where every record before has both the smaller offset and the smaller ts in its
-    # partition: there the running maximum starts anew, so blocks can be ordered on their own.
-    width = max(1, -(-(end - start) // _SLOTS))
-    table = _ask(client, _SLOTS_SQL, bound | {"start": start, "end": end, "width": width})
-    if not table.num_rows:
-        return []
-    slots, at = np.unique(_column(table, "slot"), return_inverse=True)
-    rows = np.bincount(at, _column(table, "rows")).astype(np.int64)
-    joined = np.zeros(len(slots) + 1, np.int64)
-    for stream in _streams(table):
-        first, last = _column(table, "first")[stream], _column(table, "last")[stream]
-        later = np.minimum.accumulate(first[::-1])[::-1]
-        mixed = np.flatnonzero(np.maximum.accumulate(last)[:-1] > later[1:])
-        np.add.at(joined, at[stream][mixed] + 1, 1)
-        np.add.at(joined, at[stream][mixed + 1] + 1, -1)
-    free = np.cumsum(joined)[: len(slots)] == 0  # may be cut before this slot
-    windows = []
-    edge, count = start, 0
-    for slot, number, cut in zip(slots.tolist(), rows.tolist(), free.tolist(), strict=True):
-        if cut and count and count + number > block_rows:
-            windows.append(_Window(edge, slot * width, count))
-            edge, count = slot * width, 0
-        count += number
-    return [*windows, _Window(edge, end, count)]
+def funding(
+    client: "Client", symbols: Sequence[str], start: int | str, end: int | str
+) -> dict[str, tuple[Ints, Floats]]:
+    """Funding rates of perpetuals, as `Execution(funding=...)` takes them.
 
+    Parameters
+    ----------
+    client : of the store.
+    symbols : whose rates.
+    start, end : ns or ISO 8601 (UTC), as in [start, end).
 
-def _read_ticks(
-    client: "Client", bound: dict[str, object], window: _Window, first_row: int
-) -> Ticks:
-    table = _ask(client, _TICKS_SQL, bound | {"start": window.start, "end": window.end})
-    ts = _column(table, "at")
-    running, stream = ts.copy(), np.zeros(len(ts), np.int64)
-    for number, rows in enumerate(_streams(table)):
-        running[rows] = np.maximum.accumulate(ts[rows])
-        stream[rows] = number
-    order = np.lexsort((stream, running))  # stable: a stream's rows come in offset order
-    names = ("number", "price", "volume", "received")
-    symbol, price, volume, received = (_column(table, name)[order] for name in names)
-    return Ticks(
-        ts[order], symbol, price, volume, received,
-        np.zeros(len(ts), np.int32), np.arange(first_row, first_row + len(ts)),
-    )  # fmt: skip
+    Returns
+    -------
+    symbol -> (T,) funding times, ns UTC, rising, and (T,) rates, fractions, > 0 paid by who is
+    long. The first may lie before `start`: it is the one that holds there. Symbols without rates
+    are left out.
 
-
-def _streams(table: pa.Table) -> list[slice]:
-    # Rows of each (epoch, partition), which lie together.
-    life, place = _column(table, "life"), _column(table, "place")
-    changes = np.flatnonzero((np.diff(life) != 0) | (np.diff(place) != 0)) + 1
-    edges = [0, *changes.tolist(), len(life)]
-    return [slice(a, b) for a, b in pairwise(edges)]
-
-
-def _column(table: pa.Table, name: str) -> np.ndarray:
-    return table.column(name).to_numpy()
-
-
-def _ask(client: "Client", sql: str, bound: dict[str, object]) -> pa.Table:
-    with _asking():
-        return client.query_arrow(sql, parameters=bound, settings=_SETTINGS)
-
-
-@contextmanager
-def _asking() -> Iterator[None]:
-    try:
-        yield
-    except ClickHouseError as error:
-        raise StoreError(f"history cannot be read: {str(error).strip().splitlines()[0]}") from error
+    Raises
+    ------
+    ConfigError
+        If a time cannot be meant.
+    StoreError
+        If the store does not answer.
+    """
+    bound = {"symbols": list(symbols), "start": instant(start), "end": instant(end)}
+    table = ask(client, _FUNDING_SQL, bound)
+    names, first = np.unique(np.array(table["symbol"].to_pylist(), str), return_index=True)
+    edges = [*first.tolist(), table.num_rows]
+    times, rates = np.array(column(table, "at")), np.array(column(table, "rate"))
+    return {
+        str(name): (times[a:b], rates[a:b])
+        for name, a, b in zip(names, edges, edges[1:], strict=False)
+    }
 
 
 def earliest(

@@ -1,73 +1,174 @@
-"""Accounts and positions: what a fill does to them, and the rows that are snapshots of them.
+"""Accounts and positions: what fills, marks and financing do to them, and their snapshots.
 
-Conservation of money: over one snapshot, cash + value = capital + realised + unrealised - fees.
-Cash is cut to 1e-8, so that sums in SQL reconcile.
+Conservation of money: over one snapshot, cash + value = capital + realised + unrealised - fees
+- financing. Cash is cut to 1e-8, so that sums in SQL reconcile.
 """
 
-import math
-
-from sysquant.compiled import kernel
+from sysquant.compiled import inlined, kernel, numbers
 from sysquant.execution import cut
 from sysquant.records import Row, Rows
+from sysquant.state import NOBODY
+from sysquant.types import Ints
 
 CASH_STEP = 1e-8
+FUNDING, BORROW, INTEREST = numbers(3)
+_YEAR_NS = 8760.0 * 3600e9
 
 
 @kernel
-def book_fill(
-    account: Row,
-    cell: Row,
-    quantity: float,
-    price: float,
-    reference: float,
-    fee_rate: float,
-    lot_size: float,
-) -> tuple[float, float, float]:
-    """Book `quantity` at `price` into account and position; returns fee, slippage, realised P&L."""
-    fee = cut(abs(quantity) * price * fee_rate, CASH_STEP)
-    slippage = quantity * (price - reference)
+def book_fill(account: Row, cell: Row, quantity: float, price: float, unit: float) -> float:
+    """Book `quantity` at `price` into cash and position, by average cost; returns realised P&L.
+
+    What is paid, and the cost of what is closed, are cut to 1e-8, so that no money is lost in
+    rounding. The caller sets the new quantity (`commit`).
+    """
     held = cell.quantity
-    realised = 0.0
-    if held * quantity < 0.0:
-        closed = min(abs(held), abs(quantity))
-        realised = closed * (price - cell.average_price) * math.copysign(1.0, held)
-    after = cut(held + quantity, lot_size)
-    if after == 0.0:
-        cell.average_price = 0.0
-    elif held * after <= 0.0:
-        cell.average_price = price
-    elif abs(after) > abs(held):
-        cell.average_price = (cell.average_price * held + price * quantity) / (held + quantity)
-    cell.quantity = after
+    paid = cut(quantity * price * unit, CASH_STEP)
+    account.cash = cut(account.cash - paid, CASH_STEP)
     cell.held = 1
-    cell.realised_pnl += realised
-    cell.fees += fee
-    cell.slippage += slippage
-    account.cash = cut(account.cash - quantity * price - fee, CASH_STEP)
-    return fee, slippage, realised
+    if held * quantity >= 0.0:
+        cell.entry = (cell.entry * held + price * quantity) / (held + quantity)
+        cell.cost = cut(cell.cost + paid, CASH_STEP)
+        return 0.0
+    if abs(quantity) <= abs(held):
+        closing = cell.cost if quantity == -held else cut(-cell.cost * quantity / held, CASH_STEP)
+        cell.cost = cut(cell.cost - closing, CASH_STEP)
+        realised = -paid - closing
+        if quantity == -held:
+            cell.entry = 0.0
+    else:
+        proceeds = cut(-paid * held / -quantity, CASH_STEP)
+        realised = proceeds - cell.cost
+        cell.cost = cut(paid + proceeds, CASH_STEP)
+        cell.entry = price
+    cell.realised_pnl = cut(cell.realised_pnl + realised, CASH_STEP)
+    return realised
 
 
 @kernel
-def equity(account: Row, cells: Rows, market: Rows) -> float:
-    """Cash and positions at last trades, quote currency."""
-    total = account.cash
-    for symbol in range(len(market)):
-        if cells[symbol].quantity != 0.0:
-            total += cells[symbol].quantity * market[symbol].price
-    return total
+def commit(market: Row, cell: Row, quantity: float, working: float, lot_size: float) -> None:
+    """Set what a cell holds and has at the broker, and the book's sums of both, units."""
+    before = cell.quantity + cell.working
+    after = quantity + working
+    market.held = cut(market.held + quantity - cell.quantity, lot_size)
+    market.committed = cut(market.committed + after - before, lot_size)
+    market.gross = cut(market.gross + abs(after) - abs(before), lot_size)
+    cell.quantity = quantity
+    cell.working = working
 
 
-@kernel
-def mark(account: Row, cells: Rows, market: Rows) -> None:
-    """Bring equity and its peak up to the last trades."""
-    account.equity = equity(account, cells, market)
+@inlined
+def mark(account: Row) -> None:
+    """Bring equity and its peaks up to value and cash."""
+    account.equity = account.cash + account.value
     account.peak = max(account.peak, account.equity)
+    account.exit_peak = max(account.exit_peak, account.equity)
+
+
+@kernel
+def revalue(accounts: Rows, cells: Rows, market: Rows, clock: Row) -> None:
+    """Value of every account, and the book's equity, from scratch at last prices."""
+    total = clock.pool
+    for strategy in range(len(accounts)):
+        account = accounts[strategy]
+        value = 0.0
+        for symbol in range(len(market)):
+            quantity = cells[strategy, symbol].quantity
+            if quantity != 0.0:
+                value += quantity * market[symbol].price * market[symbol].unit
+        account.value = value
+        mark(account)
+        total += account.equity
+    clock.equity = total
+    clock.peak = max(clock.peak, total)
 
 
 @kernel
 def drawdown(account: Row) -> float:
     """Equity against its peak, a fraction <= 0."""
     return account.equity / account.peak - 1.0
+
+
+@kernel
+def _charge(
+    account: Row, clock: Row, rows: Rows, counts: Ints, place: int,
+    ts: int, strategy: int, symbol: int, kind: int, base: float, rate: float,
+) -> float:  # fmt: skip
+    # Takes base x rate from cash, as a row of `financing`; returns it.
+    amount = cut(base * rate, CASH_STEP)
+    if amount == 0.0:
+        return 0.0
+    row = rows[counts[place]]
+    counts[place] += 1
+    row.ts = ts
+    row.strategy = strategy
+    row.symbol = symbol
+    row.kind = kind
+    row.base = base
+    row.rate = rate
+    row.amount = amount
+    account.cash = cut(account.cash - amount, CASH_STEP)
+    clock.equity -= amount
+    return amount
+
+
+@kernel
+def funding_rate(series_ts: Ints, series: Rows, instrument: Row, constant: float, ts: int) -> float:
+    """Last rate of an instrument's series at or before `ts`, else the constant one."""
+    low, high = instrument.funding_from, instrument.funding_to
+    while low < high:
+        middle = (low + high) // 2
+        if series_ts[middle] <= ts:
+            low = middle + 1
+        else:
+            high = middle
+    return series[low - 1] if low > instrument.funding_from else constant
+
+
+@kernel
+def fund(
+    ts: int, terms: Row, instruments: Rows, market: Rows, accounts: Rows, cells: Rows,
+    clock: Row, series_ts: Ints, series: Rows, rows: Rows, counts: Ints, place: int,
+) -> None:  # fmt: skip
+    """Charge funding of every perpetual held at `ts`; a negative rate pays who is long."""
+    for strategy in range(len(accounts)):
+        for symbol in range(len(market)):
+            cell = cells[strategy, symbol]
+            if instruments[symbol].perpetual == 0 or cell.quantity == 0.0:
+                continue
+            value = cell.quantity * market[symbol].price * market[symbol].unit
+            rate = funding_rate(series_ts, series, instruments[symbol], terms.funding_rate, ts)
+            cell.financing += _charge(
+                accounts[strategy], clock, rows, counts, place,
+                ts, strategy, symbol, FUNDING, value, rate,
+            )  # fmt: skip
+        mark(accounts[strategy])
+
+
+@kernel
+def finance(
+    ts: int, terms: Row, market: Rows, accounts: Rows, cells: Rows, clock: Row,
+    rows: Rows, counts: Ints, place: int,
+) -> None:  # fmt: skip
+    """Charge borrow fees of every short position, then interest on negative cash, at `ts`."""
+    years = terms.financing_ns / _YEAR_NS
+    for strategy in range(len(accounts)):
+        for symbol in range(len(market)):
+            cell = cells[strategy, symbol]
+            if cell.quantity < 0.0:
+                value = cell.quantity * market[symbol].price * market[symbol].unit
+                cell.financing += _charge(
+                    accounts[strategy], clock, rows, counts, place,
+                    ts, strategy, symbol, BORROW, -value, terms.borrow_rate * years,
+                )  # fmt: skip
+    for strategy in range(len(accounts)):
+        account = accounts[strategy]
+        if account.cash < 0.0:
+            account.financing += _charge(
+                account, clock, rows, counts, place,
+                ts, strategy, NOBODY, INTEREST, -account.cash, terms.interest_rate * years,
+            )  # fmt: skip
+        mark(account)
 
 
 @kernel
@@ -80,37 +181,52 @@ def _blank(row: Row, ts: int, clock: Row, strategy: int, symbol: int) -> None:
 
 
 @kernel
+def _position_row(row: Row, cell: Row, market: Row) -> None:
+    row.quantity = cell.quantity
+    row.average_price = cell.cost / cell.quantity if cell.quantity != 0.0 else 0.0
+    row.price = market.price
+    worth = market.price * market.unit
+    row.value = cell.quantity * worth
+    row.realised_pnl = cell.realised_pnl
+    row.unrealised_pnl = row.value - cell.cost
+    row.fees = cell.fees
+    row.slippage = cell.slippage
+    row.financing = cell.financing
+
+
+@kernel
+def _account_row(row: Row, account: Row) -> None:
+    row.cash = account.cash
+    row.financing = account.financing
+    row.equity = account.equity
+    row.peak = account.peak
+    row.drawdown = drawdown(account)
+    row.volatility = account.volatility
+    row.sharpe = account.sharpe
+    row.sortino = account.sortino
+    row.value_at_risk = account.value_at_risk
+
+
+@kernel
 def snapshot(
-    ts: int, clock: Row, accounts: Rows, cells: Rows, market: Rows, rows: Rows, count: int
-) -> int:
-    """Append the pool, every account and every position once held to `rows`; the new count."""
-    _blank(rows[count], ts, clock, -1, -1)
+    ts: int, clock: Row, accounts: Rows, cells: Rows, market: Rows,
+    rows: Rows, counts: Ints, place: int,
+) -> None:  # fmt: skip
+    """Append the pool, every account and every position once held to `rows`."""
+    revalue(accounts, cells, market, clock)
+    count = counts[place]
+    _blank(rows[count], ts, clock, NOBODY, NOBODY)
     rows[count].cash = clock.pool
     rows[count].equity = clock.pool
     rows[count].peak = clock.pool
     count += 1
     for strategy in range(len(accounts)):
-        account = accounts[strategy]
-        row = rows[count]
-        _blank(row, ts, clock, strategy, -1)
-        row.cash = account.cash
-        row.equity = account.equity
-        row.peak = account.peak
-        row.drawdown = drawdown(account)
+        _blank(rows[count], ts, clock, strategy, NOBODY)
+        _account_row(rows[count], accounts[strategy])
         count += 1
         for symbol in range(len(market)):
-            cell = cells[strategy, symbol]
-            if cell.held == 0:
-                continue
-            row = rows[count]
-            _blank(row, ts, clock, strategy, symbol)
-            row.quantity = cell.quantity
-            row.average_price = cell.average_price
-            row.price = market[symbol].price
-            row.value = cell.quantity * market[symbol].price
-            row.realised_pnl = cell.realised_pnl
-            row.unrealised_pnl = cell.quantity * (market[symbol].price - cell.average_price)
-            row.fees = cell.fees
-            row.slippage = cell.slippage
-            count += 1
-    return count
+            if cells[strategy, symbol].held == 1:
+                _blank(rows[count], ts, clock, strategy, symbol)
+                _position_row(rows[count], cells[strategy, symbol], market[symbol])
+                count += 1
+    counts[place] = count

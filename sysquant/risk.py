@@ -1,123 +1,173 @@
 """The risk chain: an ordered list of checks; all run on every order, all are recorded.
 
-A check sees the order's facts and its limit, and returns a value and whether it passes. Fail
-closed: what is NaN, or has no limit, refuses. An order that only reduces a position is exempt
-from checks that fail, and the receipt says so; a refusal is a value with reasons, never an error.
+A check sees the order's facts and its limit, and returns a value, whether it passes, and its room:
+the largest size it would pass. Fail closed: what is NaN refuses. An order that truly reduces a
+position is exempt from most checks that fail, and its receipt says so; a refusal is a value with
+reasons, never an error. Rules: `docs/engine.md`, section 4.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sysquant.checks import CHECKS, CORRELATION, run_check, run_historical
+from sysquant.checks.tail import sort_scenarios
 from sysquant.compiled import kernel
 from sysquant.errors import ConfigError, nearest
-from sysquant.records import Row, Rows
-from sysquant.types import Floats, Ints
+from sysquant.history import interval_ns
+from sysquant.keys import check_choice, check_flag, check_number
+from sysquant.records import Row
+from sysquant.types import SECOND, Floats, Ints
 
 REFUSE, PASS, EXEMPT = 0, 1, 2
 VERDICTS = ("refuse", "pass", "exempt")
+MOST_CHECKS = 62  # a bit each in the signed integer that says who refused
+HISTORY = ("refuse", "allow")
+
+_YEAR_NS = 365 * 86_400 * SECOND
+_EXEMPTING = np.array([check.exempt for check in CHECKS.values()])
 
 
 @kernel
-def order_size(order: Row, limit: float) -> tuple[float, bool]:
-    """Notional of the order as a fraction of the capital allocated to the strategy; at most."""
-    value = order.notional / order.allocation
-    return value, value <= limit
+def review(
+    order: Row,
+    base: Floats,
+    moves: Floats,
+    checks: Ints,
+    limits: Floats,
+    value: Floats,
+    room: Floats,
+    verdict: NDArray[np.int8],
+) -> int:
+    """Run every check on an order's facts; fill value, room and verdict of each.
 
-
-@kernel
-def cash(order: Row, limit: float) -> tuple[float, bool]:
-    """Cash left when this order and all working ones are filled, quote currency; at least."""
-    return order.cash_after, order.cash_after >= limit
-
-
-@kernel
-def short_limit(order: Row, limit: float) -> tuple[float, bool]:
-    """Short exposure with this and all working orders filled, a fraction of equity; at most."""
-    value = order.short_after / order.equity
-    return value, value <= limit
-
-
-@kernel
-def drawdown(order: Row, limit: float) -> tuple[float, bool]:
-    """Drawdown of the strategy from its peak, a positive fraction; at most."""
-    value = -order.drawdown
-    return value, value <= limit
-
-
-CHECKS = ("order_size", "cash", "short_limit", "drawdown")
-
-
-@kernel
-def _run_check(check: int, order: Row, limit: float) -> tuple[float, bool]:
-    # One switch over numbers, so that every chain is the same compiled function.
-    if check == 0:
-        return order_size(order, limit)
-    if check == 1:
-        return cash(order, limit)
-    if check == 2:
-        return short_limit(order, limit)
-    return drawdown(order, limit)
-
-
-@kernel
-def review(order: Row, checks: Ints, limits: Floats, receipts: Rows) -> int:
-    """Run every check on an order's facts; fill check, value, limit and verdict of `receipts`.
+    Parameters
+    ----------
+    order : `records.FACTS` of the order.
+    base, moves : (W,) P&L of the projected book by scenario without the order, and of one unit of
+        its symbol; the first `order.scenarios` count. Their order is lost.
+    checks, limits : (C,) numbers of the checks, and their limits.
+    value, room, verdict : (C,) filled; room is never negative and never NaN.
 
     Returns
     -------
     0 when approved, otherwise a bit set of the checks (by place in the chain) that refused.
     """
     refused_by = 0
+    is_sorted = False
     for place in range(len(checks)):
-        limit = limits[place]
-        value, passes = _run_check(checks[place], order, limit)
-        verdict = REFUSE
+        number, limit = checks[place], limits[place]
+        if number <= CORRELATION:
+            value[place], passes, room[place] = run_check(number, order, limit)
+        else:
+            if not is_sorted:
+                sort_scenarios(order, base, moves, order.quantity)
+                is_sorted = True
+            outcome = run_historical(number, order, limit, base, moves)
+            value[place], passes, room[place] = outcome
         if passes:
-            verdict = PASS
-        elif order.reduces == 1 and not math.isnan(value) and not math.isnan(limit):
-            verdict = EXEMPT
-        receipts[place].check = place
-        receipts[place].value = value
-        receipts[place].limit = limit
-        receipts[place].verdict = verdict
-        if verdict == REFUSE:
+            verdict[place] = PASS
+        elif order.reduces == 1 and _EXEMPTING[number] and not math.isnan(limit):
+            verdict[place] = EXEMPT
+        else:
+            verdict[place] = REFUSE
             refused_by |= 1 << place
     return refused_by
 
 
 class RiskChain:
-    """An ordered list of checks with their limits.
+    """An ordered list of checks with their limits, and how the tail of the book is measured.
 
     Parameters
     ----------
     checks : mappings with `check` (a name) and `limit` (in the unit of that check).
+    cut : make an order smaller until every check passes it, where that can be, and review it anew.
+    risk_bar : between two returns of the book's history, like `1h`, or in ns.
+    window : returns that are kept, in risk bars.
+    confidence : of value at risk and expected shortfall, above 0.5 and below 1.
+    decay : weight of the covariance before each new return.
+    min_history : `refuse` orders while fewer than `least_history` returns are known, or `allow`
+        them: the tail is then read from those there are, and is 0 without any.
+    least_history : that number, in risk bars.
 
     Raises
     ------
     ConfigError
-        If a check is unknown, named twice, or its limit is missing or not finite.
+        If a key cannot be meant, or a check is unknown, named twice, or has no finite limit.
     """
 
-    def __init__(self, *, checks: Sequence[Mapping[str, object]]) -> None:
-        self.names = tuple(str(check.get("check")) for check in checks)
-        for name, check in zip(self.names, checks, strict=True):
-            if name not in CHECKS:
-                raise ConfigError(f"risk check {name!r} is unknown{nearest(name, CHECKS)}")
-            for key in set(check) - {"check", "limit"}:
-                hint = nearest(key, ("check", "limit"))
-                raise ConfigError(f"risk check {name!r} has no key {key!r}{hint}")
-            limit = check.get("limit")
-            if isinstance(limit, bool) or not isinstance(limit, int | float):
-                raise ConfigError(f"risk check {name!r} needs a number as limit, was {limit!r}")
-            if not math.isfinite(limit):
-                raise ConfigError(f"risk check {name!r} needs a finite limit, was {limit!r}")
-        if len(set(self.names)) != len(self.names):
-            raise ConfigError(f"a risk check is named twice: {', '.join(self.names)}")
-        self.checks = np.array([CHECKS.index(name) for name in self.names], np.int64)
-        self.limits = np.array([check["limit"] for check in checks], np.float64)
+    def __init__(
+        self,
+        *,
+        checks: Sequence[Mapping[str, object]],
+        cut: bool = False,
+        risk_bar: int | str = "1h",
+        window: int = 250,
+        confidence: float = 0.975,
+        decay: float = 0.97,
+        min_history: str = "refuse",
+        least_history: int = 50,
+    ) -> None:
+        self.names = _names(checks)
+        self.checks: Ints = np.array([CHECKS[name].number for name in self.names], np.int64)
+        self.limits: Floats = np.array([check["limit"] for check in checks], np.float64)
+        check_flag("risk.cut", cut)
+        check_number("risk.window", window, least=2, most=100_000, whole=True)
+        check_number("risk.confidence", confidence, above=0.5, below=1)
+        check_number("risk.decay", decay, above=0, below=1)
+        check_choice("risk.min_history", min_history, HISTORY)
+        check_number("risk.least_history", least_history, least=1, most=window, whole=True)
+        self.cut = cut
+        self.risk_bar = interval_ns(risk_bar)
+        self.window = window
+        self.confidence = confidence
+        self.decay = decay
+        self.min_history = min_history
+        self.least_history = least_history
+
+    def terms(self) -> dict[str, Any]:
+        """Fields of `records.TERMS` that the chain decides."""
+        normal = NormalDist()
+        z = normal.inv_cdf(self.confidence)
+        return {
+            "cut": int(self.cut),
+            "risk_bar_ns": self.risk_bar,
+            "risk_bars_per_year": _YEAR_NS / self.risk_bar,
+            "window": self.window,
+            "min_history": self.least_history,
+            "allow_short_history": int(self.min_history == "allow"),
+            "confidence": self.confidence,
+            "decay": self.decay,
+            "z_var": z,
+            "z_es": normal.pdf(z) / (1.0 - self.confidence),
+        }
 
     def refusals(self, refused_by: int) -> list[str]:
         """Names of the checks in a bit set that `review` returned."""
         return [name for place, name in enumerate(self.names) if refused_by >> place & 1]
+
+
+def _names(checks: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    # Names of the checks, in order; refuses a list that cannot be meant.
+    if not 1 <= len(checks) <= MOST_CHECKS:
+        raise ConfigError(f"risk.checks must hold 1 to {MOST_CHECKS} checks, was {len(checks)}")
+    names = list[str]()
+    for check in checks:
+        if not hasattr(check, "keys") or "check" not in check:
+            raise ConfigError(f"risk.checks must hold pairs of check and limit, was {check!r}")
+        name = str(check["check"])
+        check_choice("risk.checks", name, CHECKS)
+        if name in names:
+            raise ConfigError(f"risk check {name!r} is named twice")
+        for key in sorted(set(check) - {"check", "limit"}):
+            hint = nearest(key, ("check", "limit"))
+            raise ConfigError(f"risk check {name!r} has no key {key!r}{hint}")
+        if "limit" not in check:
+            raise ConfigError(f"risk check {name!r} has no limit")
+        check_number(f"limit of risk check {name!r}", check["limit"])
+        names.append(name)
+    return tuple(names)

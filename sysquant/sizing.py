@@ -1,43 +1,97 @@
-"""From target weight to target quantity, and whether the difference is worth an order."""
+"""From target weight to target quantity, and whether the difference is worth an order.
+
+Input: a strategy's rules, its equity and the market. Output: units to hold. Four sizings read a
+weight in four ways; each is the object of one file in `conf/sizing/`. No order is made here.
+"""
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 from sysquant.compiled import kernel
-from sysquant.errors import ConfigError
-from sysquant.execution import cut_down, worst_cash
+from sysquant.execution import cut_down, slippage
+from sysquant.keys import check_flag, check_number
 from sysquant.records import Row
+
+WEIGHT, VOLATILITY_TARGET, FIXED_NOTIONAL, RISK_PER_TRADE = range(4)
 
 
 @kernel
-def target_quantity(
-    weight: float, equity: float, price: float, terms: Row, instrument: Row
+def notional(rules: Row, terms: Row, market: Row, weight: float, equity: float) -> float:
+    """Value to hold, the book's currency, with the sign of `weight`; NaN if not known yet.
+
+    Parameters
+    ----------
+    rules, terms, market : `records.RULES`, `TERMS` and `MARKET`.
+    weight : target of the strategy.
+    equity : of the strategy, the book's currency.
+    """
+    if rules.sizing == WEIGHT:
+        return weight * rules.share * equity
+    if rules.sizing == VOLATILITY_TARGET:
+        if market.bars < 2 or math.isnan(market.variance):
+            return math.nan
+        sigma = math.sqrt(market.variance) * math.sqrt(terms.bars_per_year)
+        return weight * rules.share * equity * min(rules.most, rules.amount / sigma)
+    if rules.sizing == FIXED_NOTIONAL:
+        return weight * rules.amount
+    return weight * rules.amount * equity / rules.most
+
+
+@kernel
+def wanted_quantity(
+    rules: Row, terms: Row, instrument: Row, market: Row, weight: float, equity: float
 ) -> float:
-    """Units to hold: the weight's share of equity, at a price that costs leave affordable."""
+    """Units to hold, whole lots, at a price that costs leave affordable; NaN if not known yet.
+
+    0 for a weight of 0 and for an equity that is not above 0.
+    """
     if weight == 0.0 or not equity > 0.0:
         return 0.0
-    unit = worst_cash(price, 1.0, terms, instrument.tick_size)
-    return cut_down(weight * terms.share * equity / unit, instrument.lot_size)
+    value = notional(rules, terms, market, weight, equity)
+    if math.isnan(value):
+        return math.nan
+    slip = slippage(terms, market, abs(value) / (market.price * market.unit))
+    worst = market.price * (1.0 + slip) + instrument.tick_size
+    return cut_down(value / (worst * market.unit * (1.0 + instrument.taker)), instrument.lot_size)
 
 
 @kernel
 def is_worth_it(
-    changed: bool, quantity: float, wanted: float, price: float, terms: Row, min_notional: float
+    changed: bool, held: float, wanted: float, unit_price: float, rules: Row, min_notional: float
 ) -> bool:
     """Whether the way from what is held to what is wanted is worth an order.
 
     A changed target is, from `min_notional` on; an unchanged one only outside the no-trade band
     (a fraction of the target's notional). Closing is worth it at any size.
+
+    Parameters
+    ----------
+    changed : whether the target is new.
+    held, wanted : units.
+    unit_price : value of one unit, the book's currency.
+    rules : `records.RULES`.
+    min_notional : smallest value of an order, the book's currency.
     """
-    notional = abs(wanted - quantity) * price
     if wanted == 0.0:
-        return quantity != 0.0
-    if not changed and notional <= terms.band * abs(wanted) * price:
+        return held != 0.0
+    difference = abs(wanted - held) * unit_price
+    if not changed and difference <= rules.band * abs(wanted) * unit_price:
         return False
-    return notional >= min_notional
+    return difference >= min_notional
 
 
+# -- configuration
+
+
+def _check_common(band: float, retry_after: int) -> None:
+    check_number("sizing.band", band, least=0)
+    check_number("sizing.retry_after", retry_after, least=0, most=10**12, whole=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightSizing:
-    """Weights of a strategy's equity, an equal share of it for each of its symbols.
+    """A weight is a fraction of the strategy's equity.
 
     Parameters
     ----------
@@ -49,13 +103,127 @@ class WeightSizing:
     Raises
     ------
     ConfigError
-        If `band` or `retry_after` is negative or not finite.
+        If a value cannot be meant.
     """
 
-    def __init__(self, *, band: float = 0.05, retry_after: int = 60, split: bool = True) -> None:
-        for name, value in {"band": band, "retry_after": retry_after}.items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"sizing.{name} must be >= 0 and finite, was {value}")
-        self.band = band
-        self.retry_after = retry_after
-        self.split = split
+    band: float = 0.05
+    retry_after: int = 60
+    split: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse keys that cannot be meant."""
+        _check_common(self.band, self.retry_after)
+        check_flag("sizing.split", self.split)
+
+    def rules(self) -> dict[str, float]:
+        """Fields of `records.RULES` that the sizing decides; `share` is the engine's."""
+        return {"sizing": WEIGHT, "band": self.band, "retry_after": self.retry_after}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolatilityTarget:
+    """A weight of 1 is as much of an equal share of equity as moves with a target volatility.
+
+    Parameters
+    ----------
+    volatility : target, a fraction per year.
+    most : largest multiple of the share, where a symbol hardly moves.
+    band, retry_after, split : as of `WeightSizing`.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be meant.
+    """
+
+    volatility: float
+    most: float = 1.0
+    band: float = 0.05
+    retry_after: int = 60
+    split: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse keys that cannot be meant."""
+        check_number("sizing.volatility", self.volatility, above=0)
+        check_number("sizing.most", self.most, above=0)
+        _check_common(self.band, self.retry_after)
+        check_flag("sizing.split", self.split)
+
+    def rules(self) -> dict[str, float]:
+        """Fields of `records.RULES` that the sizing decides; `share` is the engine's."""
+        return {
+            "sizing": VOLATILITY_TARGET, "amount": self.volatility, "most": self.most,
+            "band": self.band, "retry_after": self.retry_after,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedNotional:
+    """A weight of 1 is a fixed value, whatever the equity.
+
+    Parameters
+    ----------
+    notional : value of a weight of 1, the book's currency.
+    band, retry_after : as of `WeightSizing`.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be meant.
+    """
+
+    notional: float
+    band: float = 0.05
+    retry_after: int = 60
+    split: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse keys that cannot be meant."""
+        check_number("sizing.notional", self.notional, above=0)
+        _check_common(self.band, self.retry_after)
+
+    def rules(self) -> dict[str, float]:
+        """Fields of `records.RULES` that the sizing decides; `share` is the engine's."""
+        return {
+            "sizing": FIXED_NOTIONAL, "amount": self.notional,
+            "band": self.band, "retry_after": self.retry_after,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskPerTrade:
+    """A weight of 1 is the position that loses a fraction of equity when its stop is reached.
+
+    Parameters
+    ----------
+    risk : what is lost then, a fraction of the strategy's equity.
+    stop : distance of the stop from the entry, a fraction of the price.
+    band, retry_after : as of `WeightSizing`.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be meant.
+    """
+
+    risk: float
+    stop: float
+    band: float = 0.05
+    retry_after: int = 60
+    split: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse keys that cannot be meant."""
+        check_number("sizing.risk", self.risk, above=0, most=1)
+        check_number("sizing.stop", self.stop, above=0, most=1)
+        _check_common(self.band, self.retry_after)
+
+    def rules(self) -> dict[str, float]:
+        """Fields of `records.RULES` that the sizing decides, `most` the stop's distance."""
+        return {
+            "sizing": RISK_PER_TRADE, "amount": self.risk, "most": self.stop,
+            "band": self.band, "retry_after": self.retry_after,
+        }  # fmt: skip
+
+
+Sizing = WeightSizing | VolatilityTarget | FixedNotional | RiskPerTrade

@@ -14,37 +14,80 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sysquant.errors import ConfigError
+from sysquant.keys import check_choice, check_flag, check_number
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 SECOND = 1_000_000_000
 CLOCK_MARK = -1  # in a `symbol` column: no trade, only the clock moves
+ALWAYS = "24/7"  # the calendar of what trades around the clock
+VOLUME_UNITS = ("base", "quote")
 
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """What can be traded, and in which steps.
+    """What can be traded, in which steps, and under which terms.
 
     Parameters
     ----------
     symbol : name on the topic, e.g. `BINANCE:BTCUSDT`.
     tick_size : smallest step of a price, quote currency.
     lot_size : smallest step of a quantity, units.
-    min_notional : smallest value of an order, quote currency.
+    min_notional : smallest value of an order, the book's currency.
+    max_position : largest position, units; infinite for none.
+    multiplier : value of one unit at a price of 1, quote currency; of a futures contract its size.
+    volume_unit : of events: `base` (units) or `quote` (value).
+    shortable : whether it may be sold short.
+    perpetual : whether positions pay funding.
+    restricted : whether positions may only be reduced.
+    calendar : `24/7`, or the name of a calendar of `exchange_calendars`, e.g. `XNYS`.
+    fee_tier : name of the broker's fee tier.
+    currency : quote currency; empty for the book's.
+    conversion : symbol whose last price is the value of one unit of `currency` in the book's
+        currency; empty for none.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be meant.
     """
 
     symbol: str
     tick_size: float = 0.01
     lot_size: float = 1e-6
     min_notional: float = 10.0
+    max_position: float = math.inf
+    multiplier: float = 1.0
+    volume_unit: str = "base"
+    shortable: bool = True
+    perpetual: bool = False
+    restricted: bool = False
+    calendar: str = ALWAYS
+    fee_tier: str = "default"
+    currency: str = ""
+    conversion: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse steps that cannot be meant."""
-        for name in ("tick_size", "lot_size", "min_notional"):
-            value = getattr(self, name)
-            if not (0 < value < math.inf or (name == "min_notional" and value == 0)):
-                raise ConfigError(f"{name} of {self.symbol} must be > 0 and finite, was {value}")
+        """Refuse what cannot be meant."""
+        for name in ("symbol", "calendar", "fee_tier"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} of {self.symbol or 'an instrument'} is empty; name it")
+        for name in ("tick_size", "lot_size", "multiplier"):
+            check_number(f"{name} of {self.symbol}", getattr(self, name), above=0)
+        check_number(f"min_notional of {self.symbol}", self.min_notional, least=0)
+        if self.max_position != math.inf:
+            check_number(f"max_position of {self.symbol}", self.max_position, above=0)
+        check_choice(f"volume_unit of {self.symbol}", self.volume_unit, VOLUME_UNITS)
+        for name in ("shortable", "perpetual", "restricted"):
+            check_flag(f"{name} of {self.symbol}", getattr(self, name))
+        if self.conversion == self.symbol:
+            raise ConfigError(f"conversion of {self.symbol} is itself; name another symbol, or ''")
+        if self.conversion and not self.currency:
+            raise ConfigError(
+                f"conversion of {self.symbol} was {self.conversion!r} without a currency; set "
+                "currency to what it converts"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,19 @@
 """Rows that two runs decided, from the store: equal to the byte, or the first that differs."""
 
+import pyarrow as pa
+
 from sysquant.store import decided_columns
 
-TABLES = ("signals", "orders", "risk_receipts", "executions", "portfolio_history")
 KEYS = {
     "signals": "strategy, symbol, ts",
     "orders": "strategy, order_no",
-    "risk_receipts": "strategy, order_no, check",
+    "risk_receipts": "strategy, order_no, attempt, check",
     "executions": "strategy, order_no, fill_no",
+    "order_ends": "strategy, order_no",
+    "financing": "ts, strategy, symbol, kind",
     "portfolio_history": "version",
 }
+TABLES = tuple(KEYS)
 
 
 def decided(client, table, run):
@@ -19,12 +23,25 @@ def decided(client, table, run):
     return client.query_arrow(sql, {"run": run})
 
 
+def is_same(one, other):
+    """Whether two tables have the same bytes: NaN is NaN, and -0.0 is not 0.0."""
+    return _as_bits(one).equals(_as_bits(other))
+
+
+def _as_bits(table):
+    columns = [
+        column.combine_chunks().view(pa.int64()) if pa.types.is_float64(column.type) else column
+        for column in table.columns
+    ]
+    return pa.table(columns, table.column_names)
+
+
 def assert_same_decisions(client, left, right, *, least=1):
     """Every decision table has the same bytes for both runs, and executions enough of them."""
     for table in TABLES:
         one, other = decided(client, table, left), decided(client, table, right)
         assert one.num_rows == other.num_rows, (table, one.num_rows, other.num_rows)
-        assert one.combine_chunks().equals(other.combine_chunks()), first_difference(one, other)
+        assert is_same(one, other), (table, first_difference(one, other))
         if table == "executions":
             assert one.num_rows >= least, f"only {one.num_rows} executions"
 

@@ -21,6 +21,14 @@ settings.load_profile("sysquant")
 pytest_plugins = ["tests.broker"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the engine once, before the workers and their children would all do it at once."""
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        from tests.market import engine, ticks
+
+        engine().step(ticks(2))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real recordings, which lie beside the repository and are never copied into it."""

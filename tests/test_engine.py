@@ -165,7 +165,12 @@ def test_a_refused_order_is_stored_and_not_repeated_every_bar():
 
 def test_every_order_has_a_receipt_of_every_check():
     effects = engine().step(ticks(3_000))
-    assert len(effects["risk_receipts"]) == len(effects["orders"]) * len(CHECKS)
+    receipts = effects["risk_receipts"]
+    assert receipts["order_no"].tolist() == effects["orders"]["order_no"].tolist()
+    assert receipts["value"].shape == (len(receipts), len(CHECKS))
+    assert (receipts["verdict"][:, : len(CHECKS)] > 0).all(axis=1).tolist() == (
+        effects["orders"]["approved"] == 1
+    ).tolist()
     assert len(effects["orders"]) > 50
 
 

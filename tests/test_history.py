@@ -1,6 +1,7 @@
 """Reading history: one order, every row once, bars that equal bars made of the ticks."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.client import Client
 from hypothesis import given
@@ -201,3 +202,36 @@ def test_instants_are_exact_to_the_microsecond(moment, zone) -> None:
     hours = 2 if zone == "+02:00" else 0
     want = np.datetime64(moment, "us").astype(np.int64) - hours * 3600 * 10**6
     assert ns == int(want) * 1000
+
+
+def funding_rows(symbol: str, hours: list[int], rates: list[float]) -> pa.Table:
+    """Rows of the table `funding`, hours from the start."""
+    ts = pa.array([START + hour * 3600 * SECOND for hour in hours], pa.timestamp("ns", "UTC"))
+    return pa.table({"symbol": [symbol] * len(hours), "ts": ts, "rate": rates})
+
+
+def test_funding_rates_begin_with_the_one_that_holds_at_the_start(client: Client) -> None:
+    hours, rates = [-16, -8, 0, 8, 16], [1e-4, 2e-4, -3e-4, 4e-4, 5e-4]
+    insert(client, "funding", funding_rows("SIM:A", hours, rates), "one")
+    insert(client, "funding", funding_rows("SIM:B", [-40, 99], [7e-4, 8e-4]), "two")
+    insert(client, "funding", funding_rows("OTHER", hours, rates), "three")
+    end = START + 16 * 3600 * SECOND
+    found = history.funding(client, ["SIM:C", "SIM:B", "SIM:A"], START + 1, end)
+    assert {name: rate.tolist() for name, (_, rate) in found.items()} == {
+        "SIM:A": [-3e-4, 4e-4], "SIM:B": [7e-4],
+    }  # fmt: skip
+    assert found["SIM:A"][0].tolist() == [START, START + 8 * 3600 * SECOND]
+    times, rate = history.funding(client, NAMES, "2024-03-01T10:00:00Z", end)["SIM:A"]
+    assert (times.dtype, rate.tolist()) == (np.int64, [2e-4, -3e-4, 4e-4])
+
+
+def test_funding_rate_that_is_imported_again_counts_once_and_as_the_last_says(
+    client: Client,
+) -> None:
+    for number, rate in enumerate([1e-4, 1e-4, 2e-4]):
+        insert(client, "funding", funding_rows("SIM:A", [0], [rate]), str(number))
+    times, rates = history.funding(client, NAMES, START, START + 1)["SIM:A"]
+    assert (times.tolist(), rates.tolist()) == ([START], [2e-4])
+    assert history.funding(client, NAMES, START - 1, START) == {}
+    with pytest.raises(ConfigError, match="a time must be like"):
+        history.funding(client, NAMES, "monday", START)

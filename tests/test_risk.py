@@ -1,79 +1,130 @@
-"""The four checks: limit minus, at, plus; what is not a number refuses; reductions are exempt."""
+"""The chain: all its checks run, what may not be meant is refused, its presets are whole."""
 
 import math
 
 import numpy as np
 import pytest
+import yaml
 
-from sysquant import records
+from sysquant.checks import CHECKS
 from sysquant.errors import ConfigError
-from sysquant.risk import EXEMPT, PASS, REFUSE, RiskChain, review
-from tests.market import CHECKS
+from sysquant.risk import EXEMPT, MOST_CHECKS, PASS, REFUSE, RiskChain
+from tests.conftest import REPOSITORY
+from tests.test_checks import reviewed
 
-SAFE = {
-    "reduces": 0, "quantity": 1.0, "price": 100.0, "notional": 100.0, "allocation": 1000.0,
-    "cash_after": 500.0, "short_after": 0.0, "equity": 1000.0, "drawdown": -0.1,
-}  # fmt: skip
-
-
-def verdict(check, limit, **changes):
-    chain = RiskChain(checks=[{"check": check, "limit": limit}])
-    facts = np.zeros(1, records.FACTS)
-    for name, value in (SAFE | changes).items():
-        facts[name] = value
-    receipts = np.zeros(1, records.EFFECTS["risk_receipts"])
-    refused_by = review(facts[0], chain.checks, chain.limits, receipts)
-    assert bool(refused_by) == (receipts["verdict"][0] == REFUSE)
-    assert receipts["limit"][0] == limit
-    return receipts["verdict"][0]
+CASH = {"check": "cash", "limit": 0.0}
+PRESETS = sorted((REPOSITORY / "conf" / "risk").glob("*.yaml"))
 
 
-@pytest.mark.parametrize(
-    ("check", "limit", "fact", "passes", "refuses"),
-    [
-        ("order_size", 0.5, "notional", [0.0, 499.999, 500.0], [500.001, math.inf, math.nan]),
-        ("cash", 0.0, "cash_after", [1.0, 0.0, -0.0, 1e308], [-1e-9, -math.inf, math.nan]),
-        ("short_limit", 0.3, "short_after", [0.0, -0.0, 300.0], [300.001, math.inf, math.nan]),
-        ("drawdown", 0.2, "drawdown", [0.0, -0.2], [-0.2000001, -math.inf, math.nan]),
-    ],
-)
-def test_a_check_passes_up_to_its_limit_and_refuses_beyond(check, limit, fact, passes, refuses):
-    for value in passes:
-        assert verdict(check, limit, **{fact: value}) == PASS, value
-    for value in refuses:
-        assert verdict(check, limit, **{fact: value}) == REFUSE, value
-
-
-def test_a_reducing_order_is_exempt_and_its_receipt_says_so():
-    assert verdict("drawdown", 0.2, drawdown=-0.5, reduces=1) == EXEMPT
-
-
-def test_what_is_not_a_number_refuses_even_a_reducing_order():
-    assert verdict("drawdown", 0.2, drawdown=math.nan, reduces=1) == REFUSE
+def chain_of(path):
+    """The chain of a preset, composed as Hydra would."""
+    node = yaml.safe_load(path.read_text())
+    if node.pop("defaults", None):
+        node = yaml.safe_load((path.parent / "desk.yaml").read_text()) | node
+    assert node.pop("_target_") == "sysquant.risk.RiskChain"
+    return RiskChain(**node)
 
 
 def test_all_checks_run_although_the_first_refuses():
-    chain = RiskChain(checks=CHECKS)
-    facts = np.zeros(1, records.FACTS)
-    for name, value in (SAFE | {"notional": 1e9, "cash_after": -1.0}).items():
-        facts[name] = value
-    receipts = np.zeros(len(CHECKS), records.EFFECTS["risk_receipts"])
-    refused_by = review(facts[0], chain.checks, chain.limits, receipts)
-    assert chain.refusals(refused_by) == ["order_size", "cash"]
-    assert receipts["verdict"].tolist() == [REFUSE, REFUSE, PASS, PASS]
+    chain = RiskChain(
+        checks=[
+            {"check": "order_size", "limit": 2.0}, {"check": "stale_price", "limit": 1.0},
+            CASH, {"check": "order_notional", "limit": 500.0},
+        ]
+    )  # fmt: skip
+    facts = {"quantity": 100.0, "cash_others": -1.0}
+    value, verdict, room, bits = reviewed(chain.names, chain.limits, **facts)
+    assert verdict.tolist() == [REFUSE, PASS, REFUSE, REFUSE]
+    assert chain.refusals(bits) == ["order_size", "cash", "order_notional"]
+    assert value.tolist() == [12.5, 0.0, -12803.0, 12800.0]
+    assert room.tolist() == [16.0, math.inf, 0.0, 3.90625]
+
+
+def test_an_order_that_no_check_refuses_is_approved():
+    names = ["drawdown", "order_notional"]
+    _, verdict, _, bits = reviewed(names, [0.1, 500.0], equity=512.0, reduces=1)
+    assert bits == 0 and verdict.tolist() == [EXEMPT, PASS]
+
+
+def test_a_chain_may_be_as_long_as_there_are_bits():
+    names = (list(CHECKS) * 2)[:MOST_CHECKS]
+    bits = reviewed(names, [math.nan] * MOST_CHECKS)[3]
+    assert bits == 2**MOST_CHECKS - 1 > 0
+    assert len(CHECKS) <= MOST_CHECKS
+
+
+def test_numbers_of_checks_are_their_places_in_the_table():
+    assert [check.number for check in CHECKS.values()] == list(range(len(CHECKS)))
+    chain = RiskChain(checks=[{"check": name, "limit": 1} for name in reversed(CHECKS)])
+    assert chain.names == tuple(reversed(CHECKS))
+    assert chain.checks.tolist() == list(reversed(range(len(CHECKS))))
+    assert chain.limits.dtype == np.float64
 
 
 @pytest.mark.parametrize(
     ("checks", "text"),
     [
         ([{"check": "drawdwon", "limit": 1.0}], "did you mean 'drawdown'"),
-        ([{"check": "cash"}], "needs a number as limit"),
-        ([{"check": "cash", "limit": math.nan}], "finite limit"),
-        ([{"check": "cash", "limit": True}], "needs a number"),
-        ([{"check": "cash", "limt": 1.0, "limit": 1.0}], "did you mean 'limit'"),
-        ([{"check": "cash", "limit": 0.0}] * 2, "named twice"),
+        ([{"check": "cash"}], "'cash' has no limit"),
+        ([{"limit": 1.0}], "pairs of check and limit"),
+        (["cash"], "pairs of check and limit, was 'cash'"),
+        ([{"check": "cash", "limit": math.nan}], "limit of risk check 'cash' .* finite.* nan"),
+        ([{"check": "cash", "limit": math.inf}], "finite"),
+        ([{"check": "cash", "limit": -math.inf}], "finite"),
+        ([{"check": "cash", "limit": True}], "finite.*, was True"),
+        ([{"check": "cash", "limit": "0"}], "finite.*, was '0'"),
+        ([{"check": "cash", "limit": None}], "finite.*, was None"),
+        ([{"check": "cash", "limt": 1.0, "limit": 1.0}], "no key 'limt'; did you mean 'limit'"),
+        ([CASH, CASH], "'cash' is named twice"),
+        ([], "1 to 62 checks, was 0"),
+        ([CASH] * 63, "1 to 62 checks, was 63"),
     ],
 )
 def test_a_chain_that_cannot_be_meant_is_refused(checks, text):
     with pytest.raises(ConfigError, match=text):
         RiskChain(checks=checks)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"cut": 1}, {"cut": "yes"}, {"risk_bar": "1w"}, {"risk_bar": 0}, {"window": 1},
+        {"window": 2.5}, {"window": 10**9}, {"confidence": 0.5}, {"confidence": 1.0},
+        {"confidence": 97.5}, {"confidence": math.nan}, {"decay": 0.0}, {"decay": 1.0},
+        {"min_history": "alow"}, {"least_history": 0}, {"least_history": 251},
+    ],
+)  # fmt: skip
+def test_a_key_that_cannot_be_meant_is_refused_by_name(key):
+    (name,) = key
+    with pytest.raises(ConfigError, match="interval" if name == "risk_bar" else f"risk.{name}"):
+        RiskChain(checks=[CASH], **key)
+
+
+def test_terms_are_what_the_keys_say():
+    chain = RiskChain(checks=[CASH], cut=True, risk_bar="5m", window=99, min_history="allow")
+    terms = chain.terms()
+    assert (terms["cut"], terms["window"], terms["allow_short_history"]) == (1, 99, 1)
+    assert terms["risk_bar_ns"] == 300 * 10**9 and terms["risk_bars_per_year"] == 365 * 288
+    assert RiskChain(checks=[CASH]).terms()["min_history"] == 50
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_approves_a_plain_small_order(path):
+    chain = chain_of(path)
+    capital = dict.fromkeys(["allocation", "equity", "peak", "cash_others", "day_equity"], 1e6)
+    capital |= dict.fromkeys(["book_equity", "book_peak", "book_day_equity"], 1e6)
+    value, _, _, bits = reviewed(chain.names, chain.limits, **capital)
+    assert chain.refusals(bits) == [] and not np.isnan(value).any()
+
+
+def test_the_full_preset_has_every_check():
+    assert set(chain_of(REPOSITORY / "conf" / "risk" / "full.yaml").names) == set(CHECKS)
+
+
+def test_the_canary_is_never_laxer_than_the_full_preset():
+    full, canary = (
+        chain_of(REPOSITORY / "conf" / "risk" / f"{n}.yaml") for n in ("full", "canary")
+    )
+    limits = dict(zip(full.names, full.limits, strict=True))
+    for name, limit in zip(canary.names, canary.limits, strict=True):
+        assert limit <= limits[name] if CHECKS[name].most else limit >= limits[name], name

@@ -1,13 +1,11 @@
 """Feature kernels against TA-Lib, pandas and bottleneck, and the price of one bar in a stream.
 
 Prints medians of several runs over the same values; what is not installed is left out. Run it
-alone: `python tests/benchmarks/bench_features.py [rows]`.
+alone: `python tests/benchmarks/bench_features.py [rows] [rounds]`. Saved is the rate of each
+indicator, and that of the fastest peer.
 """
 
-import importlib.util
-import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -27,20 +25,10 @@ from sysquant.features import (
     std,
     zscore,
 )
+from tests.benchmarks import report
 
 SPAN = 50  # bars
-RUNS = 5
-
-
-def median_s(call):
-    """Median seconds of a call, after one that compiles."""
-    call()
-    seconds = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+ROWS, ROUNDS = 1_000_000, 5
 
 
 def peers(close):
@@ -68,7 +56,7 @@ def peers(close):
         "sma": {"talib": lambda: talib.SMA(close, SPAN), "pandas": window.mean},
         "std": {"talib": lambda: talib.STDDEV(close, SPAN), "pandas": window.std},
     }
-    if importlib.util.find_spec("bottleneck"):
+    if report.is_installed("bottleneck"):
         import bottleneck as bn  # pyright: ignore
 
         calls["rolling_max"]["bottleneck"] = lambda: bn.move_max(close, SPAN)
@@ -80,32 +68,45 @@ def peers(close):
     return calls
 
 
-def compare(rows):
-    """Prints one line per indicator."""
-    close = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 1e-4, rows)))
+def compare(size, rounds):
+    """Prints one line per indicator; their rows."""
+    close = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 1e-4, size)))
     builders = {f.__name__: f for f in (ema, rsi, zscore, rolling_max, sma, std)}
+    rows = []
     for name, calls in peers(close).items():
         graph = FeatureGraph({name: builders[name](Bar().close, SPAN)})
-        ours = median_s(lambda graph=graph: graph.run({"close": close}))
-        theirs = {peer: median_s(call) for peer, call in calls.items()}
-        listed = "  ".join(f"{p} {s * 1e9 / rows:6.1f}" for p, s in theirs.items())
-        ratio = ours / min(theirs.values())
-        print(f"{name:12} ours {ours * 1e9 / rows:6.1f} ns/bar  {listed}  ratio {ratio:.2f}")
+        calls = {"ours": lambda graph=graph: graph.run({"close": close})} | calls
+        ways = {peer: lambda call=call: call for peer, call in calls.items()}
+        seconds = {peer: took for peer, (took, _) in report.in_turns(ways, rounds).items()}
+        ours, fastest = seconds.pop("ours"), min(seconds.values())
+        listed = "  ".join(f"{p} {took * 1e9 / size:6.1f}" for p, took in seconds.items())
+        print(f"{name:12} ours {ours * 1e9 / size:6.1f} ns/bar  {listed}")
+        rows.append(report.row(f"features_{name}", size / ours, size / fastest, "bars/s"))
+    return rows
 
 
-def stream(bars=20_000):
-    """Prints microseconds per bar of 30 features, one bar at a time."""
+def stream(size, rounds):
+    """The row of 30 features, one bar at a time."""
     bar = Bar()
     kinds = (ema, rsi, zscore, rolling_max, rolling_min, std)
     features = {f"{f.__name__}{n}": f(bar.close, n) for f in kinds for n in (5, 10, 20, 50, 100)}
     graph = FeatureGraph(features)
-    prices = 100 + np.random.default_rng(1).random((bars, 1))
-    seconds = median_s(lambda: [graph.advance({"close": price}) for price in prices])
-    print(
-        f"stream of {len(features)} features, one bar at a time: {seconds / bars * 1e6:.2f} us/bar"
-    )
+    prices = 100 + np.random.default_rng(1).random((size, 1))
+
+    def run():
+        for price in prices:
+            graph.advance({"close": price})
+
+    seconds, _ = report.in_turns({"ours": lambda: run}, rounds)["ours"]
+    return [report.row("features_stream", size / seconds, None, "bars/s of 30 features, singly")]
+
+
+def main():
+    """Measure, and save every row."""
+    options = report.arguments(ROWS, ROUNDS, "bars")
+    rows = compare(options.size, options.rounds)
+    report.save(rows + stream(options.size // 50, options.rounds))
 
 
 if __name__ == "__main__":
-    compare(int(float(sys.argv[1])) if len(sys.argv) > 1 else 1_000_000)
-    stream()
+    main()

@@ -2,7 +2,8 @@
 
 Starts a broker, publishes that many ticks of three symbols, and reads them back in turns: bare
 polls of kafka-python (its ceiling, nothing decoded), our feed (polled, decoded to columns), and the
-plain loop over messages with `json.loads`. Medians over the rounds, and their ratios.
+plain loop over messages with `json.loads`. Medians over the rounds; saved is our rate beside each
+of the others.
 """
 
 import gc
@@ -24,9 +25,9 @@ from runners.kafka import start
 from sysquant.feeds.kafka import KafkaFeed
 from sysquant.feeds.publish import Publisher
 from sysquant.types import Instrument, Ticks
+from tests.benchmarks import report
 
 UNIVERSE = [Instrument(f"BINANCE:{name}USDT") for name in ("BTC", "ETH", "SOL")]
-TOPIC = "price_ticks"
 FETCH_BYTES = 8 << 20
 
 
@@ -45,9 +46,9 @@ def market(count: int) -> Ticks:
     )
 
 
-def bare_poll(bootstrap: str, count: int) -> float:
+def bare_poll(bootstrap: str, topic: str, count: int) -> float:
     """Seconds for polls alone."""
-    consumer = _consumer(bootstrap)
+    consumer = _consumer(bootstrap, topic)
     began, read = time.perf_counter(), 0
     while read < count:
         found = consumer.poll(timeout_ms=250, max_records=5000)
@@ -57,9 +58,9 @@ def bare_poll(bootstrap: str, count: int) -> float:
     return took
 
 
-def our_feed(bootstrap: str, count: int) -> float:
+def our_feed(bootstrap: str, topic: str, count: int) -> float:
     """Seconds for polls to columns."""
-    feed = KafkaFeed(bootstrap=bootstrap, universe=UNIVERSE, topic=TOPIC)
+    feed = KafkaFeed(bootstrap=bootstrap, universe=UNIVERSE, topic=topic)
     feed.seek({})
     began, read = time.perf_counter(), 0
     while read < count:
@@ -69,9 +70,9 @@ def our_feed(bootstrap: str, count: int) -> float:
     return took
 
 
-def plain_loop(bootstrap: str, count: int) -> float:
+def plain_loop(bootstrap: str, topic: str, count: int) -> float:
     """Seconds for one message after another, each decoded to a dict."""
-    consumer = _consumer(bootstrap)
+    consumer = _consumer(bootstrap, topic)
     began, read = time.perf_counter(), 0
     for message in consumer:
         if json.loads(message.value)["price"] > 0:
@@ -83,44 +84,51 @@ def plain_loop(bootstrap: str, count: int) -> float:
     return took
 
 
-def _consumer(bootstrap: str) -> KafkaConsumer:
+def _consumer(bootstrap: str, topic: str) -> KafkaConsumer:
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap,
         enable_auto_commit=False,
         max_partition_fetch_bytes=FETCH_BYTES,
     )
-    partitions = [TopicPartition(TOPIC, p) for p in sorted(consumer.partitions_for_topic(TOPIC))]
+    partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
     consumer.assign(partitions)
     consumer.seek_to_beginning(*partitions)
     return consumer
 
 
-def main(count: int, rounds: int) -> None:
-    """Print ticks a second of each way, and its ratio to the bare polls."""
+def measure(bootstrap: str, topic: str, count: int, rounds: int) -> list[report.Row]:
+    """Ticks a second of our feed, beside bare polls and the plain loop, from an empty topic."""
+    publisher = Publisher(bootstrap=bootstrap, topic=topic)
+    began = time.perf_counter()
+    publisher.publish(market(count), UNIVERSE)
+    publisher.flush()
+    print(f"published {count / (time.perf_counter() - began):,.0f} ticks/s")
+    publisher.close()
     ways = (bare_poll, our_feed, plain_loop)
+    seconds: dict[str, list[float]] = {way.__name__: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:
+            gc.collect()
+            seconds[way.__name__].append(way(bootstrap, topic, count))
+    rates = {name: count / statistics.median(took) for name, took in seconds.items()}
+    return [
+        report.row(f"kafka_feed_vs_{name}", rates["our_feed"], rates[name], "ticks/s")
+        for name in ("bare_poll", "plain_loop")
+    ]
+
+
+def main() -> None:
+    """Measure, and save both rows."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    options = report.arguments(200_000, 5, "ticks")
     with tempfile.TemporaryDirectory() as scratch:
         broker = start(0, scratch)
         try:
-            publisher = Publisher(bootstrap=broker.bootstrap, topic=TOPIC)
-            began = time.perf_counter()
-            publisher.publish(market(count), UNIVERSE)
-            publisher.flush()
-            published = count / (time.perf_counter() - began)
-            publisher.close()
-            seconds: dict[str, list[float]] = {way.__name__: [] for way in ways}
-            for _ in range(rounds):
-                for way in ways:
-                    gc.collect()
-                    seconds[way.__name__].append(way(broker.bootstrap, count))
+            rows = measure(broker.bootstrap, "price_ticks", options.size, options.rounds)
         finally:
             broker.stop()
-    rates = {name: count / statistics.median(took) for name, took in seconds.items()}
-    facts = {"ticks": count, "rounds": rounds, "broker": broker.kind, "publish": round(published)}
-    facts |= {name: round(rate) for name, rate in rates.items()}
-    facts |= {f"{name}_ratio": round(rate / rates["bare_poll"], 3) for name, rate in rates.items()}
-    print(json.dumps(facts))
+    report.save(rows)
 
 
 if __name__ == "__main__":
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    main(int((sys.argv[1:] or ["200000"])[0]), int((sys.argv[2:] or ["5"])[0]))
+    main()

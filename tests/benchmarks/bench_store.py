@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_store.py [rows] [repeats]
 
-Prints `SELECT 1` p50 in ms, inserts and reads in million rows/s, and served / in-process. Both use
-the ordinary clickhouse-connect client; directories are temporary.
+Saves `SELECT 1` p50 in ms, inserts and reads in million rows/s: served is ours, in-process the
+reference. Both use the ordinary clickhouse-connect client; directories are temporary.
 """
 
 import multiprocessing
@@ -21,6 +21,7 @@ import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 
 from sysquant import serve, store
+from tests.benchmarks import report
 
 ROUNDS = 3
 START = 1_747_612_800_000_000_000  # 2025-05-19, ns
@@ -115,20 +116,28 @@ def served(directory: str, rows: int, repeats: int) -> dict[str, float]:
             child.wait()
 
 
-def main() -> None:
+def compare(rows: int, repeats: int, rounds: int = ROUNDS) -> list[report.Row]:
     """Measure both in turns, each time in a fresh process; other work on the machine hits both."""
-    rows, repeats = (int(word) for word in [*sys.argv[1:], "1000000", "5"][:2])
-    results: dict[str, list[dict[str, float]]] = {"in_process": [], "served": []}
-    for _ in range(ROUNDS):
+    results: dict[str, list[dict[str, float]]] = {"served": [], "in_process": []}
+    for _ in range(rounds):
         for run in (in_process, served):
             fresh = multiprocessing.get_context("spawn").Pool(1)
             with tempfile.TemporaryDirectory() as directory, fresh as pool:
                 figures = pool.apply(run, (directory, rows, repeats))
             results[run.__name__].append(figures)
-    print(f"{'':26}{'in-process':>12}{'served':>12}{'ratio':>8}")
-    for name in results["served"][0]:
-        alone, shared = (statistics.median(f[name] for f in found) for found in results.values())
-        print(f"{name:26}{alone:12.2f}{shared:12.2f}{shared / alone:8.2f}")
+    found = []
+    for figure in results["served"][0]:
+        ours, alone = (statistics.median(f[figure] for f in each) for each in results.values())
+        name, is_time, _ = figure.partition(", ms")
+        unit = "ms" if is_time else "million rows/s"
+        found.append(report.row("store_" + name.replace(" ", "_"), ours, alone, unit))
+    return found
+
+
+def main() -> None:
+    """Measure, and save every row."""
+    options = report.arguments(1_000_000, 5, "rows")
+    report.save(compare(options.size, options.rounds))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,194 @@
+"""The arrays of a run, from what was configured: instruments, terms, rules, state, buffers.
+
+Input: configuration objects. Output: `state.Book` and `state.Out`, ready for the loop.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sysquant import records, statistics
+from sysquant.errors import ConfigError, nearest
+from sysquant.execution import Execution
+from sysquant.exits import Exits
+from sysquant.facts import USES_CORRELATION, USES_SELF_MATCH, USES_TAIL
+from sysquant.orders import Orders
+from sysquant.risk import RiskChain
+from sysquant.sessions import sessions_of
+from sysquant.sizing import VOLATILITY_TARGET, Sizing
+from sysquant.state import Book, Out
+from sysquant.types import Instrument
+
+T = TypeVar("T")
+
+_ROOM = 2_048  # rows of effects that fit, beyond what one event may cause
+_MOST_RATE = 65_536
+_TAIL = {
+    "value_at_risk", "expected_shortfall", "covariance_value_at_risk",
+    "covariance_expected_shortfall", "volatility", "correlation",
+}  # fmt: skip
+
+
+def one_of(choice: "T | Mapping[str, T]", name: str) -> "T":
+    """What is chosen for a strategy: by its name, or the same for all.
+
+    Raises
+    ------
+    ConfigError
+        If the mapping has nothing for it.
+    """
+    if not isinstance(choice, Mapping):
+        return choice
+    if name not in choice:
+        raise ConfigError(f"nothing is configured for {name!r}{nearest(name, list(choice))}")
+    return choice[name]  # pyright: ignore[reportUnknownVariableType]
+
+
+def rules_of(sizing: Sizing, orders: Orders, exits: Exits, symbols: int) -> dict[str, Any]:
+    """Values of a row of `records.RULES`."""
+    rules: dict[str, Any] = {**sizing.rules(), **orders.rules(), **exits.rules()}
+    rules["share"] = 1.0 / symbols if getattr(sizing, "split", True) else 1.0
+    trails = rules["trailing_stop"] < math.inf and not rules["bracket"]
+    timed = rules["max_hold_ns"] < records.NEVER or rules["flatten_drawdown"] < math.inf
+    return rules | {"watchful": int(trails or timed)}
+
+
+def _fill(row: records.Row, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        row[name] = value
+
+
+def _instruments(
+    universe: Sequence[Instrument], currency: str, execution: Execution
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    # Rows, and the series they point into.
+    symbols = [instrument.symbol for instrument in universe]
+    sessions, session_from, session_to = sessions_of(universe)
+    rows = np.zeros(len(universe), records.INSTRUMENT)
+    times: list[np.ndarray] = [np.empty(0, np.int64)]
+    rates: list[np.ndarray] = [np.empty(0)]
+    for row, i in zip(rows, universe, strict=True):
+        foreign = i.currency not in ("", currency)
+        if foreign and i.conversion not in symbols:
+            raise ConfigError(
+                f"{i.symbol} is quoted in {i.currency}, the book is in {currency or 'another'}: "
+                "set its conversion to a symbol of the universe that gives the rate"
+                f"{nearest(i.conversion, symbols)}"
+            )
+        maker, taker = execution.rates(i)
+        ts, rate = execution.series(i.symbol)
+        start = sum(map(len, times))
+        times.append(ts)
+        rates.append(rate)
+        _fill(row, {
+            "tick_size": i.tick_size, "lot_size": i.lot_size, "min_notional": i.min_notional,
+            "max_position": i.max_position, "multiplier": i.multiplier,
+            "quote_volume": i.volume_unit == "quote", "shortable": i.shortable,
+            "perpetual": i.perpetual, "restricted": i.restricted, "maker": maker, "taker": taker,
+            "conversion": symbols.index(i.conversion) if foreign else -1,
+            "funding_from": start, "funding_to": start + len(ts),
+        })  # fmt: skip
+    rows["session_from"], rows["session_to"] = session_from, session_to
+    for conversion in rows["conversion"]:
+        if conversion >= 0:
+            rows["converts"][conversion] = 1
+    return rows, {
+        "sessions": sessions,
+        "funding_ts": np.concatenate(times).astype(np.int64),
+        "funding_rate": np.concatenate(rates).astype(np.float64),
+    }
+
+
+def _terms(
+    execution: Execution, risk: RiskChain, interval: int, seed: int, snapshot_ns: int,
+    rules: Sequence[Mapping[str, Any]],
+) -> tuple[np.ndarray, int]:  # fmt: skip
+    # The row, and how many times of orders must be remembered for the rate checks.
+    names = set(risk.names)
+    uses = USES_TAIL * bool(names & _TAIL)
+    uses |= USES_CORRELATION * ("correlation" in names) | USES_SELF_MATCH * ("self_match" in names)
+    most = [0.0, *(
+        limit for name, limit in zip(risk.names, risk.limits, strict=True)
+        if name.startswith("order_rate")
+    )]  # fmt: skip
+    if max(most) > _MOST_RATE:
+        raise ConfigError(f"order rates are counted up to {_MOST_RATE}, was {max(most):g}")
+    terms = np.zeros(1, records.TERMS)
+    _fill(terms[0], execution.terms(interval) | risk.terms())
+    varies = terms["impact"][0] > 0 or terms["volatility_scale"][0] > 0
+    varies |= any(row["sizing"] == VOLATILITY_TARGET for row in rules)
+    spread = (0, statistics.ROLL, statistics.CORWIN_SCHULTZ)[int(terms["spread_model"][0])]
+    _fill(terms[0], {
+        "seed": seed, "snapshot_ns": snapshot_ns, "interval": interval, "checks": uses,
+        "statistics": spread | statistics.VOLATILITY * bool(varies),
+    })  # fmt: skip
+    return terms, int(max(most)) + 1
+
+
+def book_of(
+    universe: Sequence[Instrument],
+    currency: str,
+    execution: Execution,
+    risk: RiskChain,
+    interval: int,
+    seed: int,
+    snapshot_ns: int,
+    *,
+    rules: Sequence[Mapping[str, Any]],
+) -> Book:
+    """Terms and empty state of a run over `universe`, a row of `rules` per strategy."""
+    strategies, symbols, window = len(rules), len(universe), risk.window
+    instruments, series = _instruments(universe, currency, execution)
+    terms, remembered = _terms(execution, risk, interval, seed, snapshot_ns, rules)
+    rows = np.zeros(strategies, records.RULES)
+    for row, values in zip(rows, rules, strict=True):
+        _fill(row, values)
+    cells = np.zeros((strategies, symbols), records.CELL)
+    cells["target"] = cells["refused_target"] = math.nan
+    cells["exit_low"], cells["exit_high"] = -math.inf, math.inf
+    market = np.zeros(symbols, records.MARKET)
+    market["unit"] = np.where(instruments["conversion"] < 0, instruments["multiplier"], math.nan)
+    accounts = np.zeros(strategies, records.ACCOUNT)
+    for field in ("volatility", "sharpe", "sortino", "value_at_risk"):
+        accounts[field] = math.nan
+    return Book(
+        instruments=instruments, terms=terms, rules=rows,
+        checks=risk.checks, limits=risk.limits, latencies=execution.samples, **series,
+        clock=np.zeros(1, records.CLOCK), market=market,
+        active=np.zeros((symbols, strategies), np.int64), accounts=accounts, cells=cells,
+        orders=np.zeros((strategies, symbols, 3), records.ORDER),
+        rates=np.zeros((strategies, remembered), np.int64),
+        returns=np.zeros((window, symbols)), covariance=np.zeros((symbols, symbols)),
+        own_returns=np.zeros((strategies, window)),
+        draft=np.zeros(1, records.ORDER), facts=np.zeros(1, records.FACTS),
+        scenarios=np.zeros((4, window)), exposures=np.zeros(symbols),
+    )  # fmt: skip
+
+
+def buffers_of(book: Book) -> tuple[dict[str, np.ndarray], Out]:
+    """Buffers of effects by table, and the loop's view of them.
+
+    One mark or event may cause at most the rows that are kept free in each.
+    """
+    strategies, symbols = book.cells.shape
+    cells = strategies * symbols
+    most = {
+        "signals": cells, "orders": 3 * cells, "risk_receipts": 6 * cells,
+        "executions": 12 * strategies, "order_ends": 8 * cells,
+        "financing": 2 * cells + strategies, "portfolio_history": 1 + strategies * (1 + symbols),
+    }  # fmt: skip
+    types = records.effects(len(book.checks))
+    buffers = {name: np.zeros(most[name] + _ROOM, types[name]) for name in types}
+    receipts = buffers["risk_receipts"]
+    head = np.ndarray((len(receipts), 5), np.int64, receipts, strides=(receipts.itemsize, 8))
+    out = Out(
+        signals=buffers["signals"], orders=buffers["orders"], receipts=head,
+        executions=buffers["executions"], ends=buffers["order_ends"],
+        financing=buffers["financing"], snapshots=buffers["portfolio_history"],
+        values=receipts["value"], rooms=receipts["room"], verdicts=receipts["verdict"],
+        counts=np.zeros(len(types), np.int64),
+        full=np.full(len(types), _ROOM, np.int64),
+    )  # fmt: skip
+    return buffers, out

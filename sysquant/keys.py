@@ -1,0 +1,73 @@
+"""Values of configuration keys, checked: a number in its range, a word of a list, a flag.
+
+Input: the key as it stands in a configuration, and its value. Output: nothing, or a `ConfigError`
+that names the key, what it must be and what it was. Nothing is converted.
+"""
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+from sysquant.errors import ConfigError, nearest
+
+
+def check_number(
+    key: str,
+    value: object,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    whole: bool = False,
+) -> None:
+    """Refuse what is not a finite number in [least, most], or in (above, below).
+
+    Raises
+    ------
+    ConfigError
+        If it is not; NaN, infinities, true, false and text never are.
+    """
+    number = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(value)
+    bounds = {">=": least, ">": above, "<=": most, "<": below}
+    meant = (
+        math.isfinite(number)
+        and (isinstance(value, Integral) or not whole)
+        and (least is None or number >= least)
+        and (above is None or number > above)
+        and (most is None or number <= most)
+        and (below is None or number < below)
+    )
+    if not meant:
+        limits = [f"{sign} {bound:.12g}" for sign, bound in bounds.items() if bound is not None]
+        if most is None and below is None:
+            limits.append("finite")
+        kind = "a whole number " if whole else ""
+        raise ConfigError(f"{key} must be {kind}{' and '.join(limits)}, was {value!r}")
+
+
+def check_choice(key: str, value: object, known: Iterable[str]) -> None:
+    """Refuse a word that is not one of `known`.
+
+    Raises
+    ------
+    ConfigError
+        If it is not; the message ends with the nearest one.
+    """
+    choices = tuple(known)
+    if value not in choices:
+        raise ConfigError(f"{key} does not know {value!r}{nearest(str(value), choices)}")
+
+
+def check_flag(key: str, value: object) -> None:
+    """Refuse what is neither true nor false.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} must be true or false, was {value!r}")

@@ -1,0 +1,136 @@
+"""The benchmarks, small: every row is measured and saved, and no figure without its work."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.benchmarks import bench_engine, bench_features, bench_kafka, bench_store, peers, report
+from tests.benchmarks.markets import LEVEL, Walk
+
+SMALL = 40_000  # bars of the longest run
+
+# vectorbt gives its compiled functions lists.
+pytestmark = pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaPendingDeprecationWarning")
+MISSING = ("vectorbt", "hftbacktest")
+
+
+def _is_measured(row: report.Row, *, compared: bool = True) -> None:
+    assert tuple(row) == report.FIELDS
+    assert row["ours"] > 0
+    assert (row["ratio"] is not None) == (row["reference"] is not None) == compared
+    if compared:
+        assert row["ratio"] == pytest.approx(row["ours"] / row["reference"], rel=2e-3)
+
+
+@pytest.mark.parametrize("measure", bench_engine.ROWS, ids=lambda measure: measure.__name__)
+def test_engine_does_the_work_that_its_figure_is_for(measure):
+    for row in measure(SMALL, 1):
+        _is_measured(row, compared=row["name"] != "engine_orders")
+
+
+def test_crossover_trades_on_a_walk_as_often_as_the_figures_rest_on():
+    walk = Walk()
+    for _ in range(3):
+        close = walk.bars(1_000_000).close
+        fills, _ = peers.run_loop(close, peers.FAST, peers.SLOW, peers.COST, 1e6)
+        assert bench_engine.LEAST_FILLS <= fills <= 15_000
+        assert 0.5 * LEVEL < close.min() < close.max() < 2 * LEVEL
+
+
+def test_walk_goes_on_where_its_last_batch_ended():
+    walk = Walk()
+    first, second = walk.bars(500), walk.bars(500)
+    assert second.open[0] == first.close[-1]
+    assert (np.diff(np.concatenate([first.ts, second.ts])) > 0).all()
+    ticks = [Walk(3).ticks(1_000, symbols=3) for _ in range(2)]
+    assert (ticks[0].price == ticks[1].price).all()
+    assert (np.diff(ticks[0].ts) > 0).all()
+    assert set(ticks[0].symbol.tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"refusals": 1},
+        {"receipts": 9},
+        {"filled": [np.arange(7)]},
+        {"filled": [np.arange(0)], "orders": 0, "receipts": 0},
+    ],
+    ids=lambda broken: next(iter(broken)),
+)
+def test_figure_of_a_run_that_did_less_is_refused(broken):
+    full = {"orders": 10, "receipts": 10, "filled": [np.arange(10)]}
+    engine = bench_engine.engine_of()
+    bench_engine.check(bench_engine.Outcome(engine=engine, **full), 10)
+    with pytest.raises(AssertionError):
+        bench_engine.check(bench_engine.Outcome(engine=engine, **(full | broken)), 10)
+
+
+def test_peer_that_is_not_installed_is_left_out_and_named(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in MISSING else find(n))
+    for measure in (bench_engine.bars_vs_vectorbt, bench_engine.ticks_vs_hftbacktest):
+        for row in measure(SMALL, 1):
+            _is_measured(row, compared=False)
+    said = capsys.readouterr().out
+    assert all(f"{peer} is not installed: left out" in said for peer in MISSING)
+
+
+def test_memory_is_that_of_a_tenth_of_the_events():
+    (row,) = bench_engine.memory(4 * bench_engine.BATCH)
+    _is_measured(row)
+
+
+def test_start_from_the_cache_is_measured_without_numba():
+    assert 0.05 < bench_engine.start_s(os.environ["SYSQUANT_CACHE"]) < 60
+
+
+def test_cost_of_a_trade_is_printed_for_every_number_of_listeners(capsys):
+    bench_engine.cost_by_listeners(1_000, 1)
+    lines = capsys.readouterr().out.split("\n")
+    assert [line.split()[0] for line in lines if "strategies" in line] == ["1", "10", "100"]
+
+
+def test_features_are_measured_against_every_peer():
+    rows = bench_features.compare(2_000, 1)
+    assert len({row["name"] for row in rows}) == 6
+    for row in rows:
+        _is_measured(row)
+    for row in bench_features.stream(50, 1):
+        _is_measured(row, compared=False)
+
+
+def test_store_is_measured_served_and_in_process():
+    rows = bench_store.compare(2_000, 1, rounds=1)
+    assert {row["unit"] for row in rows} == {"ms", "million rows/s"}
+    for row in rows:
+        _is_measured(row)
+
+
+def test_feed_is_measured_against_polls_and_the_plain_loop(broker, topic):
+    if broker.kind == "mock":
+        pytest.skip("throughput is a real broker's: not shown here")
+    for row in bench_kafka.measure(broker.bootstrap, topic, 3_000, 1):
+        _is_measured(row)
+
+
+def test_rows_replace_those_of_their_name_and_keep_the_others(home: Path):
+    report.save([report.row("a", 10, 4, "x/s"), report.row("b", 1, None, "ms")])
+    path = report.save([report.row("a", 20, 4, "x/s")])
+    assert path == home / "runs" / "bench.json"
+    rows = json.loads(path.read_text())
+    assert [row["name"] for row in rows] == ["b", "a"]
+    assert rows[1] == report.row("a", 20, 4, "x/s") | {"ratio": 5.0}
+    assert rows[1]["command"].startswith("python tests/benchmarks/")
+
+
+def test_ways_take_turns_after_one_that_compiles():
+    called = list[str]()
+    ways = {name: (lambda name=name: lambda: called.append(name)) for name in ("ours", "peer")}
+    timed = report.in_turns(ways, 2)
+    assert called == ["ours", "peer"] * 3
+    assert all(seconds >= 0 for seconds, _ in timed.values())
