@@ -47,7 +47,7 @@ def end_order(
     row.order_no = order.order_no
     row.symbol = symbol
     row.reason = reason
-    row.filled = order.quantity - order.left
+    row.filled = cut(order.quantity - order.left, book.instruments[symbol].lot_size)
     row.remainder = order.left
     market.orders -= 1
     order.order_no = 0
@@ -56,7 +56,7 @@ def end_order(
     lot = book.instruments[symbol].lot_size
     portfolio.commit(market, cell, cell.quantity, 0.0, lot)
     book.accounts[strategy].open_orders -= 1
-    if reason == REJECTED:
+    if reason == REJECTED and order.target == cell.target:
         cell.refused = 1
         cell.refused_target = cell.target
         cell.bars_since_refusal = 0

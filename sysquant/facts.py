@@ -129,7 +129,7 @@ def _tail(book: Book, order: Row, strategy: int, symbol: int) -> None:
         row += 1
         if row == terms.window:
             row = 0
-    scale = 1.0 / (1.0 - terms.decay**newest) if newest > 0 else 0.0
+    scale = 1.0 / (1.0 - terms.decay**newest) if n > 0 else 0.0
     a = 0.0
     b = 0.0
     for left in range(len(book.market)):

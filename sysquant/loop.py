@@ -16,10 +16,9 @@ from sysquant.portfolio import mark
 from sysquant.proposal import act
 from sysquant.records import Rows
 from sysquant.state import FINANCING, SIGNALS, SNAPSHOTS, STOP_LEG, TARGET, Book, Out, has_room
-from sysquant.types import SECOND, Floats, Ints
+from sysquant.types import CLOCK_MARK, SECOND, Floats, Ints
 
 DAY = 86_400 * SECOND
-HALT_MARK, RESUME_MARK = -2, -3  # less 2 x symbol, in a `symbol` column
 
 
 @part
@@ -134,20 +133,25 @@ def _decide(
         return 0.0, proposal.SIGNAL
     if not math.isnan(target) and target != cell.target:
         _signal(book, out, strategy, symbol, ts, target, market.price)
-    elif cell.quantity == 0.0 and cell.target == 0.0 and cell.changed == 0:
+    elif cell.quantity == 0.0 and cell.target == 0.0 and cell.changed + cell.closed_side == 0:
         return 0.0, proposal.SIGNAL
     if math.isnan(cell.target):
         return 0.0, proposal.SIGNAL
     protection.reopen(cell, book.rules[strategy])
-    return proposal.consider(book, out, strategy, symbol, ts)
+    return proposal.consider(book, out, strategy, symbol, ts, False)
 
 
 @part
-def _reprice(book: Book, symbol: int) -> None:
-    # Symbols that are converted at this one's price are worth something else now.
+def _reprice(book: Book, symbol: int, ts: int, close: float) -> None:
+    # A symbol that others are converted at: they are worth something else from the same moment on.
+    market = book.market[symbol]
+    market.previous = market.price
+    market.price = close
+    market.ts = ts
     for other in range(len(book.market)):
-        if book.instruments[other].conversion == symbol:
-            book.market[other].unit = book.instruments[other].multiplier * book.market[symbol].price
+        instrument = book.instruments[other]
+        if instrument.conversion == symbol:
+            book.market[other].unit = instrument.multiplier * close
     portfolio.revalue(book.accounts, book.cells, book.market, book.clock[0])
 
 
@@ -276,9 +280,11 @@ def _trade(
     meets = market.orders > 0 and market.halted == 0
     if meets:
         _meet(book, out, symbol, start, ts, open_, high, low, close, volume)
-    busy = _price(book, symbol, ts, high, low, close)
+    busy = True
     if book.instruments[symbol].converts == 1:
-        _reprice(book, symbol)
+        _reprice(book, symbol, ts, close)
+    else:
+        busy = _price(book, symbol, ts, high, low, close)
     if busy and market.halted == 0:
         _exits(book, symbol, ts, high, low, close)
         _follow(book, out, symbol, ts)
@@ -315,7 +321,7 @@ def _catch_up(book: Book, out: Out, ts: int) -> bool:
 @part
 def _command(book: Book, symbol: int, value: float) -> None:
     # What is no trade: a clock mark with the feed's lag, a halt, the end of one.
-    if symbol > HALT_MARK:
+    if symbol == CLOCK_MARK:
         book.clock[0].feed_lag_s = value
     else:
         book.market[(-symbol) // 2 - 1].halted = 1 if (-symbol) % 2 == 0 else 0

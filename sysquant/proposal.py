@@ -28,9 +28,9 @@ def wanted(book: Book, strategy: int, symbol: int) -> float:
     """Units that the standing target asks for now; NaN when that is unknown."""
     cell = book.cells[strategy, symbol]
     account = book.accounts[strategy]
-    if account.state == SWITCHED_OFF or cell.closed_side * cell.target > 0.0:
+    if cell.exiting == 1 or account.state == SWITCHED_OFF:
         return 0.0
-    if cell.target == 0.0:
+    if cell.target == 0.0 or cell.closed_side * cell.target > 0.0:
         return 0.0
     quantity = wanted_quantity(
         book.rules[strategy], book.terms[0], book.instruments[symbol], book.market[symbol],
@@ -115,7 +115,7 @@ def _approve(book: Book, strategy: int, symbol: int, slot: int, ts: int) -> None
 
 
 @part
-def _blank_draft(book: Book, strategy: int, quantity: float, purpose: int) -> None:
+def _blank_draft(book: Book, strategy: int, symbol: int, quantity: float, purpose: int) -> None:
     draft = book.draft[0]
     account = book.accounts[strategy]
     account.order_no += 1
@@ -128,6 +128,7 @@ def _blank_draft(book: Book, strategy: int, quantity: float, purpose: int) -> No
     draft.then = 0
     draft.end = NEVER
     draft.end_reason = broker.EXPIRED
+    draft.target = book.cells[strategy, symbol].target
     draft.limit = math.nan
     draft.stop = math.nan
     draft.trail = math.nan
@@ -169,7 +170,7 @@ def _draw_up(
     rules = book.rules[strategy]
     draft = book.draft[0]
     market, instrument = book.market[symbol], book.instruments[symbol]
-    _blank_draft(book, strategy, quantity, purpose)
+    _blank_draft(book, strategy, symbol, quantity, purpose)
     if slot != TARGET:
         _set_leg(draft, cell, rules, slot, instrument.tick_size)
     elif purpose <= SLICE:
@@ -245,26 +246,21 @@ def _slice(book: Book, strategy: int, symbol: int, ts: int, quantity: float) -> 
 
 
 @part
-def _first(book: Book, strategy: int, symbol: int, ts: int, goal: float) -> tuple[float, int]:
-    # A new order for what is wanted, whole or as the first of several slices; and why.
+def _first(book: Book, strategy: int, symbol: int, ts: int, goal: float) -> float:
+    # What is wanted beyond what is held, whole or as the first of several slices.
     cell = book.cells[strategy, symbol]
     rules = book.rules[strategy]
-    market = book.market[symbol]
     instrument = book.instruments[symbol]
     difference = cut(goal - cell.quantity, instrument.lot_size)
-    if book.accounts[strategy].state == SWITCHED_OFF:
-        return difference, OFF
-    if goal == 0.0 and cell.closed_side * cell.target > 0.0:
-        return difference, cell.purpose
-    if rules.slices > 1:
-        notional = abs(difference) * market.price * market.unit
-        cell.slices = rules.slices
-        if instrument.min_notional > 0.0:
-            most = math.floor(min(notional / instrument.min_notional, 1e9))
-            cell.slices = max(1, min(rules.slices, int(most)))
-        cell.goal = goal
-        return _slice(book, strategy, symbol, ts, difference), SIGNAL
-    return difference, SIGNAL
+    if rules.slices == 1:
+        return difference
+    notional = abs(difference) * book.market[symbol].price * book.market[symbol].unit
+    cell.slices = rules.slices
+    if instrument.min_notional > 0.0:
+        most = math.floor(min(notional / instrument.min_notional, 1e9))
+        cell.slices = max(1, min(rules.slices, int(most)))
+    cell.goal = goal
+    return _slice(book, strategy, symbol, ts, difference)
 
 
 @part
@@ -285,40 +281,59 @@ def cancel(book: Book, out: Out, strategy: int, symbol: int, ts: int) -> bool:
 
 
 @part
-def consider(book: Book, out: Out, strategy: int, symbol: int, ts: int) -> tuple[float, int]:
+def _is_free(book: Book, out: Out, strategy: int, symbol: int, ts: int) -> bool:
+    # Whether a target order may be proposed: what works is cancelled when the target changed.
+    cell = book.cells[strategy, symbol]
+    if book.orders[strategy, symbol, TARGET].order_no == 0:
+        return cell.changed == 1 or cell.slices == 0
+    if cell.changed == 0:
+        return False
+    cell.pending = 1
+    return cancel(book, out, strategy, symbol, ts)
+
+
+@part
+def consider(
+    book: Book, out: Out, strategy: int, symbol: int, ts: int, follows: bool
+) -> tuple[float, int]:
     """What to order for the standing target, and why; 0 for nothing.
 
-    At a bar's close, or when a proposal waited for its slot.
+    Parameters
+    ----------
+    follows : whether an order ran out that is to be followed at the market: worth it at any size.
     """
     cell = book.cells[strategy, symbol]
     market = book.market[symbol]
     rules = book.rules[strategy]
-    if book.orders[strategy, symbol, TARGET].order_no > 0:
-        if cell.changed == 0:
-            return 0.0, SIGNAL
-        if not cancel(book, out, strategy, symbol, ts):
-            cell.pending = 1
-            return 0.0, SIGNAL
-        cell.follow = 0
-    if cell.changed == 0 and cell.slices > 0:
+    instrument = book.instruments[symbol]
+    if not _is_free(book, out, strategy, symbol, ts):
         return 0.0, SIGNAL
+    exits = cell.exiting == 1 or cell.closed_side * cell.target > 0.0
     goal = wanted(book, strategy, symbol)
     if math.isnan(goal):
         return 0.0, SIGNAL
-    cell.pending = 0
-    cell.slices = 0
-    worth = is_worth_it(
+    worth = follows or is_worth_it(
         cell.changed == 1, cell.quantity, goal, market.price * market.unit,
-        rules, book.instruments[symbol].min_notional,
+        rules, instrument.min_notional,
     )  # fmt: skip
     cell.changed = 0
+    cell.pending = 0
+    cell.exiting = 0
+    cell.slices = 0
     if not worth:
         return 0.0, SIGNAL
     again = cell.refused == 1 and cell.refused_target == cell.target
     if again and cell.bars_since_refusal < rules.retry_after:
         book.clock[0].suppressed += 1
         return 0.0, SIGNAL
-    return _first(book, strategy, symbol, ts, goal)
+    difference = cut(goal - cell.quantity, instrument.lot_size)
+    if book.accounts[strategy].state == SWITCHED_OFF:
+        return difference, OFF
+    if exits:
+        return difference, cell.purpose
+    if follows:
+        return difference, FOLLOW_UP
+    return _first(book, strategy, symbol, ts, goal), SIGNAL
 
 
 @part
@@ -328,17 +343,14 @@ def owed(book: Book, out: Out, strategy: int, symbol: int, ts: int) -> tuple[flo
     A waiting proposal, the follow-up of an expired order, or the next slice of an order over time.
     """
     cell = book.cells[strategy, symbol]
-    lot = book.instruments[symbol].lot_size
-    if cell.pending == 1:
-        return consider(book, out, strategy, symbol, ts)
+    follows = cell.follow == 1
+    cell.follow = 0
+    if cell.pending == 1 or follows:
+        return consider(book, out, strategy, symbol, ts, follows and cell.pending == 0)
     if book.orders[strategy, symbol, TARGET].order_no > 0:
         return 0.0, SIGNAL
-    if cell.follow == 1:
-        cell.follow = 0
-        goal = wanted(book, strategy, symbol)
-        if not math.isnan(goal):
-            return cut(goal - cell.quantity, lot), FOLLOW_UP
-    elif cell.slices > 0 and ts >= cell.next_slice:
+    if cell.slices > 0 and ts >= cell.next_slice:
+        lot = book.instruments[symbol].lot_size
         difference = cut(cell.goal - cell.quantity, lot)
         return _slice(book, strategy, symbol, ts, difference), SLICE
     return 0.0, SIGNAL

@@ -42,6 +42,7 @@ def close_side(
     cell.purpose = purpose
     cell.changed = 1
     cell.pending = 1
+    cell.exiting = 1
     cell.refused = 0
     cell.slices = 0
     cell.follow = 0

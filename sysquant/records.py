@@ -68,14 +68,14 @@ ACCOUNT = _row(  # (S,)
 )
 CELL = _row(  # (S, Y)
     ints="held listed changed pending refused bars_since_refusal bars closed_side bars_since_exit"
-    " purpose opened_ts grown_event bracket_due slices next_slice follow entries last_order_ts",
+    " exiting purpose opened_ts grown_event slices next_slice follow entries last_order_ts",
     floats="quantity cost entry best realised_pnl fees slippage financing"
     " target refused_target working goal last_quantity exit_low exit_high",
 )
 ORDER = _row(  # (S, Y, 3): target order, bracket stop, bracket limit; order_no 0 for none
     ints="order_no kind tif then due end end_reason arrived triggered raised reduce_only post_only"
     " carry fills purpose",
-    floats="quantity left limit stop trail best budget touches rate_value paid",
+    floats="quantity left target limit stop trail best budget touches rate_value paid",
 )
 CLOSING = _row(ints="interval end engine_ts late corrections bars")  # the bar clock
 OPEN_BAR = _row(ints="ticks first_ts last_ts", floats="open high low close volume")  # (Y,)

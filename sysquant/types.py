@@ -21,6 +21,13 @@ Floats = NDArray[np.float64]
 
 SECOND = 1_000_000_000
 CLOCK_MARK = -1  # in a `symbol` column: no trade, only the clock moves
+
+
+def halt_mark(symbol: int, *, resume: bool = False) -> int:
+    """What stands in a `symbol` column where trading of a symbol halts, or goes on."""
+    return -2 - 2 * symbol - resume
+
+
 ALWAYS = "24/7"  # the calendar of what trades around the clock
 VOLUME_UNITS = ("base", "quote")
 

@@ -126,6 +126,7 @@ class Oracle(Exits):
     def trade(self, event: Event) -> None:
         market = self.markets[event.symbol]
         cells = [account.cells[event.symbol] for account in self.accounts]
+        takes_part = [bool(cell.held or any(cell.orders)) for cell in cells]
         if not market.halted and self.unit(event.symbol) is not None:
             for cell in cells:
                 self.broker.meet(event, market, cell)
@@ -133,8 +134,9 @@ class Oracle(Exits):
         self.mark()
         if market.halted:
             return
-        for account, cell in zip(self.accounts, cells, strict=True):
-            self.exit_rules(account, cell, event)
+        for account, cell, takes in zip(self.accounts, cells, takes_part, strict=True):
+            if takes:
+                self.exit_rules(account, cell, event)
         for account, cell in zip(self.accounts, cells, strict=True):
             self.owed(account, cell, event)
 
@@ -340,7 +342,7 @@ class Oracle(Exits):
         reduces = cell.projected * order.quantity < 0
         reduces = reduces and abs(order.quantity) <= abs(cell.projected)
         order.left = abs(order.quantity)
-        cell.entries += not reduces
+        cell.entries += order.slot == 0 and not reduces
         if order.slot == 0:
             cell.last_order_ts, cell.last_quantity = ts, order.quantity
             cell.refused_target = NAN
@@ -382,7 +384,7 @@ class Oracle(Exits):
                 if leg and leg is not order:
                     self.end(leg, Ended.OCO, ts)
             if order.slot and cell.held == 0:
-                self.close_side(account, cell, sign(held), order.purpose, self.event.ts)
+                cell.left = (sign(held), order.purpose)
 
     def end(self, order: Order, reason: int, ts: int) -> None:
         """An order works no more: free its slot, write the row."""

@@ -160,11 +160,12 @@ class Ledger:
             at = min(self.next_accrual.values())
             if self.next_accrual["funding"] == at:
                 self._pay_funding(at)
+                self.mark()
                 self.next_accrual["funding"] += round(self.terms.funding_hours * HOUR)
             if self.next_accrual["financing"] == at:
                 self._pay_financing(at)
+                self.mark()
                 self.next_accrual["financing"] += round(self.terms.financing_hours * HOUR)
-            self.mark()
         if ts // DAY != self.day:
             self.day = ts // DAY
             for account in self.accounts:

@@ -11,6 +11,9 @@ class Exits(Ledger):
 
     def exit_rules(self, account: Account, cell: Cell, event: Event) -> None:
         rules = self.rules("exits", account)
+        if cell.left:
+            self.close_side(account, cell, *cell.left, event.ts)
+            cell.left = None
         side = sign(cell.held)
         if side and cell.grown_on != event.no and cell.closed_side != side:
             purpose = self.fired(rules, cell, event, side)

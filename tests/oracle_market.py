@@ -253,6 +253,7 @@ class Cell:
     since_exit: int = 0
     bars: int = 0
     closed_side: float = 0
+    left: tuple[float, int] | None = None  # side and purpose of a leg that left it flat
     slices_left: int = 0
     next_slice: int = 0
     goal: float = 0.0

@@ -343,8 +343,19 @@ def test_size_does_not_matter_to_what_never_moved():
 )  # fmt: skip
 @pytest.mark.parametrize("nothing", [0.0, -1.0, -1e9])
 def test_a_fraction_of_no_capital_is_infinite(name, capital, nothing):
-    value, verdict, room = checked(name, 1e12, **SALE, held=-4.0, **{capital: nothing})
-    assert (value, verdict, room) == (INF, REFUSE, 0.0)
+    for held in (-4.0, 0.5):
+        value, verdict, room = checked(name, 1e12, **SALE, held=held, **{capital: nothing})
+        assert (value, verdict, room) == (INF, REFUSE, 0.0)
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5])
+def test_a_small_limit_leaves_room_to_close_the_position(limit):
+    facts = of_size(1.0, 1, {"held": -8.0})
+    for name in ("position_notional", "gross_exposure", "net_exposure", "book_gross_exposure"):
+        assert checked(name, limit, **facts)[2] == 8.0 + limit / UNIT, name
+    for name in ("position_weight", "leverage"):
+        assert checked(name, limit, **facts)[2] == 8.0 + limit * 1024 / UNIT, name
+    assert checked("position_quantity", limit, **facts)[2] == 8.0 + limit
 
 
 def test_no_size_passes_where_the_others_are_beyond_the_limit():
@@ -376,3 +387,15 @@ def test_nothing_held_is_no_position_and_concentrates_nothing():
 
 def test_only_what_was_won_can_be_given_back():
     assert checked("give_back", 0.1, peak=1024.0, equity=10.0)[:2] == (0.0, PASS)
+
+
+def test_only_what_ends_short_counts_as_short():
+    for held, short in ((9.0, 0.0), (1.5, 0.0), (1.0, 0.0), (0.5, 0.5 * UNIT), (-1.0, 2 * UNIT)):
+        value = checked("short_limit", 1.0, **SALE, held=held, shorts_others=256.0)[0]
+        assert value == (256.0 + short) / 1024.0
+        units = checked("long_only", -9.0, **SALE, held=held)[0]
+        assert units == -short / UNIT
+
+
+def test_a_loss_is_a_fraction_of_however_little_there_was():
+    assert checked("drawdown", 0.5, peak=0.5, equity=0.25)[:2] == (0.5, PASS)

@@ -38,7 +38,7 @@ def arguments(size: int, rounds: int, counted: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("size", nargs="?", type=lambda word: int(float(word)), help=counted)
     parser.add_argument("rounds", nargs="?", type=int, default=rounds, help="medians over these")
-    parser.add_argument("--long", action="store_true", help="also what takes many minutes")
+    parser.add_argument("--long", action="store_true", help="also what takes longest")
     options = parser.parse_args()
     options.size = options.size or size
     return options
@@ -48,7 +48,7 @@ def is_installed(peer: str) -> bool:
     """Whether a peer can be imported; says so if not."""
     found = importlib.util.find_spec(peer) is not None
     if not found:
-        print(f"{peer} is not installed: left out; pip install -c constraints.txt -e '.[bench]'")
+        print(f"{peer} is not installed: left out")
     return found
 
 
