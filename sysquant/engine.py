@@ -178,9 +178,9 @@ class Engine:
         targets = np.empty((len(self.strategies), len(closed)), np.float64)
         if len(closed) == 0:
             return targets
-        symbols: list[int] = np.unique(closed["symbol"]).tolist()
-        for symbol in symbols:
-            rows = closed["symbol"] == symbol if len(symbols) > 1 else slice(None)
+        single = len(self.symbols) == 1
+        for symbol in [0] if single else np.unique(closed["symbol"]).tolist():
+            rows = slice(None) if single else closed["symbol"] == symbol
             columns = _bar_columns(closed[rows])
             for strategy, deciders in enumerate(self._deciders):
                 targets[strategy, rows] = deciders[symbol].run(columns)

@@ -171,6 +171,7 @@ def _meet(
         account = book.accounts[strategy]
         cell = book.cells[strategy, symbol]
         before, cash = cell.quantity, account.cash
+        cell.met_event = book.clock[0].events
         flat_by = meet_event(
             book, out, strategy, symbol, start, ts, open_, high, low, close, volume
         )
@@ -221,8 +222,10 @@ def _exits(book: Book, symbol: int, ts: int, high: float, low: float, close: flo
     # Exit rules of everyone in the symbol.
     for place in range(book.market[symbol].active):
         strategy = book.active[symbol, place]
-        protection.check_exits(book, strategy, symbol, low, high, close, ts)
-        protection.check_drawdown(book, strategy, ts)
+        cell = book.cells[strategy, symbol]
+        if cell.quantity != 0.0 or cell.met_event == book.clock[0].events:
+            protection.check_exits(book, strategy, symbol, low, high, close, ts)
+            protection.check_drawdown(book, strategy, ts)
 
 
 @part

@@ -8,9 +8,24 @@ import math
 
 import numpy as np
 
-from sysquant.compiled import kernel
+from sysquant.compiled import kernel, part
 from sysquant.records import Row
 from sysquant.types import Floats
+
+
+@part
+def _kth_worst(values: Floats, n: int, k: int) -> float:
+    # The k-th smallest of the first n, in one pass: a value above the k-th so far costs a compare.
+    worst = np.full(k, math.inf)
+    for i in range(n):
+        place = k - 1
+        if not values[i] < worst[place]:
+            continue
+        while place > 0 and values[i] < worst[place - 1]:
+            worst[place] = worst[place - 1]
+            place -= 1
+        worst[place] = values[i]
+    return worst[k - 1]
 
 
 @kernel
@@ -63,4 +78,4 @@ def account_statistics(account: Row, ring: Floats, n: int, terms: Row) -> None:
         account.sortino = mean / downside * year
     # (1 - 0.975) x 40 is a little over 1 in binary.
     worst = max(1, math.ceil((1.0 - terms.confidence) * n - 1e-9))
-    account.value_at_risk = max(0.0, -np.sort(ring[:n])[worst - 1])
+    account.value_at_risk = max(0.0, -_kth_worst(ring, n, worst))

@@ -100,6 +100,9 @@ def _approve(book: Book, strategy: int, symbol: int, slot: int, ts: int) -> None
     book.orders[strategy, symbol, slot] = draft
     market.orders += 1
     ring = book.rates[strategy]
+    if account.rate_head - account.rate_minute == len(ring):
+        account.rate_minute += 1
+        account.rate_second = max(account.rate_second, account.rate_minute)
     ring[account.rate_head % len(ring)] = ts
     account.rate_head += 1
     enlist(book.active, market, cell, strategy, symbol)
@@ -314,7 +317,7 @@ def consider(
         return 0.0, SIGNAL
     worth = follows or is_worth_it(
         cell.changed == 1, cell.quantity, goal, market.price * market.unit,
-        rules, instrument.min_notional,
+        rules, instrument,
     )  # fmt: skip
     cell.changed = 0
     cell.pending = 0

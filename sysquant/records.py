@@ -68,7 +68,8 @@ ACCOUNT = _row(  # (S,)
 )
 CELL = _row(  # (S, Y)
     ints="held listed changed pending refused bars_since_refusal bars closed_side bars_since_exit"
-    " exiting purpose opened_ts grown_event slices next_slice follow entries last_order_ts",
+    " exiting purpose opened_ts grown_event met_event slices next_slice follow entries"
+    " last_order_ts",
     floats="quantity cost entry best realised_pnl fees slippage financing"
     " target refused_target working goal last_quantity exit_low exit_high",
 )

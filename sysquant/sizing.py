@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sysquant.compiled import kernel
-from sysquant.execution import cut_down, slippage
+from sysquant.execution import cut, cut_down, slippage
 from sysquant.keys import check_flag, check_number
 from sysquant.records import Row
 
@@ -58,27 +58,26 @@ def wanted_quantity(
 
 @kernel
 def is_worth_it(
-    changed: bool, held: float, wanted: float, unit_price: float, rules: Row, min_notional: float
+    changed: bool, held: float, wanted: float, unit_price: float, rules: Row, instrument: Row
 ) -> bool:
     """Whether the way from what is held to what is wanted is worth an order.
 
-    A changed target is, from `min_notional` on; an unchanged one only outside the no-trade band
-    (a fraction of the target's notional). Closing is worth it at any size.
+    A changed target is, from the instrument's `min_notional` on; an unchanged one only outside the
+    no-trade band (a fraction of the target's notional). Closing is worth it at any size.
 
     Parameters
     ----------
     changed : whether the target is new.
-    held, wanted : units.
+    held, wanted : units, whole lots.
     unit_price : value of one unit, the book's currency.
-    rules : `records.RULES`.
-    min_notional : smallest value of an order, the book's currency.
+    rules, instrument : `records.RULES` and `INSTRUMENT`.
     """
     if wanted == 0.0:
         return held != 0.0
-    difference = abs(wanted - held) * unit_price
+    difference = abs(cut(wanted - held, instrument.lot_size)) * unit_price
     if not changed and difference <= rules.band * abs(wanted) * unit_price:
         return False
-    return difference >= min_notional
+    return difference > 0.0 and difference >= instrument.min_notional
 
 
 # -- configuration

@@ -170,11 +170,13 @@ class Oracle(Exits):
         return getattr(self.case, name)[account.name]
 
     def wanted(self, account: Account, cell: Cell) -> float | None:
-        """Quantity to hold (2.2); None while a statistic is unknown."""
+        """Quantity to hold (2.2); None while a statistic or a target is unknown."""
         equity = self.equity(account)
         closed = cell.closed_side != 0 and sign(cell.target) == cell.closed_side
         if cell.target == 0 or closed or account.state == SWITCHED_OFF or not equity > 0:
             return 0.0
+        if math.isnan(cell.target):
+            return None
         market, rules = self.markets[cell.symbol], self.rules("sizing", account)
         notional = self.notional(rules, cell, equity)
         if notional is None:

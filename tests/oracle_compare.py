@@ -44,10 +44,11 @@ KEYS = {
 }  # in the order in which things happen at one time
 IS_MONEY = {
     "fee", "slippage", "realised_pnl", "base", "amount", "cash", "value", "unrealised_pnl", "fees",
-    "financing", "equity", "peak", "average_price",
+    "financing", "equity", "peak",
 }  # fmt: skip
 IS_RATIO = {"drawdown"}
 STATISTICS = {"volatility", "sharpe", "sortino", "value_at_risk"}  # of returns of equity
+LEAST_VOLATILITY = 0.01  # per year: below, ratios to it are made of the 1e-8 that cash is cut to
 
 
 class Scripted(Strategy):
@@ -186,7 +187,9 @@ def same(name: str, left: float, right: float) -> bool:
     if name in IS_RATIO:
         return close(left, right, VALUE)
     if name in STATISTICS:
-        return close(sane(left), sane(right), MONEY)
+        return close(sane(left), sane(right), 10 * MONEY)
+    if name == "average_price":  # cash is cut to 1e-8, and a lot may be as small
+        return close(left, right, MONEY)
     return left == right or (left != left and right != right)
 
 
@@ -242,7 +245,7 @@ def compared_differently(table: str, name: str, row: dict) -> bool:
     if table == "orders" and name == "limit_price":
         return row["kind"] not in (1, 3)
     if name in ("sharpe", "sortino"):
-        return not row["volatility"] > MONEY
+        return not row["volatility"] > LEAST_VOLATILITY
     return table == "orders" and name == "stop_price" and row["kind"] not in (2, 3)
 
 

@@ -175,7 +175,9 @@ def correlation(f: Facts, limit: float) -> Answer:
 
 
 def order_rate(f: Facts, seconds: int) -> Answer:
-    return 1 + sum(1 for ts in f.account.approved_ts if ts > f.ts - seconds * SECOND), None
+    limits = [limit for name, limit in f.book.case.risk.checks if name.startswith("order_rate")]
+    found = sum(1 for ts in f.account.approved_ts if ts > f.ts - seconds * SECOND)
+    return 1 + min(found, math.floor(max(limits)) + 1), None
 
 
 def self_match(f: Facts, limit: float) -> Answer:

@@ -1,16 +1,18 @@
-"""The chain: all its checks run, what may not be meant is refused, its presets are whole."""
+"""The chain: all its checks run, its rooms hold, its presets are whole, nonsense is refused."""
 
 import math
 
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sysquant.checks import CHECKS
 from sysquant.errors import ConfigError
 from sysquant.risk import EXEMPT, MOST_CHECKS, PASS, REFUSE, RiskChain
 from tests.conftest import REPOSITORY
-from tests.test_checks import reviewed
+from tests.test_checks import INF, checked, of_size, reviewed
 
 CASH = {"check": "cash", "limit": 0.0}
 PRESETS = sorted((REPOSITORY / "conf" / "risk").glob("*.yaml"))
@@ -128,3 +130,73 @@ def test_the_canary_is_never_laxer_than_the_full_preset():
     limits = dict(zip(full.names, full.limits, strict=True))
     for name, limit in zip(canary.names, canary.limits, strict=True):
         assert limit <= limits[name] if CHECKS[name].most else limit >= limits[name], name
+
+
+# -- rooms: what they leave is what passes
+
+AMOUNT = st.floats(1.0, 1e6)
+SOME = st.just(0.0) | AMOUNT
+HELD = st.just(0.0) | AMOUNT | AMOUNT.map(lambda held: -held)
+MARKET = {"price": st.floats(0.01, 1e5), "unit": st.floats(0.01, 100.0), "held": HELD}
+OWN = MARKET | {"equity": AMOUNT}
+NETTED = {"book_net_others": HELD, "book_held": HELD}
+BELOW = SOME.map(lambda limit: -limit)
+
+
+def own(facts):
+    return facts["held"]
+
+
+def netted(facts):
+    units = facts.get("book_held", facts["held"])
+    value = facts.get("book_net_others", facts.get("net_others", 0.0))
+    return units + value / facts["price"] / facts["unit"]
+
+
+# check -> what its room may depend on, its limit, the units that it bounds on both sides of 0.
+SIZED = {
+    "order_quantity": ({}, SOME, None),
+    "order_notional": (MARKET, SOME, None),
+    "order_size": (MARKET | {"allocation": AMOUNT}, SOME, None),
+    "position_quantity": (MARKET | {"max_position": st.just(INF) | AMOUNT}, SOME, own),
+    "position_notional": (MARKET, SOME, own),
+    "position_weight": (OWN, SOME, own),
+    "not_promoted": (OWN | {"promoted": st.just(0.0)}, SOME, own),
+    "short_limit": (OWN | {"shorts_others": SOME}, SOME, None),
+    "long_only": (MARKET, BELOW, None),
+    "shortable": (MARKET | {"shortable": st.just(0.0)}, BELOW, None),
+    "gross_exposure": (MARKET | {"gross_others": SOME}, SOME, own),
+    "net_exposure": (MARKET | {"net_others": HELD}, SOME, netted),
+    "leverage": (OWN | {"gross_others": SOME}, SOME, own),
+    "book_gross_exposure": (MARKET | {"book_gross_others": SOME}, SOME, own),
+    "book_net_exposure": (MARKET | NETTED, SOME, netted),
+    "book_leverage": (MARKET | {"book_equity": AMOUNT, "book_gross_others": SOME}, SOME, own),
+    "cash": (
+        {"cash_others": HELD, "unit_cost": st.floats(0.01, 1e5), "fixed_cost": SOME}, SOME, None
+    ),
+}  # fmt: skip
+# Sales bring cash; purchases cover shorts. Their room is all or nothing.
+ONE_SIDED = {"cash": -1, "short_limit": 1, "long_only": 1, "shortable": 1}
+
+
+@pytest.mark.parametrize("name", SIZED)
+@given(data=st.data(), side=st.sampled_from([1, -1]), asked=AMOUNT)
+def test_an_order_of_the_size_of_its_room_passes_and_a_larger_one_fails(name, data, side, asked):
+    given_facts, limits, before = SIZED[name]
+    facts = data.draw(st.fixed_dictionaries(given_facts))
+    limit = data.draw(limits)
+    _, verdict, room = checked(name, limit, **of_size(asked, side, facts))
+    if ONE_SIDED.get(name) == side:
+        assert room == (INF if verdict == PASS else 0.0)
+        return
+    assert math.isfinite(room)
+    # A room that is a small difference of large numbers is known to as many digits as they are.
+    unit = facts.get("unit_cost", facts.get("price", 64.0) * facts.get("unit", 2.0))
+    parts = [facts.get(key, 0.0) for key in ("held", "book_held")]
+    parts += [facts[key] / unit for key in facts if "others" in key]
+    parts += [limit * facts.get(key, 1.0) / unit for key in ("equity", "book_equity", "allocation")]
+    grain = 1e-9 * (room + sum(map(abs, parts)))
+    within = INF if before is None else room + side * before(facts)
+    if min(room, within) > grain:
+        assert checked(name, limit, **of_size(room - grain, side, facts))[1] == PASS
+    assert checked(name, limit, **of_size(room + grain + 1e-6, side, facts))[1] == REFUSE

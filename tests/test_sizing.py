@@ -165,7 +165,10 @@ def test_what_is_wanted_never_costs_more_than_its_notional(sizing, weight, equit
     ],
 )
 def test_what_is_worth_an_order(changed, held, wanted, worth):
-    assert is_worth_it(changed, held, wanted, 100.0, rules(WeightSizing()), 10.0) == worth
+    instrument = np.zeros(1, records.INSTRUMENT)
+    instrument["lot_size"], instrument["min_notional"] = 0.001, 10.0
+    plan = rules(WeightSizing())
+    assert is_worth_it(changed, held, wanted, 100.0, plan, instrument[0]) == worth
 
 
 # -- configuration

@@ -42,8 +42,8 @@ ORDERS_BATCH = 2_048  # the same with an order on every bar: about 2 MB of rows 
 MILLION = 1_000_000
 LEAST_FILLS = 14_000  # in every million bars, of this crossover on a random walk
 # A million has 14,229 fills, give or take 149: one in sixteen has fewer than the least. This seed
-# was chosen for having none in 20 million, by the bare loop alone; each of 1 to 4 and 6 to 8 has one
-# to three such millions. Its mean is that of all eight, and nothing else was looked at.
+# was chosen for having none in 20 million, by the bare loop alone; each of 1 to 4 and 6 to 8 has
+# one to three such millions. Its mean is that of all eight, and nothing else was looked at.
 SEED = 5
 APART = 0.05  # fills of a peer and ours, a fraction
 LIMITS = {"order_rate_second": 1_000, "order_rate_minute": 1_000}  # others refuse nothing either
