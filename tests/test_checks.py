@@ -365,3 +365,20 @@ def test_no_position_is_long_enough_for_a_limit_above_0():
     for name in ("long_only", "shortable"):
         facts = of_size(1.0, -1, {"held": 8.0, "shortable": 0.0})
         assert checked(name, 0.5, **facts) == (0.0, REFUSE, 0.0)
+
+
+def test_distances_and_sizes_have_no_sign():
+    assert checked("price_collar", 0.25, worst=48.0)[:2] == (0.25, PASS)
+    assert checked("reference_collar", 0.25, price=48.0)[:2] == (0.25, PASS)
+    assert checked("tick_jump", 0.25, price=48.0)[:2] == (0.25, PASS)
+    sale = {"side": -1, "quantity": -4.0}
+    for name, value in {
+        "order_quantity": 4.0, "order_notional": 512.0, "order_size": 0.5, "min_notional": 496.0,
+    }.items():  # fmt: skip
+        assert checked(name, value, **sale)[:2] == (value, PASS)
+
+
+def test_a_sale_leaves_the_cash_that_it_brings():
+    sale = {"side": -1, "quantity": -4.0, "unit_cost": -100.0}
+    assert checked("cash", 1422.0, **sale) == (1024.0 - 2 + 400, PASS, INF)
+    assert checked("cash", 1423.0, **sale)[1:] == (REFUSE, 0.0)

@@ -1,5 +1,7 @@
 """The engine: one path whatever the cut, money conserved, nothing filled before its time."""
 
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,11 +12,13 @@ from hypothesis import strategies as st
 from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution
+from sysquant.exits import Exits
 from sysquant.risk import RiskChain
 from sysquant.sizing import WeightSizing
 from sysquant.types import SECOND, Ticks, clock_mark
 from tests.market import CHECKS, START, UNIVERSE, Flip, Hold, bars, engine, ticks
 
+_MONEY = ("cash", "value", "realised_pnl", "unrealised_pnl", "fees", "financing")
 TERMS = {
     "execution": Execution(latency_ms=0, slippage_bps=0, fee_bps=0),
     "universe": UNIVERSE[:1],
@@ -235,3 +239,50 @@ def test_no_tick_makes_no_bar():
 def test_a_book_that_cannot_be_meant_is_refused(wrong):
     with pytest.raises(ConfigError):
         engine(**wrong)
+
+
+def test_money_is_conserved_over_a_million_ticks_with_strategies_switched_and_cash_moved():
+    rng = np.random.default_rng(7)
+    universe = [
+        replace(UNIVERSE[0], perpetual=True),
+        replace(UNIVERSE[1], multiplier=5.0, fee_tier="low"),
+    ]
+    book = engine(
+        universe=universe,
+        strategies={"flip": Flip(), "hold": Hold(weight=-0.7), "late": Flip(weight=0.4)},
+        fractions={"flip": 0.4, "hold": 0.3, "late": 0.2},
+        execution=Execution(
+            latency_ms=80, latency_sigma=0.8, participation=0.4, impact=0.5, fee_fixed=0.1,
+            tiers={"low": {"fee_bps": 1.0, "maker_fee_bps": 0.5}}, reject_probability=0.02,
+            borrow_rate=0.1, interest_rate=0.2, funding_rate=0.0003,
+            funding_hours=0.25, financing_hours=0.5,
+        ),
+        exits={
+            "flip": Exits(stop_loss=0.004),
+            "hold": Exits(),
+            "late": Exits(take_profit=0.01, how="bracket"),
+        },
+        interval=20 * SECOND,
+        snapshot_ns=60 * SECOND,
+    )  # fmt: skip
+    events = ticks(1_000_000, seed=3, disorder=True)
+    names, pool = list(book.strategies), 0
+    worst, rows_seen = 0.0, 0
+    for part in np.array_split(np.arange(len(events)), 40):
+        book.set_state(str(rng.choice(names)), str(rng.choice(["active", "reducing", "off"])))
+        for name in names:
+            if rng.random() < 0.5:
+                book.set_state(name, "active")
+        source, target = rng.choice([*names, ""], 2, replace=False)
+        with suppress(ConfigError):
+            book.move_cash(str(source), str(target), 1_000.0)
+        rows = book.step(events[part[0] : part[-1] + 1])["portfolio_history"]
+        _, at = np.unique(rows["ts"], return_inverse=True)
+        total = {name: np.bincount(at, rows[name]) for name in _MONEY}
+        left = total["cash"] + total["value"]
+        right = 1_000_000 + total["realised_pnl"] + total["unrealised_pnl"]
+        worst = max(worst, np.abs(left - right + total["fees"] + total["financing"]).max())
+        rows_seen += len(rows)
+        pool += int((rows["strategy"] == -1).sum())
+    assert rows_seen > 10_000 and pool > 1_500
+    assert worst < 1e-6

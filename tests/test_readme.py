@@ -76,6 +76,12 @@ RUN = {
         ["runtime.stop_after_idle_s=0.5", "KAFKA:feed"],
         "ended: idle",
     ),
+    "python runners/backtest.py strategy=momentum orders=passive exits=stops": (
+        [],
+        "Backtest of momentum=",
+    ),
+    "python runners/backtest.py strategy=momentum execution=impact sizing=volatility_target "
+    "exits=bracket": ([], "Backtest of momentum="),
     "python runners/backtest.py strategy=trend strategy.span=100": (["feed.start=-10m"], "=100"),
     "python runners/backtest.py strategy=trend strategy.span=20,50,100 --multirun": (
         ["feed.start=-10m"],
@@ -95,6 +101,7 @@ DRY = {
     "make test": "-m pytest",  # this very run
     'make test ARGS="-k journal"': "-m pytest -n 2 --dist loadfile -k journal",  # likewise
     "make lint": "-m ruff check",  # test_style runs these tools
+    "make check-engine": "tests/check_engine.py",  # hours long; test_oracle runs it small
     "make bench": "tests/benchmarks/bench_*.py",  # minutes long
     "make kafka": "runners/kafka.py",  # test_broker starts and ends that runner
 }

@@ -197,6 +197,7 @@ def test_the_variance_of_the_book_is_that_of_its_exposures():
 
 def test_a_variance_that_rounding_made_negative_is_none():
     assert checked("volatility", 0.0, variance_a=-1e-9)[:2] == (0.0, PASS)
+    assert checked("volatility", 1.0, variance_a=0.25)[0] == 2 * 0.5 / 4096
 
 
 @pytest.mark.parametrize("name", ["covariance_value_at_risk", "volatility"])
@@ -271,6 +272,23 @@ def test_the_tail_refuses_what_it_does_not_know_and_reads_nothing_as_no_loss(nam
         base[place] = NAN
         assert checked(name, 1.0, base=base)[1:] == (REFUSE, 0.0), place
     assert checked(name, 1.0, base=[0.0] * 6 + [-INF] * 2) == (INF, REFUSE, 0.0)
+
+
+@pytest.mark.parametrize(("worst", "known"), [(1.0, 1.0), (1.0, 8.0), (8.0, 8.0)])
+def test_the_worst_may_be_one_or_all_of_those_known(worst, known):
+    base = [-float(2**place) for place in range(8)]
+    facts = {"base": base, "worst_scenarios": worst, "scenarios": known}
+    losses = sorted((-pnl for pnl in base[: int(known)]), reverse=True)[: int(worst)]
+    assert checked("value_at_risk", 1.0, **facts)[0] == losses[-1] / 4096
+    assert checked("expected_shortfall", 1.0, **facts)[0] == sum(losses) / worst / 4096
+
+
+def test_a_limit_of_zero_leaves_room_up_to_where_a_loss_begins():
+    hedged = {"base": [12.0] * 8, "moves": [-3.0] * 8}
+    _, verdict, room = checked("value_at_risk", 0.0, **of_size(8.0, 1, hedged))
+    assert verdict == REFUSE and room == pytest.approx(4.0, rel=1e-9)
+    still = {"variance_a": 0.0, "variance_c": 4.0}
+    assert checked("volatility", 0.0, **of_size(0.0, 1, still)) == (0.0, PASS, 0.0)
 
 
 def test_tail_checks_together_read_what_each_reads_alone():
