@@ -102,7 +102,7 @@ def _fill(
     realised = portfolio.book_fill(account, cell, quantity, price, market.unit)
     order.left = cut(order.left - quantity, instrument.lot_size)
     order.fills += 1
-    order.budget -= abs(quantity)
+    order.budget = cut(order.budget - abs(quantity), instrument.lot_size)
     value = abs(quantity) * price * market.unit
     order.rate_value += value * (instrument.maker if maker == 1 else instrument.taker)
     total = fee_total(book.terms[0], order.rate_value, value)
@@ -167,11 +167,12 @@ def _make(book: Book, out: Out, strategy: int, symbol: int, slot: int, x: float,
     if beyond < 0.0:
         return
     most = order.budget if beyond > 0.0 else min(order.budget, order.touches)
-    quantity = _size(order, most, book.instruments[symbol].lot_size)
+    lot = book.instruments[symbol].lot_size
+    quantity = _size(order, most, lot)
     if quantity == 0.0:
         return
     if beyond == 0.0:
-        order.touches -= abs(quantity)
+        order.touches = cut(order.touches - abs(quantity), lot)
     _fill(book, out, strategy, symbol, slot, quantity, order.limit, order.limit, MAKER, ts)
 
 

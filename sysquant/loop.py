@@ -193,7 +193,7 @@ def _price(book: Book, symbol: int, ts: int, high: float, low: float, close: flo
     market = book.market[symbol]
     clock = book.clock[0]
     change = 0.0
-    if market.price > 0.0:
+    if market.price * market.unit > 0.0:  # a unit is unknown until its conversion symbol traded
         change = (close - market.price) * market.unit
     market.previous = market.price
     market.price = close

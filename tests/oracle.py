@@ -22,15 +22,12 @@ from tests.oracle_market import (
     Purpose,
     Tif,
     cut,
-    cut_down,
-    divide,
     order_key,
     sign,
 )
 from tests.oracle_risk import REFUSE, review
+from tests.oracle_sizing import ACTIVE, SWITCHED_OFF
 from tests.streams import weight_of
-
-ACTIVE, REDUCING, SWITCHED_OFF = range(3)
 
 
 class Oracle(Exits):
@@ -43,6 +40,7 @@ class Oracle(Exits):
         self.broker = Broker(case.execution, case.seed, keys, self.fill, self.end)
         self.state = ACTIVE
         self.suppressed = 0
+        self.close_calls = set()
         self.bar_end: int | None = None
         self.bars: dict[int, Event] = {}
         self.event: Event | None = None
@@ -115,6 +113,7 @@ class Oracle(Exits):
         """The mark at the end of the open bar."""
         end, bars, self.bars, self.bar_end = self.bar_end, self.bars, {}, None
         self.pass_time(end)
+        self.mark()
         self.close_risk_bar(end)
         for y in sorted(bars):
             self.markets[y].update(bars[y], 2 / (self.terms.statistics_span + 1))
@@ -147,7 +146,7 @@ class Oracle(Exits):
         cell.since_exit += 1
         if self.markets[cell.symbol].price is None or self.unit(cell.symbol) is None:
             return
-        target = weight_of(self.case.scripts[account.name], ts, bar.close)
+        target = self.target(account, ts, bar.close)
         if target == target and target != cell.target:
             cell.target, cell.changed, cell.entries, cell.slices_left = target, True, 0, 0
             price = self.markets[cell.symbol].price
@@ -165,59 +164,9 @@ class Oracle(Exits):
         if cell.changed or not cell.slices_left:
             self.propose(account, cell, ts)
 
-    def rules(self, name: str, account: Account) -> SimpleNamespace:
-        """Orders, exits or sizing of a strategy."""
-        return getattr(self.case, name)[account.name]
-
-    def wanted(self, account: Account, cell: Cell) -> float | None:
-        """Quantity to hold (2.2); None while a statistic or a target is unknown."""
-        equity = self.equity(account)
-        closed = cell.closed_side != 0 and sign(cell.target) == cell.closed_side
-        if cell.target == 0 or closed or account.state == SWITCHED_OFF or not equity > 0:
-            return 0.0
-        if math.isnan(cell.target):
-            return None
-        market, rules = self.markets[cell.symbol], self.rules("sizing", account)
-        notional = self.notional(rules, cell, equity)
-        if notional is None:
-            return None
-        unit = self.unit(cell.symbol)
-        slip = self.broker.slip(market, abs(notional) / (market.price * unit))
-        worst = market.price * (1 + slip) + market.rules.tick_size
-        cost = worst * unit * (1 + self.broker.rates(market.rules)[1])
-        wanted = cut_down(notional / cost, market.rules.lot_size)
-        if max(account.state, self.state) == REDUCING and abs(wanted) > 0:
-            if wanted * cell.held <= 0:
-                return 0.0
-            return cell.held if abs(wanted) > abs(cell.held) else wanted
-        return wanted
-
-    def notional(self, rules: SimpleNamespace, cell: Cell, equity: float) -> float | None:
-        w, share = cell.target, (1 / len(self.markets) if rules.split else 1.0)
-        if rules.kind == "volatility_target":
-            variance = self.markets[cell.symbol].variance
-            if variance is None:
-                return None
-            sigma = math.sqrt(variance) * math.sqrt(365 * 86_400e9 / self.case.interval)
-            return w * share * equity * min(rules.most, divide(rules.volatility, sigma))
-        if rules.kind == "fixed_notional":
-            return w * rules.notional
-        if rules.kind == "risk_per_trade":
-            return w * rules.risk * equity / rules.stop
-        return w * share * equity
-
-    def is_worth_it(self, account: Account, cell: Cell, wanted: float) -> bool:
-        """Section 2.3."""
-        lot = self.markets[cell.symbol].rules.lot_size
-        difference = cut(wanted - cell.held, lot)
-        if wanted == 0 or difference == 0:
-            return difference != 0
-        price = self.price(cell.symbol)
-        notional = abs(difference) * price
-        band = self.rules("sizing", account).band
-        if not cell.changed and notional <= band * abs(wanted) * price:
-            return False
-        return notional >= self.markets[cell.symbol].rules.min_notional
+    def target(self, account: Account, ts: int, close: float) -> float:
+        """What the script of a strategy wants at a bar's close."""
+        return weight_of(self.case.scripts[account.name], ts, close)
 
     def propose(self, account: Account, cell: Cell, ts: int, *, follow: bool = False) -> None:
         """What the standing target asks for now, or an exit, if it is worth an order."""
@@ -262,7 +211,7 @@ class Oracle(Exits):
         lot = self.markets[cell.symbol].rules.lot_size
         quantity = cut(cell.goal - cell.held, lot)
         if cell.slices_left > 1:
-            quantity = cut_down(quantity / cell.slices_left, lot)
+            quantity = self.whole_lots(cell, quantity / cell.slices_left)
         cell.slices_left -= 1
         cell.next_slice = ts + round(self.rules("orders", account).slice_s * 1e9)
         if quantity:
@@ -311,7 +260,7 @@ class Oracle(Exits):
         refused = self.reviewed(account, order, ts)
         if refused and self.case.risk.cut:
             room = min(receipt[4] for receipt in refused)
-            size = cut_down(room, market.rules.lot_size)
+            size = self.whole_lots(cell, room)
             is_worth = size * self.price(cell.symbol) >= market.rules.min_notional
             if 0 < size < abs(quantity) and is_worth:
                 order.quantity = order.side * size

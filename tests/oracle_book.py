@@ -97,13 +97,14 @@ class Ledger:
     def book_equity(self) -> float:
         return self.pool + sum(self.equity(account) for account in self.accounts)
 
-    def mark(self) -> None:
+    def mark(self, *, book: bool = True) -> None:
         """Peaks, after a trade or an accrual."""
         for account in self.accounts:
             equity = self.equity(account)
             account.peak = max(account.peak, equity)
             account.exit_peak = max(account.exit_peak, equity)
-        self.peak = max(self.peak, self.book_equity())
+        if book:
+            self.peak = max(self.peak, self.book_equity())
 
     # -- a fill
     def book_fill(
@@ -160,12 +161,12 @@ class Ledger:
             at = min(self.next_accrual.values())
             if self.next_accrual["funding"] == at:
                 self._pay_funding(at)
-                self.mark()
+                self.mark(book=False)
                 self.next_accrual["funding"] += round(self.terms.funding_hours * HOUR)
             if self.next_accrual["financing"] == at:
                 self._pay_financing(at)
-                self.mark()
                 self.next_accrual["financing"] += round(self.terms.financing_hours * HOUR)
+                self.mark(book=False)
         if ts // DAY != self.day:
             self.day = ts // DAY
             for account in self.accounts:

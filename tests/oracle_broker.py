@@ -201,6 +201,8 @@ class Broker:
             return
         order.left = cut(order.left - quantity, market.rules.lot_size)
         order.budget -= quantity
+        if math.isfinite(order.budget):
+            order.budget = cut(order.budget, market.rules.lot_size)
         self.fill(order, order.side * quantity, price, reference, maker, ts)
         if order.left == 0 and not order.ended:
             self.end(order, Ended.FILLED, ts)

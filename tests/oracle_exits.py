@@ -2,11 +2,12 @@
 
 from types import SimpleNamespace
 
-from tests.oracle_book import Account, Ledger
+from tests.oracle_book import Account
 from tests.oracle_market import NAN, Cell, Ended, Event, Kind, Purpose, against, sign
+from tests.oracle_sizing import Sizing
 
 
-class Exits(Ledger):
+class Exits(Sizing):
     """What ends a position besides its target; `Oracle` sends and ends the orders."""
 
     def exit_rules(self, account: Account, cell: Cell, event: Event) -> None:

@@ -164,10 +164,13 @@ def volatility(f: Facts, limit: float) -> Answer:
 def correlation(f: Facts, limit: float) -> Answer:
     if not f.rows:
         return (NAN if f.rows is None else 0.0), None
-    own = [c.projected + (f.q if c is f.cell else 0.0) for c in f.account.cells]
-    whole = f.exposures(f.q)
-    mine = [x * f.book.price(y) if x else 0.0 for y, x in enumerate(own)]
-    rest = [w - m for w, m in zip(whole, mine, strict=True)]
+    mine, rest = ([0.0] * len(f.netted) for _ in range(2))
+    for account in f.book.accounts:
+        units = mine if account is f.account else rest
+        for cell in account.cells:
+            units[cell.symbol] += cell.projected + (f.q if cell is f.cell else 0.0)
+    for units in (mine, rest):
+        units[:] = [x * f.book.price(y) if x else 0.0 for y, x in enumerate(units)]
     x, y = f.pnl(mine, f.rows), f.pnl(rest, f.rows)
     dx, dy = ([v - sum(z) / len(z) for v in z] for z in (x, y))
     scale = math.sqrt(sum(v * v for v in dx) * sum(v * v for v in dy))
@@ -175,9 +178,9 @@ def correlation(f: Facts, limit: float) -> Answer:
 
 
 def order_rate(f: Facts, seconds: int) -> Answer:
-    limits = [limit for name, limit in f.book.case.risk.checks if name.startswith("order_rate")]
+    limits = [x for name, x in f.book.case.risk.checks if name.startswith("order_rate")]
     found = sum(1 for ts in f.account.approved_ts if ts > f.ts - seconds * SECOND)
-    return 1 + min(found, math.floor(max(limits)) + 1), None
+    return 1 + min(found, math.floor(max(limits)) + 1 if limits else found), None
 
 
 def self_match(f: Facts, limit: float) -> Answer:

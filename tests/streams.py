@@ -20,10 +20,11 @@ WEIGHTS = (
     (1.0, 0.0, 0.6, 0.3, 1.0, NAN, 0.0),
     (1.0, -1.0, 0.7, -0.4, NAN, 0.1, 0.0),
 )
-# 13 to 17 November 2023, New York: 14:30 to 21:00 UTC
+# Sessions of New York in November 2023: 14:30 to 21:00 UTC, on the 24th until 18:00
+_OPENS = [1_699_885_800 + 86_400 * day for day in (0, 1, 2, 3, 4, 7, 8, 9, 11, 14, 15, 16, 17)]
 XNYS = tuple(
-    ((1_699_799_400 + 86_400 * d) * SECOND, (1_699_822_800 + 86_400 * d) * SECOND)
-    for d in (1, 2, 3, 4, 5)
+    (opens * SECOND, (opens + (12_600 if day == 8 else 23_400)) * SECOND)
+    for day, opens in enumerate(_OPENS)
 )
 
 

@@ -289,6 +289,8 @@ def test_a_small_limit_leaves_room_to_close_the_position(limit):
     for name in ("position_weight", "leverage"):
         assert checked(name, limit, **facts)[2] == 8.0 + limit * 1024 / UNIT, name
     assert checked("position_quantity", limit, **facts)[2] == 8.0 + limit
+    assert checked("book_net_exposure", limit, **facts, book_held=-8.0)[2] == 8.0 + limit / UNIT
+    assert checked("long_only", 0.0, **of_size(1.0, -1, {"held": 0.5}))[2] == 0.5
 
 
 def test_no_size_passes_where_the_others_are_beyond_the_limit():
@@ -316,6 +318,11 @@ def test_nothing_held_is_no_position_and_concentrates_nothing():
     flat = {**SALE, "held": 1.0, "book_held": 1.0}
     for name in ("open_positions", "book_open_positions", "concentration", "book_concentration"):
         assert checked(name, 0.0, **flat)[:2] == (0.0, PASS)
+
+
+def test_a_short_book_is_as_concentrated_as_a_long_one():
+    facts = {"book_held": -20.0, "held": -20.0, "book_gross_others": 256.0}
+    assert checked("book_concentration", 1.0, **facts)[0] == 19 / 21
 
 
 def test_only_what_was_won_can_be_given_back():

@@ -67,7 +67,7 @@ class Past:
 
 def prices_of(seed, count):
     rng = np.random.default_rng(seed)
-    return 100 * np.exp(np.cumsum(rng.normal(0, 0.02, (count, SYMBOLS)), axis=0))
+    return [100, 1, 0.01] * np.exp(np.cumsum(rng.normal(0, 0.02, (count, SYMBOLS)), axis=0))
 
 
 @pytest.mark.parametrize("count", [2, 5, 30])
@@ -289,6 +289,8 @@ def test_a_limit_of_zero_leaves_room_up_to_where_a_loss_begins():
     assert verdict == REFUSE and room == pytest.approx(4.0, rel=1e-9)
     still = {"variance_a": 0.0, "variance_c": 4.0}
     assert checked("volatility", 0.0, **of_size(0.0, 1, still)) == (0.0, PASS, 0.0)
+    hedge = {"variance_a": 4.0, "variance_b": -2.0, "variance_c": 1.0, "book_equity": 0.5}
+    assert checked("volatility", 0.0, **of_size(2.0, 1, hedge)) == (0.0, PASS, 2.0)
 
 
 def test_tail_checks_together_read_what_each_reads_alone():
