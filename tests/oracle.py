@@ -279,7 +279,7 @@ class Oracle(Exits):
             "attempt": attempt, "receipts": receipts,
         }  # fmt: skip
         self.rows["risk_receipts"].append(row)
-        for name, value, limit, verdict, _ in receipts:
+        for name, value, limit, verdict, *_ in receipts:
             if name == "repeated_order" and verdict == REFUSE and value > limit:
                 account.disabled = True
         return [receipt for receipt in receipts if receipt[3] == REFUSE]

@@ -243,8 +243,8 @@ def row_differences(table: str, key: tuple, one: dict, other: dict) -> list[Diff
 
 def compared_differently(table: str, name: str, row: dict) -> bool:
     """Fields whose value means nothing in this row."""
-    if table == "orders" and not row["approved"]:
-        return name in ("due", "expires", "limit_price", "stop_price", "quantity")
+    if table == "orders" and name in ("due", "expires"):
+        return not row["approved"]
     if table == "orders" and name == "limit_price":
         return row["kind"] not in (1, 3)
     if name in ("sharpe", "sortino"):
@@ -256,16 +256,18 @@ def receipt_differences(
     key: tuple, one: dict, other: dict, names: list[str]
 ) -> list[Difference | None]:
     """None stands for a tie."""
-    for place, (name, value, limit, verdict, room) in enumerate(other["receipts"]):
+    for place, (name, value, limit, verdict, room, unsure) in enumerate(other["receipts"]):
         assert names[place] == name
         got = (one["value"][place], one["verdict"][place], one["room"][place])
         if got[1] != verdict:
-            if is_tie((value, got[0]), limit):
+            if unsure or is_tie((value, got[0]), limit):
                 return [None]
             what = "accepted breach" if verdict == 0 else "false refusal"
             what = "verdict" if got[1] and verdict else what
             seen = (name, f"limit {limit}", f"value {value}")
             return [Difference(one["ts"], "risk_receipts", (*key, *seen), name, got, verdict, what)]
+        if unsure:
+            continue
         is_root = name.startswith("covariance_") or name == "volatility"  # of a sum that cancels
         exact = ROOM if is_root or name == "cash" else VALUE
         for field, left, right, tolerance in (
@@ -341,7 +343,7 @@ def counted(case: SimpleNamespace, rows: dict[str, list[dict]]) -> Counter:
     for row in rows["order_ends"]:
         counts[f"end {row['reason'].name.lower()}"] += 1
     for row in rows["risk_receipts"]:
-        for name, _, _, verdict, _ in row["receipts"]:
+        for name, _, _, verdict, *_ in row["receipts"]:
             counts[f"check {name} {('refused', 'passed', 'exempt')[verdict]}"] += 1
     return counts
 

@@ -15,6 +15,7 @@ class Facts:
 
     def __init__(self, book: "Oracle", account: Account, order: Order, ts: int) -> None:
         self.book, self.account, self.order, self.ts = book, account, order, ts
+        self.unsure: set[str] = set()  # checks whose value is made of rounding
         self.cell = account.cells[order.symbol]
         self.market = book.markets[order.symbol]
         self.rules = self.market.rules

@@ -115,8 +115,9 @@ def price_collar(f: Facts, limit: float) -> Answer:
 
 
 def give_back(f: Facts, limit: float) -> Answer:
-    a = f.account
-    return ((a.peak - f.E) / (a.peak - a.allocation) if a.peak > a.allocation else 0.0), None
+    gained = f.account.peak - f.account.allocation
+    f.unsure |= {"give_back"} if abs(gained) < 1e-3 else set()  # a ratio to a rounding error
+    return ((f.account.peak - f.E) / gained if gained > 0 else 0.0), None
 
 
 def historical(f: Facts, limit: float, shortfall: bool) -> Answer:
@@ -293,7 +294,7 @@ CHECKS = {
 
 
 def review(book: "Oracle", account: Account, order: Order, ts: int) -> list[tuple]:
-    """Every check of the chain on one order: (name, value, limit, verdict, room)."""
+    """Every check of the chain on one order: (name, value, limit, verdict, room, unsure)."""
     facts = Facts(book, account, order, ts)
     receipts = []
     for name, limit in book.case.risk.checks:
@@ -305,5 +306,6 @@ def review(book: "Oracle", account: Account, order: Order, ts: int) -> list[tupl
             verdict = EXEMPT
         if room is None:
             room = math.inf if passes else 0.0
-        receipts.append((name, value, limit, verdict, max(0.0, room)))
+        unsure = name in facts.unsure
+        receipts.append((name, value, limit, verdict, max(0.0, room), unsure))
     return receipts
