@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.lib.recfunctions import repack_fields
 
-from sysquant import records
 from sysquant.bars import BarClock, events_of
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
@@ -188,18 +186,21 @@ class _Closes:
     # Closes the bars that the engine closes, by the same code, and keeps time and close of each:
     # what a plot needs of millions of ticks.
 
-    _FIELDS = ["ts", "symbol", "close"]
+    _FIELDS = np.dtype([("ts", "i8"), ("symbol", "i8"), ("close", "f8")])
     _CHUNK = 65_536  # events at once: bounds memory, changes nothing else
 
     def __init__(self, symbols: int, interval: int) -> None:
         self._clock = BarClock(symbols, interval)
         self._interval = interval
-        self._parts = [np.empty(0, repack_fields(np.empty(0, records.BAR)[self._FIELDS]).dtype)]
+        self._parts = [np.empty(0, self._FIELDS)]
 
     def add(self, batch: Ticks | Bars) -> None:
         for at in range(0, len(batch), self._CHUNK):
             events = events_of(batch[at : at + self._CHUNK], self._interval)
-            self._parts.append(repack_fields(self._clock.close(events)[self._FIELDS]))
+            rows = np.empty(self._clock.close(events), self._FIELDS)
+            for name in self._FIELDS.names or ():
+                rows[name] = getattr(self._clock.closed, name)[: len(rows)]
+            self._parts.append(rows)
 
     def all(self, end: int) -> np.ndarray:
         self.add(clock_mark(int(self._clock.clock["end"][0])))

@@ -8,17 +8,32 @@ event counts in a bar still open and in nothing else. No tick, no bar.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sysquant import records
-from sysquant.compiled import kernel
+from sysquant.bundle import Bundle
+from sysquant.compiled import inlined, kernel
 from sysquant.records import Row, Rows
 from sysquant.types import Bars, Floats, Ints, Ticks
 
 
 class Events(NamedTuple):
-    """A batch as the engine sees it: an event lies in [start, ts], and trades at open .. close."""
+    """A batch as the engine sees it: an event trades at open .. close, in [start_of, ts_of]."""
 
-    start: Ints
+    end: Ints  # of a tick its time, of a bar its close
+    symbol: NDArray[np.int32]
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+    length: int  # ns that each lasts; 0 for ticks
+
+
+class ClosedBars(Bundle):
+    """Bars that closed, by (position, symbol): the mark stands before the event at `position`."""
+
+    position: Ints
     ts: Ints
     symbol: Ints
     open: Floats
@@ -29,42 +44,50 @@ class Events(NamedTuple):
 
 
 def events_of(batch: Ticks | Bars, interval: int) -> Events:
-    """View ticks, or bars of `interval` ns, as events; of ticks only the symbols are copied.
+    """View ticks, or bars of `interval` ns, as events; nothing that can be written is copied.
 
     A bar's last instant is one nanosecond before its close: what it knows belongs before the mark.
     """
-    symbol = batch.symbol.astype(np.int64)
     if isinstance(batch, Ticks):
-        ts, p = batch.ts, batch.price
-        return Events(ts, ts, symbol, p, p, p, p, batch.volume)
-    return Events(
-        batch.ts - interval, batch.ts - 1, symbol,
-        batch.open, batch.high, batch.low, batch.close, batch.volume,
-    )  # fmt: skip
+        prices, length = (batch.price,) * 4, 0
+    else:
+        prices, length = (batch.open, batch.high, batch.low, batch.close), interval
+    columns = (batch.ts, batch.symbol, *prices, batch.volume)
+    return Events(*(np.require(each, requirements=["C", "W"]) for each in columns), length=length)
 
 
-@kernel
-def _close_all(position: int, ends: Rows, bars: Rows, count: int, clock: Row) -> int:
+@inlined
+def start_of(end: int, length: int) -> int:
+    """First instant of an event, ns UTC."""
+    return end - length
+
+
+@inlined
+def ts_of(end: int, length: int) -> int:
+    """Last instant of an event, ns UTC: what engine time is after it."""
+    return end - 1 if length > 0 else end
+
+
+@inlined
+def _close_all(position: int, end: int, bars: Rows, closed: ClosedBars, count: int) -> int:
     # Writes every open bar out, in symbol order.
     for symbol in range(len(bars)):
         bar = bars[symbol]
         if bar.ticks > 0:
-            row = ends[count]
-            row.position = position
-            row.ts = clock.end
-            row.symbol = symbol
-            row.open = bar.open
-            row.high = bar.high
-            row.low = bar.low
-            row.close = bar.close
-            row.volume = bar.volume
+            closed.position[count] = position
+            closed.ts[count] = end
+            closed.symbol[count] = symbol
+            closed.open[count] = bar.open
+            closed.high[count] = bar.high
+            closed.low[count] = bar.low
+            closed.close[count] = bar.close
+            closed.volume[count] = bar.volume
             bar.ticks = 0
-            clock.bars += 1
             count += 1
     return count
 
 
-@kernel
+@inlined
 def _add(
     bar: Row, ts: int, open_: float, high: float, low: float, close: float, volume: float
 ) -> None:
@@ -91,30 +114,35 @@ def _add(
 
 
 @kernel
-def _close_bars(events: Events, clock_: Rows, bars: Rows, ends: Rows) -> int:
+def _close_bars(events: Events, clock_: Rows, bars: Rows, closed: ClosedBars) -> int:
     clock = clock_[0]
-    count = 0
-    for i in range(len(events.ts)):
-        ts = events.ts[i]
-        if clock.end > 0 and ts >= clock.end:
-            count = _close_all(i, ends, bars, count, clock)
-            clock.end = 0
-        if ts < clock.engine_ts:
+    end, engine_ts, count = clock.end, clock.engine_ts, 0
+    last = 0
+    for i in range(len(events.end)):
+        ts = ts_of(events.end[i], events.length)
+        if ts >= end > 0:
+            count = _close_all(i, end, bars, closed, count)
+            last, end = end, 0
+        if ts < engine_ts:
             clock.late += 1
-            if ts < clock.end - clock.interval or clock.end == 0:
+            if ts < end - clock.interval or end == 0:
                 clock.corrections += 1
                 continue
         else:
-            clock.engine_ts = ts
+            engine_ts = ts
         symbol = events.symbol[i]
         if symbol < 0:
             continue
-        if clock.end == 0:
-            clock.end = ts - ts % clock.interval + clock.interval
+        if end == 0:
+            start = last if last <= ts < last + clock.interval else ts - ts % clock.interval
+            end = start + clock.interval
         _add(
             bars[symbol], ts, events.open[i], events.high[i], events.low[i], events.close[i],
             events.volume[i],
         )  # fmt: skip
+    clock.end = end
+    clock.engine_ts = engine_ts
+    clock.bars += count
     return count
 
 
@@ -125,14 +153,28 @@ class BarClock:
     ----------
     symbols : how many there are.
     interval : ns, positive.
+
+    Attributes
+    ----------
+    closed : bars of the last batch, as many as `close` said; the next batch writes over them.
     """
 
     def __init__(self, symbols: int, interval: int) -> None:
         self.clock = np.zeros(1, records.CLOSING)
         self.clock["interval"] = interval
         self.open_bars = np.zeros(symbols, records.OPEN_BAR)
+        self.closed = _room(symbols)
 
-    def close(self, events: Events) -> np.ndarray:
-        """Take a batch; (B,) `records.BAR` rows that closed, by (position, symbol)."""
-        ends = np.zeros(len(events.ts) + len(self.open_bars), records.BAR)
-        return ends[: _close_bars(events, self.clock, self.open_bars, ends)]
+    def close(self, events: Events) -> int:
+        """Take a batch; how many bars of it are in `closed`."""
+        most = len(events.end) + len(self.open_bars)
+        if most > len(self.closed.ts):
+            self.closed = _room(2 * most)
+        return _close_bars(events, self.clock, self.open_bars, self.closed)
+
+
+def _room(bars: int) -> ClosedBars:
+    kinds = ClosedBars.__annotations__.items()
+    return ClosedBars(
+        **{n: np.empty(bars, np.int64 if k is Ints else np.float64) for n, k in kinds}
+    )

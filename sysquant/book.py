@@ -162,8 +162,10 @@ def book_of(
         rates=np.zeros((strategies, remembered), np.int64),
         returns=np.zeros((window, symbols)), covariance=np.zeros((symbols, symbols)),
         own_returns=np.zeros((strategies, window)),
+        sorted_returns=np.zeros((symbols, window)), own_sorted=np.zeros((strategies, window)),
         draft=np.zeros(1, records.ORDER), facts=np.zeros(1, records.FACTS),
         scenarios=np.zeros((4, window)), exposures=np.zeros(symbols),
+        exposed=np.zeros(symbols, np.int64),
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def end_order(
     if reason == REJECTED and order.target == cell.target:
         cell.refused = 1
         cell.refused_target = cell.target
-        cell.bars_since_refusal = 0
+        cell.refused_bar = market.bars
         cell.slices = 0
     elif reason == EXPIRED and order.then == 1 and order.left != 0.0 and cell.changed == 0:
         cell.follow = 1

@@ -6,6 +6,7 @@ read, `book.cells[strategy, symbol]`, and costs a pointer. Its arrays are those 
 they are written in place, never replaced.
 """
 
+import hashlib
 from typing import Any, NoReturn
 
 import numba
@@ -35,7 +36,9 @@ class BundleType(types.Type):
     def __init__(self, name: str, members: tuple[tuple[str, types.Array], ...]) -> None:
         self.members = dict(members)
         self.names = tuple(self.members)
-        super().__init__(name=f"{name}({', '.join(f'{n}: {t}' for n, t in members)})")
+        described = ", ".join(f"{n}: {t}" for n, t in members)
+        # Part of the name of every function that takes one: short, or compiling takes longer.
+        super().__init__(name=f"{name}_{hashlib.sha256(described.encode()).hexdigest()[:16]}")
 
 
 class Bundle:

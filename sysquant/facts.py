@@ -65,7 +65,8 @@ def _strategy(book: Book, order: Row, strategy: int, symbol: int) -> None:
         if other == symbol or projected == 0.0:
             continue
         value = projected * market.price * market.unit
-        order.shorts_others += max(0.0, -value)
+        if not value >= 0.0:
+            order.shorts_others -= value
         order.gross_others += abs(value)
         order.net_others += value
         order.largest_others = max(order.largest_others, abs(value))
@@ -74,69 +75,105 @@ def _strategy(book: Book, order: Row, strategy: int, symbol: int) -> None:
 
 @part
 def _whole_book(book: Book, order: Row, symbol: int) -> None:
-    # The same of all strategies together, symbols netted.
+    # The same of all strategies together, symbols netted; and which symbols are exposed.
     gross = 0.0
     order.book_net_others = 0.0
     order.book_largest_others = 0.0
     order.book_positions_others = 0.0
-    working = 0
+    order.exposed = 0
     for other in range(len(book.market)):
         market = book.market[other]
-        value = 0.0
-        if market.gross != 0.0:
-            gross += market.gross * market.price * market.unit
-            value = market.committed * market.price * market.unit
+        if market.gross == 0.0:
+            continue
+        gross += market.gross * market.price * market.unit
+        value = market.committed * market.price * market.unit
+        if value == 0.0:
+            continue
         book.exposures[other] = value
-        if other != symbol and value != 0.0:
+        book.exposed[order.exposed] = other
+        order.exposed += 1
+        if other != symbol:
             order.book_net_others += value
             order.book_largest_others = max(order.book_largest_others, abs(value))
             order.book_positions_others += 1.0
+    working = 0
     for account in book.accounts:
         working += account.open_orders
     order.book_open_orders = working
-    order.book_gross_others = max(0.0, gross - abs(order.held) * order.price * order.unit)
+    others = gross - abs(order.held) * order.price * order.unit
+    order.book_gross_others = 0.0 if others < 0.0 else others
     order.book_held = book.market[symbol].committed
 
 
 @part
-def _tail(book: Book, order: Row, strategy: int, symbol: int) -> None:
+def _worst_of_one(book: Book, symbol: int, n: int, k: int, unit: float) -> int:
+    # Scenarios of a book in one symbol: the k worst are among its k lowest and k highest returns.
+    base, moves, rising = book.scenarios[0], book.scenarios[1], book.sorted_returns[symbol]
+    exposure = book.exposures[symbol] if book.facts[0].exposed == 1 else 0.0
+    count = min(n, 2 * k)
+    for place in range(count):
+        change = rising[place if place < k else n - 1 - (place - k)]
+        base[place] = exposure * change
+        moves[place] = unit * change
+    return count
+
+
+@part
+def _all_scenarios(book: Book, symbol: int, n: int, unit: float) -> int:
+    # Scenarios of the whole book, the oldest first.
+    base, moves, window = book.scenarios[0], book.scenarios[1], book.terms[0].window
+    row = (book.clock[0].returns - n) % window
+    for i in range(n):
+        moves[i] = unit * book.returns[row, symbol]
+        base[i] = _profit(book, row)
+        row += 1
+        if row == window:
+            row = 0
+    return n
+
+
+@part
+def _profit(book: Book, row: int) -> float:
+    # Of the projected book without the order, in one risk bar of the past.
+    total = 0.0
+    for place in range(book.facts[0].exposed):
+        other = book.exposed[place]
+        total += book.exposures[other] * book.returns[row, other]
+    return total
+
+
+@part
+def _tail(book: Book, order: Row, symbol: int) -> None:
     # P&L of the projected book by scenario, and its variance as a quadratic in the order's size.
     terms = book.terms[0]
     unit = order.price * order.unit
     known = book.market[symbol].returns
-    for other in range(len(book.market)):
-        if book.exposures[other] != 0.0:
-            known = min(known, book.market[other].returns)
+    for place in range(order.exposed):
+        known = min(known, book.market[book.exposed[place]].returns)
     n = min(known, terms.window)
-    order.scenarios = n
     if n < terms.min_history and terms.allow_short_history == 0:
+        order.history = math.nan
         order.scenarios = math.nan
         order.variance_a = math.nan
         order.variance_b = math.nan
         order.variance_c = math.nan
         return
-    order.worst_scenarios = max(1.0, math.ceil((1.0 - terms.confidence) * n - 1e-9))
-    base, moves = book.scenarios[0], book.scenarios[1]
-    newest = book.clock[0].returns
-    returns, exposures = book.returns, book.exposures
-    row = (newest - n) % terms.window
-    for i in range(n):
-        moves[i] = unit * returns[row, symbol]
-        total = 0.0
-        for other in range(len(exposures)):
-            total += exposures[other] * returns[row, other]
-        base[i] = total
-        row += 1
-        if row == terms.window:
-            row = 0
-    scale = 1.0 / (1.0 - terms.decay**newest) if n > 0 else 0.0
+    order.history = n
+    worst = max(1, math.ceil((1.0 - terms.confidence) * n - 1e-9))
+    order.worst_scenarios = worst
+    if order.exposed == 0 or (order.exposed == 1 and book.exposed[0] == symbol):
+        order.scenarios = _worst_of_one(book, symbol, n, worst, unit)
+    else:
+        order.scenarios = _all_scenarios(book, symbol, n, unit)
     a = 0.0
     b = 0.0
-    for left in range(len(book.market)):
-        if book.exposures[left] != 0.0:
-            b += book.exposures[left] * book.covariance[left, symbol]
-            for right in range(len(book.market)):
-                a += book.exposures[left] * book.exposures[right] * book.covariance[left, right]
+    for one in range(order.exposed):
+        left = book.exposed[one]
+        b += book.exposures[left] * book.covariance[left, symbol]
+        for two in range(order.exposed):
+            right = book.exposed[two]
+            a += book.exposures[left] * book.exposures[right] * book.covariance[left, right]
+    scale = book.clock[0].covariance_scale if n > 0 else 0.0
     order.variance_a = a * scale
     order.variance_b = b * unit * scale
     order.variance_c = unit * unit * book.covariance[symbol, symbol] * scale
@@ -155,17 +192,17 @@ def _is_all(book: Book, strategy: int) -> bool:
 @part
 def _correlation(book: Book, order: Row, strategy: int, symbol: int) -> float:
     # Of the strategy's projected P&L with that of the rest of the book.
-    if math.isnan(order.scenarios):
+    if math.isnan(order.history):
         return math.nan
     if _is_all(book, strategy):
         return 0.0
-    terms = book.terms[0]
-    n = int(order.scenarios)
-    base, moves = book.scenarios[0], book.scenarios[1]
+    window = book.terms[0].window
+    n = int(order.history)
     own, rest = book.scenarios[2], book.scenarios[3]
-    row = (book.clock[0].returns - n) % terms.window
+    row = (book.clock[0].returns - n) % window
     for i in range(n):
-        total = order.quantity * moves[i]
+        change = order.quantity * order.price * order.unit * book.returns[row, symbol]
+        total = change
         for other in range(len(book.market)):
             cell = book.cells[strategy, other]
             market = book.market[other]
@@ -173,9 +210,9 @@ def _correlation(book: Book, order: Row, strategy: int, symbol: int) -> float:
             if projected != 0.0:
                 total += projected * market.price * market.unit * book.returns[row, other]
         own[i] = total
-        rest[i] = base[i] + order.quantity * moves[i] - total
+        rest[i] = _profit(book, row) + change - total
         row += 1
-        if row == terms.window:
+        if row == window:
             row = 0
     return correlation(own, rest, n)
 
@@ -275,7 +312,7 @@ def gather(book: Book, strategy: int, symbol: int, ts: int, leg: bool) -> None:
     order.day_equity = account.day_equity
     order.book_day_equity = clock.day_equity
     order.losses = account.losses
-    order.bars = cell.bars
+    order.bars = market.bars
     order.promoted = account.promoted
     order.z_var = terms.z_var
     order.z_es = terms.z_es
@@ -286,7 +323,7 @@ def gather(book: Book, strategy: int, symbol: int, ts: int, leg: bool) -> None:
     _whole_book(book, order, symbol)
     _pace(book, order, strategy, symbol, ts, leg)
     if terms.checks & USES_TAIL:
-        _tail(book, order, strategy, symbol)
+        _tail(book, order, symbol)
         if terms.checks & USES_CORRELATION:
             order.correlation = _correlation(book, order, strategy, symbol)
     if terms.checks & USES_SELF_MATCH:

@@ -7,98 +7,16 @@ order and no level costs a few comparisons. Rules: `docs/engine.md`, section 1.
 
 import math
 
-from sysquant import portfolio, proposal, protection, statistics, tail
-from sysquant.bars import Events
+from sysquant import portfolio, proposal, protection, statistics
+from sysquant.bars import ClosedBars, Events, start_of, ts_of
 from sysquant.broker import TRAILING_STOP, meet_event
+from sysquant.calm import glide, is_calm
+from sysquant.clockwork import close_risk_bar, is_ready, take_snapshot
 from sysquant.compiled import inlined, kernel, part
-from sysquant.metrics import account_statistics
 from sysquant.portfolio import mark
-from sysquant.proposal import act
-from sysquant.records import Rows
-from sysquant.state import FINANCING, SIGNALS, SNAPSHOTS, STOP_LEG, TARGET, Book, Out, has_room
-from sysquant.types import CLOCK_MARK, SECOND, Floats, Ints
-
-DAY = 86_400 * SECOND
-
-
-@part
-def _start_clock(book: Book, ts: int) -> None:
-    # The first event or mark: when the first accruals, day and risk bar come.
-    clock = book.clock[0]
-    terms = book.terms[0]
-    clock.next_financing = (ts // terms.financing_ns + 1) * terms.financing_ns
-    clock.next_funding = (ts // terms.funding_ns + 1) * terms.funding_ns
-    clock.day = ts // DAY
-    clock.wake = min(clock.next_financing, clock.next_funding, (clock.day + 1) * DAY)
-
-
-@part
-def _wake(book: Book, out: Out, ts: int) -> None:
-    # One accrual that is due by `ts`, or the new day after the last of them.
-    clock = book.clock[0]
-    terms = book.terms[0]
-    if clock.next_financing == 0:
-        _start_clock(book, ts)
-        return
-    due = min(clock.next_financing, clock.next_funding)
-    if due <= ts:
-        if due == clock.next_funding:
-            clock.next_funding += terms.funding_ns
-            portfolio.fund(
-                due, terms, book.instruments, book.market, book.accounts, book.cells, clock,
-                book.funding_ts, book.funding_rate, out.financing, out.counts, FINANCING,
-            )  # fmt: skip
-        if due == clock.next_financing:
-            clock.next_financing += terms.financing_ns
-            portfolio.finance(
-                due, terms, book.market, book.accounts, book.cells, clock,
-                out.financing, out.counts, FINANCING,
-            )  # fmt: skip
-    elif clock.day < ts // DAY:
-        clock.day = ts // DAY
-        clock.day_equity = clock.equity
-        for account in book.accounts:
-            account.day_equity = account.equity
-    clock.wake = min(clock.next_financing, clock.next_funding, (clock.day + 1) * DAY)
-
-
-@part
-def _risk_bar(book: Book, ts: int) -> None:
-    clock = book.clock[0]
-    terms = book.terms[0]
-    clock.next_risk_bar = (ts // terms.risk_bar_ns + 1) * terms.risk_bar_ns
-    place = clock.returns % terms.window
-    first = clock.returns
-    tail.append(book.returns, book.covariance, clock, book.market, terms)
-    for strategy in range(len(book.accounts)):
-        account = book.accounts[strategy]
-        if clock.returns > first:
-            book.own_returns[strategy, place] = account.equity / account.risk_equity - 1.0
-            known = min(clock.returns, terms.window)
-            account_statistics(account, book.own_returns[strategy], known, terms)
-        account.risk_equity = account.equity
-
-
-@part
-def _mark(book: Book, out: Out, ts: int, closed: Rows, first: int, last: int) -> None:
-    # The clock mark at a bar's end: risk bar, statistics, the snapshot that may be due.
-    clock = book.clock[0]
-    terms = book.terms[0]
-    clock.engine_ts = max(clock.engine_ts, ts)
-    if ts >= clock.next_risk_bar:
-        _risk_bar(book, ts)
-    for bar in range(first, last):
-        symbol = closed[bar].symbol
-        if book.instruments[symbol].quote_volume == 1:
-            closed[bar].volume /= closed[bar].close
-        statistics.update(
-            book.market[symbol], closed[bar], terms.statistics_weight, terms.statistics
-        )
-    if ts >= clock.next_snapshot:
-        clock.next_snapshot = (ts // terms.snapshot_ns + 1) * terms.snapshot_ns
-        portfolio.snapshot(
-            ts, clock, book.accounts, book.cells, book.market, out.snapshots, out.counts, SNAPSHOTS
-        )
+from sysquant.proposal import act, is_settled
+from sysquant.state import SIGNALS, STOP_LEG, TARGET, Book, Out, has_room
+from sysquant.types import CLOCK_MARK, Floats, Ints
 
 
 @part
@@ -119,26 +37,34 @@ def _signal(
     row.price = price
 
 
-@part
-def _decide(
-    book: Book, out: Out, strategy: int, symbol: int, ts: int, target: float
-) -> tuple[float, int]:
-    # What to order at a bar's close, 0 for nothing, and why.
+@inlined
+def _stands(book: Book, strategy: int, symbol: int, target: float) -> bool:
+    # Whether a decision changes nothing, as nearly all do: told without what a proposal costs.
     cell = book.cells[strategy, symbol]
-    cell.bars += 1
-    cell.bars_since_refusal += 1
-    cell.bars_since_exit += 1
+    if target != cell.target and not math.isnan(target):
+        return False
+    if cell.changed | cell.closed_side | cell.pending | cell.slices != 0:
+        return False
+    if cell.quantity == 0.0 or math.isnan(cell.target):
+        return cell.target == 0.0 or math.isnan(cell.target)
+    return is_settled(book, strategy, symbol)
+
+
+@part
+def _decide(book: Book, out: Out, strategy: int, symbol: int, ts: int, target: float) -> None:
+    # What to order at a bar's close.
+    cell = book.cells[strategy, symbol]
     market = book.market[symbol]
     if not market.price * market.unit > 0.0:
-        return 0.0, proposal.SIGNAL
+        return
     if not math.isnan(target) and target != cell.target:
         _signal(book, out, strategy, symbol, ts, target, market.price)
-    elif cell.quantity == 0.0 and cell.target == 0.0 and cell.changed + cell.closed_side == 0:
-        return 0.0, proposal.SIGNAL
     if math.isnan(cell.target):
-        return 0.0, proposal.SIGNAL
-    protection.reopen(cell, book.rules[strategy])
-    return proposal.consider(book, out, strategy, symbol, ts, False)
+        return
+    protection.reopen(cell, market, book.rules[strategy])
+    quantity, purpose = proposal.consider(book, out, strategy, symbol, ts, False)
+    if quantity != 0.0:
+        act(book, out, strategy, symbol, TARGET, ts, quantity, purpose)
 
 
 @part
@@ -272,53 +198,32 @@ def _follow(book: Book, out: Out, symbol: int, ts: int) -> None:
     _unlist(book, symbol)
 
 
-@inlined
-def _trade(
+@part
+def _busy_trade(
     book: Book, out: Out, symbol: int, start: int, ts: int,
     open_: float, high: float, low: float, close: float, volume: float,
-) -> bool:  # fmt: skip
-    # One trade that is not late; whether effects may have come of it.
+) -> None:  # fmt: skip
+    # One trade that orders meet, or that others are converted at.
     market = book.market[symbol]
-    book.clock[0].events += 1
-    meets = market.orders > 0 and market.halted == 0
-    if meets:
+    if market.orders > 0 and market.halted == 0:
         _meet(book, out, symbol, start, ts, open_, high, low, close, volume)
     busy = True
     if book.instruments[symbol].converts == 1:
         _reprice(book, symbol, ts, close)
     else:
         busy = _price(book, symbol, ts, high, low, close)
-    if busy and market.halted == 0:
+    if busy:
+        _aftermath(book, out, symbol, ts, high, low, close)
+
+
+@part
+def _aftermath(
+    book: Book, out: Out, symbol: int, ts: int, high: float, low: float, close: float
+) -> None:  # fmt: skip
+    # What a trade may set off once everyone is marked.
+    if book.market[symbol].halted == 0:
         _exits(book, symbol, ts, high, low, close)
         _follow(book, out, symbol, ts)
-    return meets or busy
-
-
-@part
-def _marks(book: Book, out: Out, closed: Rows, targets: Floats, first: int) -> int:
-    # The mark at a bar's end, and what strategies decide there; the bar after the last of it.
-    ts, position = closed[first].ts, closed[first].position
-    last = first + 1
-    while last < len(closed) and closed[last].position == position:
-        last += 1
-    _mark(book, out, ts, closed, first, last)
-    for strategy in range(len(book.accounts)):
-        for place in range(first, last):
-            symbol = closed[place].symbol
-            quantity, purpose = _decide(book, out, strategy, symbol, ts, targets[strategy, place])
-            if quantity != 0.0:
-                act(book, out, strategy, symbol, TARGET, ts, quantity, purpose)
-    return last
-
-
-@part
-def _catch_up(book: Book, out: Out, ts: int) -> bool:
-    # Accruals and days until `ts`; false while the buffers lack room.
-    while ts >= book.clock[0].wake:
-        if not has_room(out):
-            return False
-        _wake(book, out, ts)
-    return has_room(out)
 
 
 @part
@@ -330,49 +235,103 @@ def _command(book: Book, symbol: int, value: float) -> None:
         book.market[(-symbol) // 2 - 1].halted = 1 if (-symbol) % 2 == 0 else 0
 
 
+@inlined
+def _mark(
+    book: Book, out: Out, closed: ClosedBars, bars: int, targets: Floats, first: int
+) -> tuple[int, bool]:
+    # The clock mark at a bar's end: risk bar, statistics, snapshot, decisions; the bar after the
+    # last of it, and whether the buffers have room left.
+    clock, terms = book.clock[0], book.terms[0]
+    ts, position, bar = closed.ts[first], closed.position[first], first
+    clock.engine_ts = max(clock.engine_ts, ts)
+    if ts >= clock.next_risk_bar:
+        close_risk_bar(book, ts)
+    while bar < bars and closed.position[bar] == position:
+        close, volume, symbol = closed.close[bar], closed.volume[bar], closed.symbol[bar]
+        if book.instruments[symbol].quote_volume == 1:
+            volume /= close
+        statistics.update(
+            book.market[symbol], closed.high[bar], closed.low[bar], close, volume,
+            terms.statistics_weight, terms.statistics,
+        )  # fmt: skip
+        bar += 1
+    wrote = ts >= clock.next_snapshot
+    if wrote:
+        take_snapshot(book, out, ts)
+    for strategy in range(len(targets)):
+        for place in range(first, bar):
+            symbol, target = closed.symbol[place], targets[strategy, place]
+            if not _stands(book, strategy, symbol, target):
+                _decide(book, out, strategy, symbol, ts, target)
+                wrote = True
+    return bar, not wrote or has_room(out)
+
+
+@inlined
+def _event(book: Book, out: Out, events: Events, i: int, ts: int) -> bool:
+    # One event that is not late; whether effects may have come of it.
+    symbol = events.symbol[i]
+    if symbol < 0:
+        _command(book, symbol, events.volume[i])
+        return False
+    book.clock[0].events += 1
+    high, low, close = events.high[i], events.low[i], events.close[i]
+    if book.market[symbol].orders | book.instruments[symbol].converts != 0:
+        _busy_trade(
+            book, out, symbol, start_of(events.end[i], events.length), ts,
+            events.open[i], high, low, close, events.volume[i],
+        )  # fmt: skip
+        return True
+    if _price(book, symbol, ts, high, low, close):
+        _aftermath(book, out, symbol, ts, high, low, close)
+        return True
+    return False
+
+
 @kernel
-def run(book: Book, out: Out, events: Events, closed: Rows, targets: Floats, done: Ints) -> bool:
+def run(
+    book: Book, out: Out, events: Events, closed: ClosedBars, bars: int, targets: Floats, done: Ints
+) -> bool:
     """Advance over `events`, with marks and decisions before the positions they name.
 
     Parameters
     ----------
     book, out : state that is advanced, and buffers that are filled.
-    events : `bars.Events`, in the order taken.
-    closed : (B,) `records.BAR`, by position.
-    targets : (S, B) weights decided on those bars.
+    events : in the order taken.
+    closed : the first `bars` of them closed in these events.
+    targets : (S, bars) weights decided on them.
     done : (2,) events and bars taken so far; moved on.
 
     Returns
     -------
     Whether the end was reached; if not, the buffers are full and the call is to be repeated.
     """
+    # Arrays that come from outside are read here alone: to hand one on costs two atomic counts.
     clock = book.clock[0]
-    bar, bars, count = done[1], len(closed), len(events.ts)
+    bar, count = done[1], len(events.end)
+    is_single = len(targets) * len(book.market) == 1
     roomy = has_room(out)
-    for i in range(done[0], count + 1):
-        done[0] = i
-        if bar < bars and closed[bar].position == i:
-            if not _catch_up(book, out, closed[bar].ts):
+    i = done[0]
+    while i <= count:
+        if is_single and is_calm(book):
+            i, bar = glide(book, events, closed, bars, targets, i, bar)
+        if bar < bars and closed.position[bar] == i:
+            if not is_ready(book, out, closed.ts[bar], roomy):
+                done[0], done[1] = i, bar
                 return False
-            bar = _marks(book, out, closed, targets, bar)
-            done[1] = bar
-            roomy = has_room(out)
+            bar, roomy = _mark(book, out, closed, bars, targets, bar)
         if i == count:
             break
-        ts = events.ts[i]
+        ts = ts_of(events.end[i], events.length)
         if ts < clock.engine_ts:
+            i += 1
             continue
-        if ts >= clock.wake:
-            roomy = _catch_up(book, out, ts)
-        if not roomy:
+        if not is_ready(book, out, ts, roomy):
+            done[0], done[1] = i, bar
             return False
         clock.engine_ts = ts
-        symbol = events.symbol[i]
-        if symbol < 0:
-            _command(book, symbol, events.volume[i])
-        elif _trade(
-            book, out, symbol, events.start[i], ts,
-            events.open[i], events.high[i], events.low[i], events.close[i], events.volume[i],
-        ):  # fmt: skip
+        if _event(book, out, events, i, ts):
             roomy = has_room(out)
+        i += 1
+    done[0], done[1] = count, bar
     return True

@@ -1,42 +1,67 @@
 """Statistics of an account over its last risk bars, as part of the compiled engine.
 
-Input: returns of its equity per risk bar. Output: fields of its record, which snapshots show. They
-are for people and dashboards; no check reads them.
+Input: returns of its equity per risk bar, one at a time. Output: fields of its record, which
+snapshots show. They are for people and dashboards; no check reads them.
 """
 
 import math
 
-import numpy as np
-
-from sysquant.compiled import kernel, part
+from sysquant.compiled import part
 from sysquant.records import Row
+from sysquant.tail import exchange, insert
 from sysquant.types import Floats
+
+_LEFT = 1e-6  # of a sum of squares: with less than that left, what rounding left could show
 
 
 @part
-def _kth_worst(values: Floats, n: int, k: int) -> float:
-    # The k-th smallest of the first n, in one pass: a value above the k-th so far costs a compare.
-    worst = np.full(k, math.inf)
+def _key(value: float) -> float:
+    # What stands for a return among sorted ones: NaN cannot be sorted.
+    return value if math.isfinite(value) else math.inf
+
+
+@part
+def _sum_up(account: Row, ring: Floats, n: int) -> None:
+    # Mean and sums of squares, from the beginning.
+    account.mean = 0.0
+    account.squares = 0.0
+    account.losses_squared = 0.0
     for i in range(n):
-        place = k - 1
-        if not values[i] < worst[place]:
-            continue
-        while place > 0 and values[i] < worst[place - 1]:
-            worst[place] = worst[place - 1]
-            place -= 1
-        worst[place] = values[i]
-    return worst[k - 1]
+        _move_on(account, ring[i], i + 1)
 
 
-@kernel
-def account_statistics(account: Row, ring: Floats, n: int, terms: Row) -> None:
-    """Set volatility, Sharpe and Sortino ratio and value at risk of an account.
+@part
+def _move_on(account: Row, value: float, n: int) -> None:
+    # One return more, n with it.
+    off = value - account.mean
+    account.mean += off / n
+    account.squares += off * (value - account.mean)
+    account.losses_squared += min(0.0, value) ** 2
+
+
+@part
+def _exchange(account: Row, old: float, new: float, n: int) -> None:
+    # One return in place of another.
+    off = old - account.mean
+    account.mean += (new - old) / n
+    account.squares += (new - old) * (new - account.mean + off)
+    account.losses_squared += min(0.0, new) ** 2 - min(0.0, old) ** 2
+
+
+@part
+def take_return(
+    account: Row, ring: Floats, rising: Floats, taken: int, value: float, terms: Row
+) -> None:
+    """Take an account's newest return: its volatility, ratios and value at risk are moved on.
 
     Parameters
     ----------
-    account : ACCOUNT row; `volatility`, `sharpe`, `sortino` and `value_at_risk` are written.
-    ring : (W,) returns of its equity per risk bar, fractions, in any order; the first `n` count.
-    n : how many are known, at most W.
+    account : ACCOUNT row; written are `mean`, `squares` (about it), `losses_squared`, and
+        `volatility`, `sharpe`, `sortino` and `value_at_risk`.
+    ring : (W,) returns of its equity per risk bar, fractions; `taken % W` is written.
+    rising : (W,) the same, sorted.
+    taken : returns before this one.
+    value : the return.
     terms : TERMS row; `risk_bars_per_year` and `confidence` are read.
 
     Notes
@@ -46,6 +71,8 @@ def account_statistics(account: Row, ring: Floats, n: int, terms: Row) -> None:
     min(0, r)^2; no rate is taken off. Value at risk is historical, for one risk bar: minus the
     k-th worst return, k = max(1, ceil((1 - confidence) n)), never below 0, a fraction of equity.
     All are NaN below two returns, or where one is not finite; a ratio also where its divisor is 0.
+    What leaves the window is taken out of mean and sums; they are made anew when the ring begins
+    again, and when nearly nothing is left of a sum.
 
     References
     ----------
@@ -53,29 +80,39 @@ def account_statistics(account: Row, ring: Floats, n: int, terms: Row) -> None:
     F. A. Sortino, L. N. Price, Performance Measurement in a Downside Risk Framework, Journal of
     Investing 3, 1994.
     """
+    place = taken % len(ring)
+    oldest = ring[place]
+    ring[place] = value
+    n = min(taken + 1, len(ring))
+    squares, losses = account.squares, account.losses_squared
+    if taken < len(ring):
+        insert(rising, taken, _key(value))
+        _move_on(account, value, n)
+    else:
+        exchange(rising, _key(oldest), _key(value))
+        _exchange(account, oldest, value, n)
+    is_precise = account.squares >= _LEFT * squares and account.losses_squared >= _LEFT * losses
+    if place == 0 or not is_precise or not math.isfinite(account.squares):
+        _sum_up(account, ring, n)
+    _read(account, rising, n, terms)
+
+
+@part
+def _read(account: Row, rising: Floats, n: int, terms: Row) -> None:
     account.volatility = math.nan
     account.sharpe = math.nan
     account.sortino = math.nan
     account.value_at_risk = math.nan
-    total = 0.0
-    for i in range(n):
-        total += ring[i]
-    if n < 2 or not math.isfinite(total):
+    if n < 2 or not math.isfinite(account.squares):
         return
-    mean = total / n
-    squares = 0.0
-    below = 0.0
-    for i in range(n):
-        squares += (ring[i] - mean) ** 2
-        below += min(0.0, ring[i]) ** 2
-    deviation = math.sqrt(squares / (n - 1))
-    downside = math.sqrt(below / n)
+    deviation = math.sqrt(account.squares / (n - 1))
+    downside = math.sqrt(account.losses_squared / n)
     year = math.sqrt(terms.risk_bars_per_year)
     account.volatility = deviation * year
     if deviation > 0.0:
-        account.sharpe = mean / deviation * year
+        account.sharpe = account.mean / deviation * year
     if downside > 0.0:
-        account.sortino = mean / downside * year
+        account.sortino = account.mean / downside * year
     # (1 - 0.975) x 40 is a little over 1 in binary.
     worst = max(1, math.ceil((1.0 - terms.confidence) * n - 1e-9))
-    account.value_at_risk = max(0.0, -_kth_worst(ring, n, worst))
+    account.value_at_risk = max(0.0, -rising[worst - 1])

@@ -8,14 +8,20 @@ import math
 
 from sysquant import broker
 from sysquant.checks import CHECKS
-from sysquant.compiled import numbers, part
+from sysquant.compiled import inlined, numbers, part
 from sysquant.execution import cancel_latency, cut, cut_down, latency, round_down, round_up
 from sysquant.facts import gather
 from sysquant.orders import place
 from sysquant.portfolio import commit
 from sysquant.records import NEVER, Row
 from sysquant.risk import review
-from sysquant.sizing import is_worth_it, wanted_quantity
+from sysquant.sizing import (
+    is_surely_in_band,
+    is_worth_it,
+    notional,
+    wanted_quantity,
+    worst_unit_cost,
+)
 from sysquant.state import LIMIT_LEG, ORDERS, RECEIPTS, TARGET, Book, Out, enlist
 
 SIGNAL, SLICE, FOLLOW_UP, STOP_LOSS, TRAILING, TAKE_PROFIT, MAX_HOLD, DRAWDOWN, OFF = numbers(9)
@@ -42,6 +48,19 @@ def wanted(book: Book, strategy: int, symbol: int) -> float:
         if abs(quantity) > abs(cell.quantity):
             return cell.quantity
     return quantity
+
+
+@inlined
+def is_settled(book: Book, strategy: int, symbol: int) -> bool:
+    """Whether a position is surely inside the no-trade band of its standing target."""
+    cell, account = book.cells[strategy, symbol], book.accounts[strategy]
+    if account.state | book.clock[0].state != 0 or not account.equity > 0.0:
+        return False
+    market, terms = book.market[symbol], book.terms[0]
+    rules, instrument = book.rules[strategy], book.instruments[symbol]
+    value = notional(rules, terms, market, cell.target, account.equity)
+    cost = worst_unit_cost(terms, instrument, market, value)
+    return is_surely_in_band(value, cell.quantity, cost, rules, instrument)
 
 
 @part
@@ -190,7 +209,7 @@ def _refuse(book: Book, strategy: int, symbol: int, slot: int, refused_by: int) 
     if slot == TARGET:
         cell.refused = 1
         cell.refused_target = cell.target
-        cell.bars_since_refusal = 0
+        cell.refused_bar = book.market[symbol].bars
         cell.slices = 0
     for rank in range(len(book.checks)):
         if book.checks[rank] == REPEATED_ORDER and refused_by >> rank & 1:
@@ -326,7 +345,7 @@ def consider(
     if not worth:
         return 0.0, SIGNAL
     again = cell.refused == 1 and cell.refused_target == cell.target
-    if again and cell.bars_since_refusal < rules.retry_after:
+    if again and market.bars - cell.refused_bar < rules.retry_after:
         book.clock[0].suppressed += 1
         return 0.0, SIGNAL
     difference = cut(goal - cell.quantity, instrument.lot_size)

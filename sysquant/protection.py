@@ -38,7 +38,7 @@ def close_side(
     """An exit fired: the side of `held` stays closed, and what is left of it is to go."""
     cell = book.cells[strategy, symbol]
     cell.closed_side = 1 if held > 0.0 else -1
-    cell.bars_since_exit = 0
+    cell.closed_bar = book.market[symbol].bars
     cell.purpose = purpose
     cell.changed = 1
     cell.pending = 1
@@ -51,11 +51,12 @@ def close_side(
 
 
 @part
-def reopen(cell: Row, rules: Row) -> None:
+def reopen(cell: Row, market: Row, rules: Row) -> None:
     """Reopen a side that an exit closed, when the target or time allows."""
     if cell.closed_side == 0:
         return
-    if cell.target * cell.closed_side <= 0.0 or 0 < rules.rearm_bars <= cell.bars_since_exit:
+    closed_bars = market.bars - cell.closed_bar
+    if cell.target * cell.closed_side <= 0.0 or 0 < rules.rearm_bars <= closed_bars:
         cell.closed_side = 0
 
 

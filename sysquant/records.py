@@ -52,7 +52,7 @@ CLOCK = _row(  # (1,)
     ints="engine_ts events version suppressed ambiguous day returns state"
     " next_financing next_funding wake"  # wake: the next accrual or day
     " next_risk_bar next_snapshot",
-    floats="pool equity peak day_equity feed_lag_s",
+    floats="pool equity peak day_equity feed_lag_s covariance_scale",
 )
 MARKET = _row(  # (Y,): the last trade, who is in it, statistics per bar
     ints="ts halted session returns bars"
@@ -64,10 +64,11 @@ ACCOUNT = _row(  # (S,)
     ints="key order_no state promoted disabled losses stopped_ts rate_head rate_second rate_minute"
     " open_orders",
     floats="allocation cash value equity peak day_equity exit_peak risk_equity financing"
+    " mean squares losses_squared"  # of its returns per risk bar in the window
     " volatility sharpe sortino value_at_risk",
 )
 CELL = _row(  # (S, Y)
-    ints="held listed changed pending refused bars_since_refusal bars closed_side bars_since_exit"
+    ints="held listed changed pending refused refused_bar closed_side closed_bar"
     " exiting purpose opened_ts grown_event met_event slices next_slice follow entries"
     " last_order_ts",
     floats="quantity cost entry best realised_pnl fees slippage financing"
@@ -82,9 +83,8 @@ CLOSING = _row(ints="interval end engine_ts late corrections bars")  # the bar c
 OPEN_BAR = _row(ints="ticks first_ts last_ts", floats="open high low close volume")  # (Y,)
 
 # -- between the rooms
-BAR = _row(ints="position ts symbol", floats="open high low close volume")
 FACTS = _row(  # one order as the risk chain sees it; "others" without the order's own cell
-    ints="reduces side",
+    ints="reduces side exposed",
     floats="quantity held unit price worst reference previous"
     " stale_s feed_lag_s min_notional max_position shortable restricted session_left_s state"
     " allocation equity peak cash_others unit_cost fixed_cost"
@@ -94,8 +94,8 @@ FACTS = _row(  # one order as the risk chain sees it; "others" without the order
     " day_equity book_day_equity losses since_stop_s"
     " orders_second orders_minute entries disabled since_duplicate_s opposite_orders"
     " bars promoted"
-    " scenarios worst_scenarios variance_a variance_b variance_c z_var z_es risk_bars_per_year"
-    " correlation",
+    " history scenarios worst_scenarios variance_a variance_b variance_c z_var z_es"
+    " risk_bars_per_year correlation",
 )
 
 # -- effects: one dtype per table, named as the table; strategy and symbol are indexes

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sysquant.compiled import kernel
+from sysquant.compiled import inlined, kernel
 from sysquant.execution import cut, cut_down, slippage
 from sysquant.keys import check_flag, check_number
 from sysquant.records import Row
@@ -16,7 +16,7 @@ from sysquant.records import Row
 WEIGHT, VOLATILITY_TARGET, FIXED_NOTIONAL, RISK_PER_TRADE = range(4)
 
 
-@kernel
+@inlined
 def notional(rules: Row, terms: Row, market: Row, weight: float, equity: float) -> float:
     """Value to hold, the book's currency, with the sign of `weight`; NaN if not known yet.
 
@@ -38,6 +38,36 @@ def notional(rules: Row, terms: Row, market: Row, weight: float, equity: float) 
     return weight * rules.amount * equity / rules.most
 
 
+@inlined
+def unit_cost(price: float, slip: float, unit: float, instrument: Row) -> float:
+    """What buying one unit costs at most: slipped, a tick above, and with a taker's fee."""
+    worst = price * (1.0 + slip) + instrument.tick_size
+    return worst * unit * (1.0 + instrument.taker)
+
+
+@inlined
+def worst_unit_cost(terms: Row, instrument: Row, market: Row, value: float) -> float:
+    """The same of a unit among those that are worth `value`, the book's currency."""
+    slip = slippage(terms, market, abs(value) / (market.price * market.unit))
+    return unit_cost(market.price, slip, market.unit, instrument)
+
+
+@inlined
+def is_surely_in_band(value: float, held: float, cost: float, rules: Row, instrument: Row) -> bool:
+    """Whether what is held is so near to what is wanted that no order can be worth it.
+
+    Told without cutting to lots, a lot to each side: where this says no, `is_worth_it` decides.
+
+    Parameters
+    ----------
+    value : wanted, the book's currency.
+    held : units.
+    cost : of a unit, the book's currency.
+    """
+    lot = 1.001 * instrument.lot_size * cost
+    return abs(value - held * cost) + lot <= (1.0 - 1e-9) * rules.band * (abs(value) - lot)
+
+
 @kernel
 def wanted_quantity(
     rules: Row, terms: Row, instrument: Row, market: Row, weight: float, equity: float
@@ -51,9 +81,7 @@ def wanted_quantity(
     value = notional(rules, terms, market, weight, equity)
     if math.isnan(value):
         return math.nan
-    slip = slippage(terms, market, abs(value) / (market.price * market.unit))
-    worst = market.price * (1.0 + slip) + instrument.tick_size
-    return cut_down(value / (worst * market.unit * (1.0 + instrument.taker)), instrument.lot_size)
+    return cut_down(value / worst_unit_cost(terms, instrument, market, value), instrument.lot_size)
 
 
 @kernel

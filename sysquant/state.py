@@ -38,11 +38,14 @@ class Book(Bundle):
     returns: Floats  # (W, Y) per risk bar, a ring
     covariance: Floats  # (Y, Y) not yet normalised
     own_returns: Floats  # (S, W) of equity, a ring
+    sorted_returns: Floats  # (Y, W) those of `returns` that are known, rising
+    own_sorted: Floats  # (S, W) the same of `own_returns`
     # scratch: nothing in it outlives one order
     draft: Rows  # (1,) ORDER
     facts: Rows  # (1,) FACTS
     scenarios: Floats  # (4, W) P&L of the book, one unit, the strategy, the rest of the book
     exposures: Floats  # (Y,)
+    exposed: Ints  # (Y,) symbols with an exposure, as many as `facts.exposed`
 
 
 class Out(Bundle):

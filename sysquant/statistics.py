@@ -7,7 +7,7 @@ What needs more bars than there were is NaN.
 
 import math
 
-from sysquant.compiled import kernel
+from sysquant.compiled import inlined, kernel
 from sysquant.records import Row
 
 _K = 3.0 - 2.0 * math.sqrt(2.0)
@@ -16,9 +16,15 @@ _K = 3.0 - 2.0 * math.sqrt(2.0)
 VOLATILITY, ROLL, CORWIN_SCHULTZ = 1, 2, 4  # what is computed only where it is used
 
 
-@kernel
+@inlined
+def average(value: float, new: float, weight: float) -> float:
+    """An exponential average, moved on by a new value of this weight."""
+    return value + weight * (new - value)
+
+
+@inlined
 def _average(value: float, new: float, weight: float, first: bool) -> float:
-    return new if first else value + weight * (new - value)
+    return new if first else average(value, new, weight)
 
 
 @kernel
@@ -41,8 +47,10 @@ def corwin_schultz(high: float, low: float, high_before: float, low_before: floa
     return 2.0 * (math.exp(alpha) - 1.0) / (1.0 + math.exp(alpha))
 
 
-@kernel
-def update(market: Row, bar: Row, weight: float, uses: int) -> None:
+@inlined
+def update(
+    market: Row, high: float, low: float, close: float, volume: float, weight: float, uses: int
+) -> None:
     """Take a symbol's closed bar into its statistics, and count it.
 
     Parameters
@@ -51,7 +59,7 @@ def update(market: Row, bar: Row, weight: float, uses: int) -> None:
         `reference` (average close, from bar 1 on), `volume` (units per bar, 1), `change` (2),
         `variance` (of the logarithm of close by close, about 0; 2), `spread` (Corwin and Schultz,
         a fraction; 2), `roll_covariance` (3) and `roll` (its spread, a fraction; 3).
-    bar : `records.BAR`, volume in units.
+    high, low, close, volume : of the bar, volume in units.
     weight : of the newest bar, 2 / (span + 1).
     uses : which of the dear ones are wanted: `VOLATILITY`, `ROLL`, `CORWIN_SCHULTZ`; the others
         stay as they are.
@@ -62,8 +70,8 @@ def update(market: Row, bar: Row, weight: float, uses: int) -> None:
     Journal of Finance 39, 1984: spread = 2 sqrt(-covariance of changes that follow each other).
     """
     before = market.bars
-    market.reference = _average(market.reference, bar.close, weight, before == 0)
-    market.volume = _average(market.volume, bar.volume, weight, before == 0)
+    market.reference = _average(market.reference, close, weight, before == 0)
+    market.volume = _average(market.volume, volume, weight, before == 0)
     if before == 0:
         market.change = math.nan
         market.variance = math.nan
@@ -72,19 +80,19 @@ def update(market: Row, bar: Row, weight: float, uses: int) -> None:
         market.roll = math.nan
     else:
         if uses & VOLATILITY:
-            moved = math.log(bar.close / market.close)
+            moved = math.log(close / market.close)
             market.variance = _average(market.variance, moved * moved, weight, before == 1)
         if uses & CORWIN_SCHULTZ:
-            spread = corwin_schultz(bar.high, bar.low, market.high, market.low)
+            spread = corwin_schultz(high, low, market.high, market.low)
             market.spread = _average(market.spread, spread, weight, before == 1)
-        change = bar.close - market.close
+        change = close - market.close
         if uses & ROLL and before >= 2:
             market.roll_covariance = _average(
                 market.roll_covariance, change * market.change, weight, before == 2
             )
-            market.roll = 2.0 * math.sqrt(max(0.0, -market.roll_covariance)) / bar.close
+            market.roll = 2.0 * math.sqrt(max(0.0, -market.roll_covariance)) / close
         market.change = change
-    market.close = bar.close
-    market.high = bar.high
-    market.low = bar.low
+    market.close = close
+    market.high = high
+    market.low = low
     market.bars = before + 1

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_origin
 import numpy as np
 from numpy.typing import NDArray
 
+from sysquant.compiled import kernel
 from sysquant.errors import ConfigError, StrategyError, nearest
 from sysquant.features import Bar, Expression, FeatureGraph
 from sysquant.features.expression import BAR_FIELDS, as_expression
 from sysquant.frames import Columns, columns_of
-from sysquant.types import SECOND, Bars, Floats
+from sysquant.types import SECOND, Bars, Floats, Ints
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,9 +199,10 @@ class Strategy:
 class FeatureValues(Mapping[str, Floats]):
     """Features as `target` gets them; remembers which of them were read."""
 
-    def __init__(self, names: Sequence[str], table: Floats) -> None:
-        self._row = {name: row for row, name in enumerate(names)}
-        self._table = table
+    def __init__(self, names: Sequence[str], table: Floats, rows: Ints) -> None:
+        self._row = dict(zip(names, rows.tolist(), strict=True))
+        self._table = table.view()
+        self._table.flags.writeable = False
         self.read: set[int] = set()
 
     def __getitem__(self, name: str) -> Floats:
@@ -235,7 +237,7 @@ class Decider:
         self._graph = FeatureGraph(_features_of(strategy))
         self.fields = self._graph.fields
         self.names = self._graph.names
-        self._table = np.empty((len(self.names), 0))
+        self._table, self._rows = np.empty((0, 0)), np.empty(0, np.int64)
 
     def run(self, columns: Columns) -> Floats:
         """Take n newly closed bars, oldest first, and decide on each.
@@ -256,19 +258,18 @@ class Decider:
         StrategyError
             If `target` returns what is no weight.
         """
-        self._table = self._graph.advance(columns)
-        self._table.setflags(write=False)
+        self._table, self._rows = self._graph.advance(columns)
         if self._table.shape[1] == 0:
             return np.empty(0)
-        values = FeatureValues(self.names, self._table)
+        values = FeatureValues(self.names, self._table, self._rows)
         with np.errstate(all="ignore"):
             answer = self.strategy.target(values)
         return _weights(self.strategy, answer, self._table, values.read)
 
     @property
     def features(self) -> dict[str, Floats]:
-        """Features of the last run: name -> (n,)."""
-        return dict(zip(self.names, self._table, strict=True))
+        """Features of the last run: name -> (n,), until the next one."""
+        return {name: self._table[row] for name, row in zip(self.names, self._rows, strict=True)}
 
     def state(self) -> dict[str, Floats]:
         """Memory of its nodes by name; copies."""
@@ -322,16 +323,29 @@ def _weights(strategy: Strategy, answer: Any, table: Floats, read: set[int]) -> 
             f"{strategy!r}: target must return an array of numbers of shape {shape}, was {was}; "
             "write np.where(condition, a, b) or np.full_like(f[...], weight)"
         )
-    weights = answer.astype(np.float64)
-    for row in read:
-        weights[np.isnan(table[row])] = np.nan
-    wrong = np.abs(weights) > 1.0
-    if wrong.any():
+    weights = np.empty(shape)
+    answer = np.require(answer, np.float64, ["C", "W"])
+    wrong = _weigh(answer, table, np.array(sorted(read), np.int64), weights)
+    if wrong >= 0:
         raise StrategyError(
-            f"{strategy!r}: target must lie in [-1, 1], was {weights[wrong][0]!r}; "
+            f"{strategy!r}: target must lie in [-1, 1], was {answer[wrong]!r}; "
             "scale it, or keep it there with np.clip"
         )
     return weights
+
+
+@kernel
+def _weigh(answer: Floats, table: Floats, read: Ints, weights: Floats) -> int:
+    # Fills weights: NaN where a feature that was read is; the first that is no weight, or -1.
+    for i in range(len(answer)):
+        weight = answer[i]
+        for row in read:
+            if math.isnan(table[row, i]):
+                weight = math.nan
+        if abs(weight) > 1.0:
+            return i
+        weights[i] = weight
+    return -1
 
 
 def _features_of(strategy: Strategy) -> dict[str, Expression]:

@@ -6,6 +6,8 @@ a ring of returns, a covariance matrix, losses (> 0 is lost). Nothing is allocat
 
 import math
 
+import numpy as np
+
 from sysquant.compiled import part
 from sysquant.records import Row, Rows
 from sysquant.types import Floats
@@ -14,7 +16,33 @@ _NOISE = 1e-12  # of a sum of P&L, beyond what rounding leaves
 
 
 @part
-def append(returns: Floats, covariance: Floats, clock: Row, markets: Rows, terms: Row) -> None:
+def insert(rising: Floats, n: int, value: float) -> None:
+    """Put a value among the first `n`, which rise and then are one more."""
+    while n > 0 and rising[n - 1] > value:
+        rising[n] = rising[n - 1]
+        n -= 1
+    rising[n] = value
+
+
+@part
+def exchange(rising: Floats, old: float, new: float) -> None:
+    """Put `new` in the place of `old`, which is one of the values; they rise before and after."""
+    place = np.searchsorted(rising, old)
+    target = np.searchsorted(rising, new)
+    if target > place:
+        for i in range(place, target - 1):
+            rising[i] = rising[i + 1]
+        rising[target - 1] = new
+    else:
+        for i in range(place, target, -1):
+            rising[i] = rising[i - 1]
+        rising[target] = new
+
+
+@part
+def append(
+    returns: Floats, rising: Floats, covariance: Floats, clock: Row, markets: Rows, terms: Row
+) -> None:
     """Close a risk bar: a row of the symbols' simple returns since the last one.
 
     A symbol without a price at both ends has return 0, and does not count the row as known. While
@@ -23,8 +51,9 @@ def append(returns: Floats, covariance: Floats, clock: Row, markets: Rows, terms
     Parameters
     ----------
     returns : (W, Y) ring; row `clock.returns % W` is written, then `clock.returns` counts it.
-    covariance : (Y, Y) C, becomes decay x C + (1 - decay) x r r'; divided by
-        1 - decay ** clock.returns it is unbiased.
+    rising : (Y, W) what is known of each symbol in the window, sorted.
+    covariance : (Y, Y) C, becomes decay x C + (1 - decay) x r r'; times
+        `clock.covariance_scale`, 1 / (1 - decay ** clock.returns), it is unbiased.
     clock, markets, terms : `records.CLOCK`, (Y,) `MARKET` and `TERMS`.
 
     References
@@ -35,10 +64,15 @@ def append(returns: Floats, covariance: Floats, clock: Row, markets: Rows, terms
     known = 0
     for symbol in range(len(markets)):
         market = markets[symbol]
+        oldest = row[symbol]
         row[symbol] = 0.0
         if market.price > 0.0:
             if market.risk_price > 0.0:
                 row[symbol] = market.price / market.risk_price - 1.0
+                if market.returns < terms.window:
+                    insert(rising[symbol], market.returns, row[symbol])
+                else:
+                    exchange(rising[symbol], oldest, row[symbol])
                 market.returns += 1
                 known += 1
             market.risk_price = market.price
@@ -50,6 +84,7 @@ def append(returns: Floats, covariance: Floats, clock: Row, markets: Rows, terms
                 row[one] * row[other]
             )
     clock.returns += 1
+    clock.covariance_scale = 1.0 / (1.0 - terms.decay**clock.returns)
 
 
 @part

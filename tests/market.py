@@ -46,6 +46,17 @@ class Hold(Strategy):
         return np.full(len(f["close"]), self.weight)
 
 
+class Seldom(Strategy):
+    """Long or flat by thirds of a minute, with no opinion in every third of them."""
+
+    def features(self, bar):
+        return {"third": bar.ts / (20 * SECOND)}
+
+    def target(self, f):
+        third = np.floor(f["third"])
+        return np.where(third % 3 == 0, np.nan, np.where(third % 2 == 0, 0.6, 0.0))
+
+
 def ticks(n: int = 2_000, *, seed: int = 1, symbols: int = 2, disorder: bool = False) -> Ticks:
     """Random ticks, some at the same time, at will some of them late."""
     rng = np.random.default_rng(seed)

@@ -8,10 +8,21 @@ from sysquant.bars import BarClock, events_of
 from sysquant.types import SECOND
 from tests.market import ticks
 
+COLUMNS = ("ts", "symbol", "open", "high", "low", "close", "volume")
+
 
 def closed(batches):
     clock = BarClock(2, SECOND)
-    return clock, np.concatenate([clock.close(events_of(batch, SECOND)) for batch in batches])
+    parts = []
+    for batch in batches:
+        count = clock.close(events_of(batch, SECOND))
+        parts.append({name: getattr(clock.closed, name)[:count].copy() for name in COLUMNS})
+    return clock, {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+
+
+def prices(rows):
+    """Open, high, low and close of every bar."""
+    return list(zip(*(rows[name].tolist() for name in COLUMNS[2:6]), strict=True))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -42,7 +53,7 @@ def test_a_late_tick_counts_in_the_open_bar_and_not_behind_a_closed_one():
     batch.ts[:] = start + np.array([100, 300, 200, 1_100, 900, 2_100]) * 1_000_000
     batch.price[:] = [10.0, 11.0, 9.0, 12.0, 1.0, 13.0]
     clock, rows = closed([batch])
-    assert rows[["open", "high", "low", "close"]].tolist() == [
+    assert prices(rows) == [
         (10.0, 11.0, 9.0, 11.0),
         (12.0, 12.0, 12.0, 12.0),
     ]
@@ -56,7 +67,7 @@ def test_an_earlier_late_tick_becomes_the_open():
     batch.ts[:] = start + np.array([300, 100, 1_000]) * 1_000_000
     batch.price[:] = [10.0, 11.0, 9.0]
     _, rows = closed([batch])
-    assert rows[["open", "close"]].tolist() == [(11.0, 10.0)]
+    assert prices(rows) == [(11.0, 11.0, 10.0, 10.0)]
 
 
 def test_a_tick_at_the_very_end_belongs_to_the_next_bar():

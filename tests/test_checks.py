@@ -28,9 +28,9 @@ SAFE = {
     "book_positions_others": 0.0, "book_open_orders": 0.0, "day_equity": 1024.0,
     "book_day_equity": 4096.0, "losses": 0.0, "since_stop_s": INF, "orders_second": 0.0,
     "orders_minute": 0.0, "entries": 0.0, "disabled": 0.0, "since_duplicate_s": INF,
-    "opposite_orders": 0.0, "bars": 1000.0, "promoted": 1.0, "scenarios": 8.0,
-    "worst_scenarios": 2.0, "variance_a": 0.0, "variance_b": 0.0, "variance_c": 0.0, "z_var": 2.0,
-    "z_es": 2.0, "risk_bars_per_year": 4.0, "correlation": 0.0,
+    "opposite_orders": 0.0, "bars": 1000.0, "promoted": 1.0, "exposed": 0, "history": 8.0,
+    "scenarios": 8.0, "worst_scenarios": 2.0, "variance_a": 0.0, "variance_b": 0.0,
+    "variance_c": 0.0, "z_var": 2.0, "z_es": 2.0, "risk_bars_per_year": 4.0, "correlation": 0.0,
 }  # fmt: skip
 SALE = {"side": -1, "quantity": -1.0}
 

@@ -16,7 +16,7 @@ from sysquant.exits import Exits
 from sysquant.risk import RiskChain
 from sysquant.sizing import WeightSizing
 from sysquant.types import SECOND, Ticks, clock_mark
-from tests.market import CHECKS, START, UNIVERSE, Flip, Hold, bars, engine, ticks
+from tests.market import CHECKS, START, UNIVERSE, Flip, Hold, Seldom, bars, engine, ticks
 
 _MONEY = ("cash", "value", "realised_pnl", "unrealised_pnl", "fees", "financing")
 TERMS = {
@@ -286,3 +286,40 @@ def test_money_is_conserved_over_a_million_ticks_with_strategies_switched_and_ca
         pool += int((rows["strategy"] == -1).sum())
     assert rows_seen > 10_000 and pool > 1_500
     assert worst < 1e-6
+
+
+CHECKED = RiskChain(
+    checks=[
+        *CHECKS, {"check": "reference_collar", "limit": 9}, {"check": "volatility", "limit": 9},
+    ],
+    risk_bar=7 * SECOND, min_history="allow",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("disorder", [False, True])
+@pytest.mark.parametrize(
+    "exits",
+    [Exits(), Exits(stop_loss=0.004, take_profit=0.006), Exits(trailing_stop=0.005)],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "strategy", [Flip(), Flip(weight=0.3), Hold(), Hold(weight=-0.8), Seldom()], ids=str
+)
+def test_a_calm_stretch_leaves_the_bytes_of_the_loop(strategy, exits, disorder):
+    # A second symbol that never trades keeps a book from being calm, and changes nothing else.
+    events = ticks(4_000, seed=2, symbols=1, disorder=disorder)
+    minutes = bars((100 * np.exp(np.cumsum(np.sin(np.arange(900.0) ** 2) / 300))).tolist())
+    minutes.ts[:] += events.ts[-1] - minutes.ts[0] + 5 * SECOND
+    sizing = WeightSizing(split=False)
+    for source in ([events], [minutes], [events, minutes], cut(events, [7, 8, 900, 901, 2_500])):
+        books = [
+            engine(strategy, universe=universe, risk=CHECKED, exits=exits, sizing=sizing)
+            for universe in (UNIVERSE[:1], UNIVERSE)
+        ]
+        calm, other = (Effects.join([book.step(batch) for batch in source]) for book in books)
+        assert len(calm["executions"]) > 0
+        assert calm.hash() == other.hash()
+        states = [book.state() for book in books]
+        for name in ("clock", "accounts"):
+            assert states[0][name].tobytes() == states[1][name].tobytes()
+        assert states[0]["market"][:1].tobytes() == states[1]["market"][:1].tobytes()

@@ -2,28 +2,35 @@
 
 import math
 
+import numba
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sysquant import records
-from sysquant.metrics import account_statistics
+from sysquant import metrics, records
 
 NAMES = ("volatility", "sharpe", "sortino", "value_at_risk")
 HOURS = 24.0 * 365.0
 RETURNS = st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=60)
 
 
+@numba.njit
+def take_all(account, ring, rising, returns, terms):
+    for taken in range(len(returns)):
+        metrics.take_return(account[0], ring, rising, taken, returns[taken], terms[0])
+
+
 def statistics(returns, *, confidence=0.975, per_year=HOURS, window=60):
-    """The four statistics of `returns`, which lie in a ring with rubbish behind them."""
-    ring = np.full(max(window, len(returns)), 7.0)
-    ring[: len(returns)] = returns
+    """The four statistics of the last `window` of `returns`, taken one after the other."""
+    ring, rising = np.zeros((2, window))
     terms = np.zeros(1, records.TERMS)
     terms["risk_bars_per_year"], terms["confidence"] = per_year, confidence
     account = np.zeros(1, records.ACCOUNT)
-    account_statistics(account[0], ring, len(returns), terms[0])
+    for name in NAMES:
+        account[name] = math.nan
+    take_all(account, ring, rising, np.array(returns, float), terms)
     return {name: float(account[name][0]) for name in NAMES}
 
 
@@ -87,6 +94,21 @@ def test_account_that_never_moved_has_no_ratio():
 @pytest.mark.parametrize("returns", [[], [0.01], [0.01, math.nan, 0.02], [-1.0, math.inf, 0.0]])
 def test_nothing_is_known_below_two_returns_or_with_one_that_is_not_finite(returns):
     assert all(math.isnan(value) for value in statistics(returns).values())
+
+
+@pytest.mark.parametrize("window", [2, 7, 60])
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -0.9])
+def test_what_left_the_window_leaves_no_trace(window, odd):
+    rest = random_returns(2 * window + 3).tolist()
+    found = statistics([0.1, odd, *rest], window=window, confidence=0.8)
+    assert found == pytest.approx(statistics(rest[-window:], window=window, confidence=0.8))
+
+
+@given(st.lists(st.floats(-0.5, 0.5), min_size=9, max_size=60))
+def test_running_statistics_are_those_of_the_window(returns):
+    found, plain = statistics(returns, window=8, confidence=0.7), pd.Series(returns[-8:])
+    assert found["volatility"] == pytest.approx(plain.std() * math.sqrt(HOURS), abs=1e-6)
+    assert found["value_at_risk"] == max(0.0, -sorted(plain)[2])
 
 
 @given(st.permutations(random_returns(20).tolist()))

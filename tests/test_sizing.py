@@ -2,12 +2,14 @@
 
 import math
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sysquant import records
+from sysquant import sizing as sizes
 from sysquant.errors import ConfigError
 from sysquant.execution import Execution
 from sysquant.sizing import (
@@ -16,9 +18,21 @@ from sysquant.sizing import (
     VolatilityTarget,
     WeightSizing,
     is_worth_it,
-    notional,
     wanted_quantity,
 )
+
+
+@numba.njit
+def notional(rules, terms, market, weight, equity):
+    return sizes.notional(rules, terms, market, weight, equity)
+
+
+@numba.njit
+def is_surely_in_band(rules, terms, instrument, market, weight, equity, held):
+    value = sizes.notional(rules, terms, market, weight, equity)
+    cost = sizes.worst_unit_cost(terms, instrument, market, value)
+    return sizes.is_surely_in_band(value, held, cost, rules, instrument)
+
 
 HOUR = 3_600_000_000_000
 SIZINGS = {
@@ -146,6 +160,37 @@ def test_what_is_wanted_never_costs_more_than_its_notional(sizing, weight, equit
 
 
 # -- is it worth an order
+
+
+@given(
+    st.sampled_from(list(SIZINGS.values())),
+    st.sampled_from([1.0, -1.0, 0.01]),
+    st.floats(1e3, 1e7),
+    st.floats(0.1, 1e5),
+    st.sampled_from([1e-6, 0.001, 0.5, 10.0]),
+    st.sampled_from([0.0, 1e-9, 0.05, 1.0, 30.0]),
+    st.floats(-2.0, 2.0),
+)
+def test_what_is_surely_in_the_band_is_never_worth_an_order(
+    sizing, weight, equity, price, lot, band, off
+):
+    execution, known = Execution(impact=1.0), market(price=price)
+    step, how = instrument(lot_size=lot, taker=0.0005, min_notional=0.0), rules(sizing)
+    how["band"] = band
+    found = wanted_quantity(how, terms(execution), step, known, weight, equity)
+    for lots in (off * band * abs(found) / lot, band * abs(found) / lot + off, off):
+        held = found + round(lots) * lot
+        if is_surely_in_band(how, terms(execution), step, known, weight, equity, held):
+            assert found != 0.0
+            assert not is_worth_it(False, held, found, price, how, step)
+
+
+def test_a_position_well_inside_the_band_is_surely_there():
+    held = wanted_quantity(rules(WeightSizing()), terms(), instrument(), market(), 0.5, 1e6)
+    asked = rules(WeightSizing()), terms(), instrument(), market(), 0.5, 1e6
+    assert [is_surely_in_band(*asked, part * held) for part in (0.94, 0.96, 1.0, 1.04, 1.06)] == [
+        False, True, True, True, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

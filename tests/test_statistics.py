@@ -2,6 +2,7 @@
 
 import math
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,14 +15,17 @@ ALL = VOLATILITY | ROLL | CORWIN_SCHULTZ
 UNKNOWN_AT_FIRST = ("change", "variance", "spread", "roll_covariance", "roll")
 
 
+@numba.njit
+def take(market, high, low, close, volume, weight, uses):
+    update(market[0], high, low, close, volume, weight, uses)
+
+
 def run(bars, weight):
     """The record after each of the bars (high, low, close, volume)."""
-    market, bar = np.zeros(1, records.MARKET), np.zeros(1, records.BAR)
+    market = np.zeros(1, records.MARKET)
     seen = []
     for values in bars:
-        for name, value in zip(("high", "low", "close", "volume"), values, strict=True):
-            bar[name] = value
-        update(market[0], bar[0], weight, ALL)
+        take(market, *map(float, values), weight, ALL)
         seen.append(market[0].copy())
     return seen
 

@@ -18,8 +18,18 @@ DECAY, WINDOW, SYMBOLS = 0.9, 7, 3
 
 
 @numba.njit
-def append(returns, covariance, clock, markets, terms):
-    tail.append(returns, covariance, clock[0], markets, terms[0])
+def append(returns, rising, covariance, clock, markets, terms):
+    tail.append(returns, rising, covariance, clock[0], markets, terms[0])
+
+
+@numba.njit
+def keep_sorted(rising, values):
+    window = len(rising)
+    for taken in range(len(values)):
+        if taken < window:
+            tail.insert(rising, taken, values[taken])
+        else:
+            tail.exchange(rising, values[taken - window], values[taken])
 
 
 @numba.njit
@@ -50,6 +60,7 @@ class Past:
 
     def __init__(self):
         self.returns = np.zeros((WINDOW, SYMBOLS))
+        self.rising = np.zeros((SYMBOLS, WINDOW))
         self.covariance = np.zeros((SYMBOLS, SYMBOLS))
         self.clock = np.zeros(1, records.CLOCK)
         self.markets = np.zeros(SYMBOLS, records.MARKET)
@@ -58,7 +69,7 @@ class Past:
 
     def close(self, *prices):
         self.markets["price"] = prices
-        append(self.returns, self.covariance, self.clock, self.markets, self.terms)
+        append(self.returns, self.rising, self.covariance, self.clock, self.markets, self.terms)
 
     @property
     def rows(self):
@@ -80,6 +91,19 @@ def test_the_ring_holds_the_newest_simple_returns(count):
     for back in range(min(WINDOW, count - 1)):
         newest = past.returns[(past.rows - 1 - back) % WINDOW]
         assert newest.tolist() == expected[-1 - back].tolist()
+    known = min(WINDOW, count - 1)
+    assert past.rising[:, :known].tolist() == np.sort(expected[-known:], axis=0).T.tolist()
+
+
+@given(
+    st.integers(1, 9),
+    st.lists(st.sampled_from([-1.0, 0.0, -0.0, 2.0, INF]) | st.floats(-9, 9), max_size=40),
+)
+def test_sorted_values_are_those_of_the_window_in_order(window, values):
+    rising = np.zeros(window)
+    keep_sorted(rising, np.array(values))
+    known = values[-window:]
+    assert rising[: len(known)].tolist() == sorted(known)
 
 
 @pytest.mark.parametrize("count", [2, 5, 30])
@@ -90,7 +114,7 @@ def test_the_covariance_is_the_weighted_mean_of_products(count):
     moves = prices[1:] / prices[:-1] - 1
     weights = DECAY ** np.arange(len(moves))[::-1]
     expected = np.einsum("t,ti,tj->ij", weights / weights.sum(), moves, moves)
-    read = past.covariance / (1 - DECAY**past.rows)
+    read = past.covariance * past.clock["covariance_scale"]
     np.testing.assert_allclose(read, expected, rtol=1e-12)
     assert (past.covariance == past.covariance.T).all()
 

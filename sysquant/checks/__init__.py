@@ -11,7 +11,7 @@ from sysquant.checks import order as of_order
 from sysquant.checks import portfolio as of_portfolio
 from sysquant.checks import tail as of_tail
 from sysquant.checks.outcome import Outcome
-from sysquant.compiled import part
+from sysquant.compiled import inlined
 from sysquant.records import Row
 from sysquant.types import Floats
 
@@ -77,7 +77,7 @@ CHECKS = {
 }
 
 
-@part
+@inlined
 def _check_order(number: int, order: Row, limit: float) -> Outcome:
     if number == ORDER_QUANTITY:
         return of_order.order_quantity(order, limit)
@@ -100,7 +100,7 @@ def _check_order(number: int, order: Row, limit: float) -> Outcome:
     return of_order.cash(order, limit)
 
 
-@part
+@inlined
 def _check_pace(number: int, order: Row, limit: float) -> Outcome:
     if number == ORDER_RATE_SECOND:
         return of_order.order_rate_second(order, limit)
@@ -121,7 +121,7 @@ def _check_pace(number: int, order: Row, limit: float) -> Outcome:
     return of_order.state(order, limit)
 
 
-@part
+@inlined
 def _check_position(number: int, order: Row, limit: float) -> Outcome:
     if number == POSITION_QUANTITY:
         return of_portfolio.position_quantity(order, limit)
@@ -138,7 +138,7 @@ def _check_position(number: int, order: Row, limit: float) -> Outcome:
     return of_portfolio.shortable(order, limit)
 
 
-@part
+@inlined
 def _check_strategy(number: int, order: Row, limit: float) -> Outcome:
     if number == GROSS_EXPOSURE:
         return of_portfolio.gross_exposure(order, limit)
@@ -153,7 +153,7 @@ def _check_strategy(number: int, order: Row, limit: float) -> Outcome:
     return of_portfolio.open_orders(order, limit)
 
 
-@part
+@inlined
 def _check_book(number: int, order: Row, limit: float) -> Outcome:
     if number == BOOK_GROSS_EXPOSURE:
         return of_portfolio.book_gross_exposure(order, limit)
@@ -168,7 +168,7 @@ def _check_book(number: int, order: Row, limit: float) -> Outcome:
     return of_portfolio.book_open_orders(order, limit)
 
 
-@part
+@inlined
 def _check_losses(number: int, order: Row, limit: float) -> Outcome:
     if number == DRAWDOWN:
         return of_portfolio.drawdown(order, limit)
@@ -185,7 +185,7 @@ def _check_losses(number: int, order: Row, limit: float) -> Outcome:
     return of_portfolio.give_back(order, limit)
 
 
-@part
+@inlined
 def _check_tail(number: int, order: Row, limit: float) -> Outcome:
     if number == COVARIANCE_VALUE_AT_RISK:
         return of_tail.covariance_value_at_risk(order, limit)
@@ -196,7 +196,7 @@ def _check_tail(number: int, order: Row, limit: float) -> Outcome:
     return of_tail.correlation(order, limit)
 
 
-@part
+@inlined
 def run_check(number: int, order: Row, limit: float) -> Outcome:
     """Value, whether it passes, and room of a check that reads facts alone."""
     if number <= CASH:
@@ -214,7 +214,7 @@ def run_check(number: int, order: Row, limit: float) -> Outcome:
     return _check_tail(number, order, limit)
 
 
-@part
+@inlined
 def run_historical(number: int, order: Row, limit: float, base: Floats, moves: Floats) -> Outcome:
     """The same of a check that reads scenarios, sorted for the order (`sort_scenarios`)."""
     if number == VALUE_AT_RISK:

@@ -7,24 +7,24 @@ Input: `records.FACTS` of one order, and a limit in the unit that each check nam
 import math
 
 from sysquant.checks.outcome import Outcome, at_least, at_most, share, up_to
-from sysquant.compiled import part
+from sysquant.compiled import inlined
 from sysquant.records import Row
 
 
-@part
+@inlined
 def order_quantity(order: Row, limit: float) -> Outcome:
     """Size of the order, units; at most."""
     return up_to(abs(order.quantity), limit, limit)
 
 
-@part
+@inlined
 def order_notional(order: Row, limit: float) -> Outcome:
     """Value of the order at the last price, the book's currency; at most."""
     unit = order.price * order.unit
     return up_to(abs(order.quantity) * unit, limit, limit / unit)
 
 
-@part
+@inlined
 def order_size(order: Row, limit: float) -> Outcome:
     """Value of the order, a fraction of the capital allocated to the strategy; at most."""
     unit = order.price * order.unit
@@ -32,44 +32,44 @@ def order_size(order: Row, limit: float) -> Outcome:
     return up_to(value, limit, limit * max(0.0, order.allocation) / unit)
 
 
-@part
+@inlined
 def min_notional(order: Row, limit: float) -> Outcome:
     """Value of the order above the least that the exchange takes, the book's currency; at least."""
     unit = order.price * order.unit
     return at_least(abs(order.quantity) * unit - order.min_notional, limit)
 
 
-@part
+@inlined
 def price_collar(order: Row, limit: float) -> Outcome:
     """Distance of the worst price it may trade at from the last price, a fraction; at most."""
     return at_most(abs(order.worst / order.price - 1.0), limit)
 
 
-@part
+@inlined
 def reference_collar(order: Row, limit: float) -> Outcome:
     """Distance of the last price from its moving average, a fraction of that; at most."""
     return at_most(abs(order.price / order.reference - 1.0), limit)
 
 
-@part
+@inlined
 def stale_price(order: Row, limit: float) -> Outcome:
     """Age of the last trade, seconds; at most."""
     return at_most(order.stale_s, limit)
 
 
-@part
+@inlined
 def feed_lag(order: Row, limit: float) -> Outcome:
     """Lag of the feed behind the wall clock, seconds; at most."""
     return at_most(order.feed_lag_s, limit)
 
 
-@part
+@inlined
 def tick_jump(order: Row, limit: float) -> Outcome:
     """Distance of the last price from the one before it, a fraction of that; at most."""
     return at_most(abs(order.price / order.previous - 1.0), limit)
 
 
-@part
+@inlined
 def cash(order: Row, limit: float) -> Outcome:
     """Cash left when this order and all working ones cost their worst, book currency; at least."""
     left = order.cash_others - order.fixed_cost
@@ -81,19 +81,19 @@ def cash(order: Row, limit: float) -> Outcome:
     return value, passes, room if room > 0.0 else 0.0
 
 
-@part
+@inlined
 def order_rate_second(order: Row, limit: float) -> Outcome:
     """Approved orders of the strategy in the last second with this one, a count; at most."""
     return at_most(order.orders_second + 1.0, limit)
 
 
-@part
+@inlined
 def order_rate_minute(order: Row, limit: float) -> Outcome:
     """Approved orders of the strategy in the last minute with this one, a count; at most."""
     return at_most(order.orders_minute + 1.0, limit)
 
 
-@part
+@inlined
 def repeated_order(order: Row, limit: float) -> Outcome:
     """Entries in a row for one standing target with this one, a count; at most.
 
@@ -104,37 +104,37 @@ def repeated_order(order: Row, limit: float) -> Outcome:
     return at_most(order.entries + 1.0, limit)
 
 
-@part
+@inlined
 def duplicate_order(order: Row, limit: float) -> Outcome:
     """Time since an approved order of the same quantity, if that was the last, s; at least."""
     return at_least(order.since_duplicate_s, limit)
 
 
-@part
+@inlined
 def self_match(order: Row, limit: float) -> Outcome:
     """Working orders of other strategies that this one would trade with, a count; at most."""
     return at_most(order.opposite_orders, limit)
 
 
-@part
+@inlined
 def warm_up(order: Row, limit: float) -> Outcome:
     """Closed bars of the symbol that the strategy has seen, a count; at least."""
     return at_least(order.bars, limit)
 
 
-@part
+@inlined
 def trading_window(order: Row, limit: float) -> Outcome:
     """Time until the session ends, -1 outside, seconds; at least."""
     return at_least(order.session_left_s, limit)
 
 
-@part
+@inlined
 def restricted(order: Row, limit: float) -> Outcome:
     """1 if the instrument is restricted; at most."""
     return at_most(order.restricted, limit)
 
 
-@part
+@inlined
 def state(order: Row, limit: float) -> Outcome:
     """Worst of book, strategy and symbol: 0 active, 1 reducing, 2 off or halted; at most."""
     return at_most(order.state, limit)

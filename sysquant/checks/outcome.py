@@ -7,32 +7,32 @@ order's side that would pass: never negative, never NaN, infinite where size doe
 import math
 from typing import TypeAlias
 
-from sysquant.compiled import part
+from sysquant.compiled import inlined
 
 Outcome: TypeAlias = tuple[float, bool, float]
 
 
-@part
+@inlined
 def at_most(value: float, limit: float) -> Outcome:
     """Passes up to the limit, whatever the size."""
     passes = value <= limit
     return value, passes, math.inf if passes else 0.0
 
 
-@part
+@inlined
 def at_least(value: float, limit: float) -> Outcome:
     """Passes from the limit on, whatever the size."""
     passes = value >= limit
     return value, passes, math.inf if passes else 0.0
 
 
-@part
+@inlined
 def up_to(value: float, limit: float, room: float) -> Outcome:
     """Passes up to the limit; a room below 0, or not known, is none."""
     return value, value <= limit, room if room > 0.0 else 0.0
 
 
-@part
+@inlined
 def up_to_position(
     value: float, limit: float, capital: float, others: float, unit: float, held: float
 ) -> Outcome:
@@ -48,13 +48,13 @@ def up_to_position(
     return value, value <= limit, room if has_room else 0.0
 
 
-@part
+@inlined
 def share(amount: float, capital: float) -> float:
     """Fraction of capital; infinite where there is none."""
     return math.inf if capital <= 0.0 else amount / capital
 
 
-@part
+@inlined
 def loss(now: float, before: float) -> float:
     """Fraction of what was there before that is gone; infinite where nothing was there."""
     return math.inf if before <= 0.0 else 1.0 - now / before

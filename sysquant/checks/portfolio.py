@@ -8,29 +8,29 @@ not above 0 is infinite. What is NaN passes no check.
 import math
 
 from sysquant.checks.outcome import Outcome, at_least, at_most, loss, share, up_to, up_to_position
-from sysquant.compiled import part
+from sysquant.compiled import inlined
 from sysquant.records import Row
 
 
-@part
+@inlined
 def _unit(order: Row) -> float:
     # Value of one unit, the book's currency.
     return order.price * order.unit
 
 
-@part
+@inlined
 def _value(order: Row) -> float:
     # |value| of the cell, projected.
     return abs(order.held + order.quantity) * _unit(order)
 
 
-@part
+@inlined
 def _larger(one: float, other: float) -> float:
     # NaN if either is, unlike the built-in.
     return one if one > other or math.isnan(one) else other
 
 
-@part
+@inlined
 def _is_position(quantity: float) -> float:
     # 1 for what is not 0; NaN for what is not known.
     if math.isnan(quantity):
@@ -41,7 +41,7 @@ def _is_position(quantity: float) -> float:
 # -- one position
 
 
-@part
+@inlined
 def position_quantity(order: Row, limit: float) -> Outcome:
     """Size of the projected position, units; at most.
 
@@ -55,20 +55,20 @@ def position_quantity(order: Row, limit: float) -> Outcome:
     return up_to(value, limit, bound - order.side * order.held if limit >= 0.0 else 0.0)
 
 
-@part
+@inlined
 def position_notional(order: Row, limit: float) -> Outcome:
     """Value of the projected position, the book's currency; at most."""
     return up_to_position(_value(order), limit, 1.0, 0.0, _unit(order), order.side * order.held)
 
 
-@part
+@inlined
 def position_weight(order: Row, limit: float) -> Outcome:
     """Value of the projected position, a fraction of the strategy's equity; at most."""
     value = share(_value(order), order.equity)
     return up_to_position(value, limit, order.equity, 0.0, _unit(order), order.side * order.held)
 
 
-@part
+@inlined
 def not_promoted(order: Row, limit: float) -> Outcome:
     """Value of the projected position of a strategy that is not promoted, of equity; at most."""
     if order.promoted == 1.0:
@@ -76,7 +76,7 @@ def not_promoted(order: Row, limit: float) -> Outcome:
     return position_weight(order, limit)
 
 
-@part
+@inlined
 def short_limit(order: Row, limit: float) -> Outcome:
     """Projected short value of the strategy, a fraction of its equity; at most."""
     after = order.held + order.quantity
@@ -89,7 +89,7 @@ def short_limit(order: Row, limit: float) -> Outcome:
     )
 
 
-@part
+@inlined
 def long_only(order: Row, limit: float) -> Outcome:
     """Projected position where it is short, units, 0 or below; at least."""
     after = order.held + order.quantity
@@ -101,7 +101,7 @@ def long_only(order: Row, limit: float) -> Outcome:
     return value, passes, room if limit <= 0.0 and room > 0.0 else 0.0
 
 
-@part
+@inlined
 def shortable(order: Row, limit: float) -> Outcome:
     """Projected short position of what may not be sold short, units, 0 or below; at least."""
     if order.shortable == 1.0:
@@ -112,7 +112,7 @@ def shortable(order: Row, limit: float) -> Outcome:
 # -- the strategy
 
 
-@part
+@inlined
 def gross_exposure(order: Row, limit: float) -> Outcome:
     """Sum of the projected positions' sizes, the book's currency; at most."""
     value = order.gross_others + _value(order)
@@ -121,7 +121,7 @@ def gross_exposure(order: Row, limit: float) -> Outcome:
     )
 
 
-@part
+@inlined
 def net_exposure(order: Row, limit: float) -> Outcome:
     """Size of the sum of the projected positions, the book's currency; at most."""
     unit = _unit(order)
@@ -130,7 +130,7 @@ def net_exposure(order: Row, limit: float) -> Outcome:
     return up_to_position(value, limit, 1.0, 0.0, unit, order.side * before / unit)
 
 
-@part
+@inlined
 def leverage(order: Row, limit: float) -> Outcome:
     """Sum of the projected positions' sizes, a fraction of the strategy's equity; at most."""
     value = share(order.gross_others + _value(order), order.equity)
@@ -139,7 +139,7 @@ def leverage(order: Row, limit: float) -> Outcome:
     )
 
 
-@part
+@inlined
 def concentration(order: Row, limit: float) -> Outcome:
     """Largest projected position, a fraction of the sum of their sizes; at most."""
     gross = order.gross_others + _value(order)
@@ -148,13 +148,13 @@ def concentration(order: Row, limit: float) -> Outcome:
     return at_most(_larger(order.largest_others, _value(order)) / gross, limit)
 
 
-@part
+@inlined
 def open_positions(order: Row, limit: float) -> Outcome:
     """Symbols with a projected position, a count; at most."""
     return at_most(order.positions_others + _is_position(order.held + order.quantity), limit)
 
 
-@part
+@inlined
 def open_orders(order: Row, limit: float) -> Outcome:
     """Working orders of the strategy with this one, a count; at most."""
     return at_most(order.open_orders + 1.0, limit)
@@ -163,7 +163,7 @@ def open_orders(order: Row, limit: float) -> Outcome:
 # -- the book: gross adds up every strategy's positions, all else nets them by symbol
 
 
-@part
+@inlined
 def book_gross_exposure(order: Row, limit: float) -> Outcome:
     """Sum of the projected positions' sizes over all strategies, its currency; at most."""
     others = order.book_gross_others
@@ -172,7 +172,7 @@ def book_gross_exposure(order: Row, limit: float) -> Outcome:
     )
 
 
-@part
+@inlined
 def book_net_exposure(order: Row, limit: float) -> Outcome:
     """Size of the sum of the projected positions over all strategies, its currency; at most."""
     unit = _unit(order)
@@ -181,7 +181,7 @@ def book_net_exposure(order: Row, limit: float) -> Outcome:
     return up_to_position(value, limit, 1.0, 0.0, unit, order.side * before / unit)
 
 
-@part
+@inlined
 def book_leverage(order: Row, limit: float) -> Outcome:
     """Sum of the projected positions' sizes, a fraction of the book's equity; at most."""
     others = order.book_gross_others
@@ -191,7 +191,7 @@ def book_leverage(order: Row, limit: float) -> Outcome:
     )
 
 
-@part
+@inlined
 def book_concentration(order: Row, limit: float) -> Outcome:
     """Largest projected netted position, a fraction of the book's gross exposure; at most."""
     gross = order.book_gross_others + _value(order)
@@ -201,14 +201,14 @@ def book_concentration(order: Row, limit: float) -> Outcome:
     return at_most(_larger(order.book_largest_others, netted) / gross, limit)
 
 
-@part
+@inlined
 def book_open_positions(order: Row, limit: float) -> Outcome:
     """Symbols with a projected netted position, a count; at most."""
     after = order.book_held + order.quantity
     return at_most(order.book_positions_others + _is_position(after), limit)
 
 
-@part
+@inlined
 def book_open_orders(order: Row, limit: float) -> Outcome:
     """Working orders of all strategies with this one, a count; at most."""
     return at_most(order.book_open_orders + 1.0, limit)
@@ -217,43 +217,43 @@ def book_open_orders(order: Row, limit: float) -> Outcome:
 # -- losses
 
 
-@part
+@inlined
 def drawdown(order: Row, limit: float) -> Outcome:
     """Drawdown of the strategy from its peak, a fraction; at most."""
     return at_most(loss(order.equity, order.peak), limit)
 
 
-@part
+@inlined
 def book_drawdown(order: Row, limit: float) -> Outcome:
     """Drawdown of the book from its peak, a fraction; at most."""
     return at_most(loss(order.book_equity, order.book_peak), limit)
 
 
-@part
+@inlined
 def daily_loss(order: Row, limit: float) -> Outcome:
     """Loss of the strategy since the day began, a fraction of its equity then; at most."""
     return at_most(loss(order.equity, order.day_equity), limit)
 
 
-@part
+@inlined
 def book_daily_loss(order: Row, limit: float) -> Outcome:
     """Loss of the book since the day began, a fraction of its equity then; at most."""
     return at_most(loss(order.book_equity, order.book_day_equity), limit)
 
 
-@part
+@inlined
 def consecutive_losses(order: Row, limit: float) -> Outcome:
     """Fills in a row that realised a loss, a count; at most."""
     return at_most(order.losses, limit)
 
 
-@part
+@inlined
 def cooldown(order: Row, limit: float) -> Outcome:
     """Time since an exit rule last fired with a loss, seconds; at least."""
     return at_least(order.since_stop_s, limit)
 
 
-@part
+@inlined
 def give_back(order: Row, limit: float) -> Outcome:
     """Part of the strategy's best profit that is lost again, a fraction; at most."""
     if order.peak <= order.allocation:

@@ -8,7 +8,7 @@ Losses are fractions of the book's equity per risk bar.
 import math
 
 from sysquant.checks.outcome import Outcome, at_most, share, up_to
-from sysquant.compiled import part
+from sysquant.compiled import inlined, part
 from sysquant.records import Row
 from sysquant.tail import largest_quantity, mean_loss, worst_first
 from sysquant.types import Floats
@@ -16,14 +16,14 @@ from sysquant.types import Floats
 _HALVINGS = 40
 
 
-@part
+@inlined
 def sort_scenarios(order: Row, base: Floats, moves: Floats, quantity: float) -> None:
     """Put the worst scenarios at a size of the order first, as the historical checks need them."""
     if 1.0 <= order.worst_scenarios <= order.scenarios <= len(base):
         worst_first(base, moves, int(order.scenarios), int(order.worst_scenarios), quantity)
 
 
-@part
+@inlined
 def _loss_at(order: Row, base: Floats, moves: Floats, is_mean: bool, quantity: float) -> float:
     # Loss in the k-th worst of the sorted scenarios, or the mean of all k, a fraction of equity.
     if order.scenarios == 0.0:
@@ -51,7 +51,7 @@ def _halve(order: Row, limit: float, base: Floats, moves: Floats, is_mean: bool)
     return low
 
 
-@part
+@inlined
 def _by_history(order: Row, limit: float, base: Floats, moves: Floats, is_mean: bool) -> Outcome:
     value = _loss_at(order, base, moves, is_mean, order.quantity)
     if value <= limit:
@@ -61,19 +61,19 @@ def _by_history(order: Row, limit: float, base: Floats, moves: Floats, is_mean: 
     return value, False, _halve(order, limit, base, moves, is_mean)
 
 
-@part
+@inlined
 def value_at_risk(order: Row, limit: float, base: Floats, moves: Floats) -> Outcome:
     """Loss of the projected book in the k-th worst scenario, a fraction of equity; at most."""
     return _by_history(order, limit, base, moves, False)
 
 
-@part
+@inlined
 def expected_shortfall(order: Row, limit: float, base: Floats, moves: Floats) -> Outcome:
     """Mean loss of the projected book in the k worst scenarios, a fraction of equity; at most."""
     return _by_history(order, limit, base, moves, True)
 
 
-@part
+@inlined
 def _by_covariance(order: Row, limit: float, scale: float) -> Outcome:
     # `scale` standard deviations of the projected book's P&L.
     quantity = order.quantity
@@ -87,25 +87,25 @@ def _by_covariance(order: Row, limit: float, scale: float) -> Outcome:
     return up_to(value, limit, largest_quantity(a, order.side * b, c, most * most))
 
 
-@part
+@inlined
 def covariance_value_at_risk(order: Row, limit: float) -> Outcome:
     """Loss of the projected book at a normal quantile, a fraction of equity; at most."""
     return _by_covariance(order, limit, order.z_var)
 
 
-@part
+@inlined
 def covariance_expected_shortfall(order: Row, limit: float) -> Outcome:
     """Mean loss of the projected book beyond a normal quantile, a fraction of equity; at most."""
     return _by_covariance(order, limit, order.z_es)
 
 
-@part
+@inlined
 def volatility(order: Row, limit: float) -> Outcome:
     """Volatility of the projected book per year, a fraction of equity; at most."""
     return _by_covariance(order, limit, math.sqrt(order.risk_bars_per_year))
 
 
-@part
+@inlined
 def correlation(order: Row, limit: float) -> Outcome:
     """Correlation of the strategy's projected P&L with the rest of the book's; at most."""
     return at_most(order.correlation, limit)

@@ -141,22 +141,26 @@ class FeatureGraph:
         DataError
             If a column is missing or of another length; nothing has been taken then.
         """
-        return dict(zip(self.names, self.advance(columns), strict=True))
+        table, rows = self.advance(columns)
+        return {name: table[row].copy() for name, row in zip(self.names, rows, strict=True)}
 
-    def advance(self, columns: Mapping[str, NDArray[np.generic]]) -> Floats:
-        """The same as `run`, as one table (features, n)."""
+    def advance(self, columns: Mapping[str, NDArray[np.generic]]) -> tuple[Floats, Ints]:
+        """The same as `run`: a table (rows, n), and the row of each feature.
+
+        The table may be one that the next call writes over.
+        """
         length = self._length(columns)
         most = max(_TABLE // self._height, 256)
         if length <= most:
             self._take(columns, slice(0, length))
-            return self._values[self._outputs]
+            return self._values, self._outputs
         table = np.empty((len(self.names), length))
         for start in range(0, length, most):
             rows = slice(start, min(start + most, length))
             self._take(columns, rows)
             for feature, row in zip(table, self._outputs, strict=True):
                 feature[rows] = self._values[row]
-        return table
+        return table, np.arange(len(table))
 
     def state(self) -> dict[str, Floats]:
         """Memory of every node that has some, by its name; copies."""

@@ -1,0 +1,112 @@
+"""Calm stretches of a book of one strategy in one symbol, with all that moves in registers.
+
+Nearly every event of such a book fills nothing, reaches no level and changes no target: then only
+the price, the account's mark and the bar's averages move. Input and output: the state of a run and
+its place in a batch, as in `loop`, which does the same for any book; the bytes are the same.
+"""
+
+import math
+
+import numpy as np
+
+from sysquant.bars import ClosedBars, Events, ts_of
+from sysquant.compiled import inlined, part
+from sysquant.execution import slippage
+from sysquant.sizing import is_surely_in_band, notional, unit_cost
+from sysquant.state import Book
+from sysquant.statistics import average
+from sysquant.types import Floats
+
+
+@part
+def is_calm(book: Book) -> bool:
+    """Whether the only cell of the book has nothing under way that an event or a bar moves on."""
+    market, instrument, cell = book.market[0], book.instruments[0], book.cells[0, 0]
+    under_way = market.orders | market.halted | cell.changed | cell.closed_side | cell.pending
+    under_way |= cell.slices | cell.follow | book.accounts[0].state | book.clock[0].state
+    under_way |= instrument.quote_volume | book.terms[0].statistics | book.rules[0].watchful
+    if under_way != 0 or market.bars == 0 or not market.price * market.unit > 0.0:
+        return False
+    if cell.quantity == 0.0:
+        return market.active == 0 and (cell.target == 0.0 or math.isnan(cell.target))
+    return cell.target != 0.0 and not math.isnan(cell.target)
+
+
+@inlined
+def glide(
+    book: Book, events: Events, closed: ClosedBars, bars: int, targets: Floats, i: int, bar: int
+) -> tuple[int, int]:
+    """Advance over events and marks while a calm book stays calm.
+
+    Parameters
+    ----------
+    book : of one strategy and one symbol, calm.
+    events, closed, bars, targets : as of `loop.run`.
+    i, bar : events and bars taken so far.
+
+    Returns
+    -------
+    The same afterwards: the next event, or the mark before it, is one for the loop.
+    """
+    clock, terms = book.clock[0], book.terms[0]
+    market, instrument = book.market[0], book.instruments[0]
+    account, cell, rules = book.accounts[0], book.cells[0, 0], book.rules[0]
+    quantity, target, is_held = cell.quantity, cell.target, cell.quantity != 0.0
+    price, previous, last_ts, unit = market.price, market.previous, market.ts, market.unit
+    reference, volume, change = market.reference, market.volume, market.change
+    bar_close, bar_high, bar_low, seen = market.close, market.high, market.low, market.bars
+    cash, value, equity = account.cash, account.value, account.equity
+    peak, exit_peak = account.peak, account.exit_peak
+    engine_ts, taken = clock.engine_ts, clock.events
+    book_equity, book_peak, book_held = clock.equity, clock.peak, market.held
+    slip, weight = slippage(terms, market, quantity), terms.statistics_weight
+    wake, exit_low, exit_high = clock.wake, cell.exit_low, cell.exit_high
+    next_mark = min(wake, clock.next_risk_bar, clock.next_snapshot)
+    count = np.int64(len(events.end))
+    while i < count:
+        if bar < bars and closed.position[bar] == i:
+            ts, wanted = closed.ts[bar], targets[0, bar]
+            if ts >= next_mark or not (wanted == target or math.isnan(wanted)):
+                break
+            if is_held:
+                worth = notional(rules, terms, market, target, equity)
+                cost = unit_cost(price, slip, unit, instrument)
+                if not equity > 0.0 or not is_surely_in_band(
+                    worth, quantity, cost, rules, instrument
+                ):
+                    break
+            engine_ts = max(engine_ts, ts)
+            change = closed.close[bar] - bar_close
+            bar_close, bar_high, bar_low = closed.close[bar], closed.high[bar], closed.low[bar]
+            reference = average(reference, bar_close, weight)
+            volume = average(volume, closed.volume[bar], weight)
+            seen += 1
+            bar += 1
+        ts = ts_of(events.end[i], events.length)
+        if ts < engine_ts:
+            i += 1
+            continue
+        if ts >= wake or events.symbol[i] < 0:
+            break
+        close = events.close[i]
+        if is_held:
+            if events.low[i] <= exit_low or events.high[i] >= exit_high:
+                break
+            moved = (close - price) * unit
+            value += quantity * moved
+            equity = cash + value
+            peak = max(peak, equity)
+            exit_peak = max(exit_peak, equity)
+            book_equity += book_held * moved
+            book_peak = max(book_peak, book_equity)
+        previous, price, last_ts, engine_ts = price, close, ts, ts
+        taken += 1
+        i += 1
+    market.price, market.previous, market.ts = price, previous, last_ts
+    market.reference, market.volume, market.change = reference, volume, change
+    market.close, market.high, market.low, market.bars = bar_close, bar_high, bar_low, seen
+    account.value, account.equity = value, equity
+    account.peak, account.exit_peak = peak, exit_peak
+    clock.engine_ts, clock.events = engine_ts, taken
+    clock.equity, clock.peak = book_equity, book_peak
+    return i, bar
