@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
-from tenacity import Retrying, before_sleep_log, retry_if_exception_type, wait_exponential_jitter
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, wait_random_exponential
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from urllib3.exceptions import HTTPError
@@ -90,7 +90,7 @@ class Outbox:
         rows = reader.rows(batch)
         policy = Retrying(
             retry=retry_if_exception_type(_TRANSIENT),
-            wait=wait_exponential_jitter(initial=0.1, max=2.0),
+            wait=wait_random_exponential(multiplier=0.1, max=2.0),
             sleep=sleep_using_event(self._stop),
             stop=stop_when_event_set(self._stop),
             before_sleep=before_sleep_log(log, logging.WARNING),
