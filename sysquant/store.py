@@ -125,11 +125,11 @@ def find_server(directory: Path) -> Server | None:
 
     Returns
     -------
-    None when there is no `server.json`, or its process is gone.
+    None when there is no `server.json`, its process is gone, or was killed and not waited for.
     """
     try:
         server = Server(**json.loads((directory / "server.json").read_text()))
-        if not psutil.pid_exists(server.pid):
+        if not _is_running(server.pid):
             return None
         asked = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=CONNECT_TIMEOUT_S)
         with closing(asked):
@@ -145,11 +145,19 @@ def lock_holder(directory: Path) -> int | None:
         with (directory / "status").open() as status:
             found = re.search(r"PID:\s*(\d+)", status.read())
             # Where nobody lives the lock is not even asked for: that could turn away a starter.
-            if found and psutil.pid_exists(int(found[1])) and not _is_free(status):
+            if found and _is_running(int(found[1])) and not _is_free(status):
                 return int(found[1])
     except FileNotFoundError:
         pass
     return None
+
+
+# A killed process keeps its id until it is waited for; what is started in its place has another.
+def _is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error as error:
+        return isinstance(error, psutil.AccessDenied)
 
 
 def _is_free(status: IO[str]) -> bool:

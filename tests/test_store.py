@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import json
 import os
 import secrets
 import shutil
@@ -455,6 +456,49 @@ def test_killed_server_keeps_its_data_address_and_passwords(
         client.close()
         second.kill()
         second.wait()
+
+
+# A server that answers for a while before it says who it is.
+SLOW_RUNNER = """
+import sys, time
+sys.path.insert(0, {!r})
+from sysquant import serve
+write = serve.write_private
+def slowly(path, content):
+    time.sleep(1 if path.name == "server.json" else 0)
+    write(path, content)
+serve.write_private = slowly
+serve.serve(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("its_id", ["is still there", "is another's now"])
+def test_killed_server_is_not_taken_for_the_one_that_starts_in_its_place(
+    started: tuple[str, "subprocess.Popen[bytes]"],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    its_id: str,
+):
+    dsn, child = started
+    path = store.Dsn.parse(dsn).directory
+    assert path
+    child.kill()  # it is not waited for, as in a session that has other things to do
+    if its_id == "is another's now":
+        told = json.loads((path / "server.json").read_text())
+        (path / "server.json").write_text(json.dumps(told | {"pid": os.getpid()}))
+    monkeypatch.setattr(serve, "RUNNER", tmp_path / "slow.py")
+    serve.RUNNER.write_text(SLOW_RUNNER.format(str(REPOSITORY)))
+    children: list[subprocess.Popen[bytes]] = []
+    while not children:  # it holds the directory for as long as it dies
+        serve.revive(dsn, children)
+    (again,) = children
+    try:
+        found = store.find_server(path)
+        assert found
+        assert found.pid == again.pid
+    finally:
+        again.kill()
+        again.wait()
 
 
 def test_two_that_start_a_server_at_once_share_one(tmp_path: Path):

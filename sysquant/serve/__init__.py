@@ -77,17 +77,16 @@ def ensure_server(dsn: str, *, wait_s: float = 20) -> tuple[str, "subprocess.Pop
     deadline = gone + wait_s
     while time.monotonic() < deadline:
         server = find_server(place.directory)
-        if server:
-            if server.pid == child.pid:
-                return server_dsn(server, place.database), child
-            child.wait(wait_s)  # another was quicker, ours finds the directory held
-            return server_dsn(server, place.database), None
-        if child.poll() is not None:  # unless whoever holds the directory is a server that starts
-            if lock_holder(place.directory) is None:
-                break
-            deadline = min(deadline, gone + HOLDER_STARTS_S)
-        else:
+        if server and server.pid == child.pid:
+            return server_dsn(server, place.database), child
+        if child.poll() is None:  # another may be quicker: ours finds the directory held, and ends
             gone = time.monotonic()
+        elif server:
+            return server_dsn(server, place.database), None
+        elif lock_holder(place.directory) is None:
+            break
+        else:  # whoever holds the directory may be a server that starts
+            deadline = min(deadline, gone + HOLDER_STARTS_S)
         time.sleep(0.02)
     child.terminate()
     child.wait()
