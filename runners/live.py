@@ -36,7 +36,7 @@ from sysquant.journal import Journal, JournalReader
 from sysquant.live import LiveRunner, Runtime
 from sysquant.outbox import Outbox
 from sysquant.rows import run_row
-from sysquant.serve import ensure_server, revive
+from sysquant.serve import end, ensure_server, revive
 from sysquant.store import connect, migrate
 
 log = logging.getLogger("live")
@@ -51,17 +51,7 @@ def main(cfg: DictConfig) -> None:
         _trade(cfg, stop)
     finally:
         for child in reversed(stop.children):
-            _end(child)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    # A child that is stuck is not waited for: what it holds is safe on disk.
-    child.terminate()
-    try:
-        child.wait(1.0)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+            end(child)
 
 
 def _trade(cfg: DictConfig, stop: StopRequest) -> None:

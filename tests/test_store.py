@@ -501,6 +501,19 @@ def test_killed_server_is_not_taken_for_the_one_that_starts_in_its_place(
         again.wait()
 
 
+def test_starting_server_that_is_stuck_is_a_store_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(serve, "RUNNER", tmp_path / "stuck.py")
+    serve.RUNNER.write_text(
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    )
+    asked = time.monotonic()
+    with pytest.raises(StoreError, match="did not start"):
+        serve.ensure_server(f"chdb:{tmp_path}/store", wait_s=1)
+    assert time.monotonic() - asked < 10
+
+
 def test_two_that_start_a_server_at_once_share_one(tmp_path: Path):
     code = (
         "import sys; from sysquant.serve import ensure_server; "

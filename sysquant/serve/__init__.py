@@ -88,9 +88,18 @@ def ensure_server(dsn: str, *, wait_s: float = 20) -> tuple[str, "subprocess.Pop
         else:  # whoever holds the directory may be a server that starts
             deadline = min(deadline, gone + HOLDER_STARTS_S)
         time.sleep(0.02)
-    child.terminate()
-    child.wait()
+    end(child)
     raise StoreError(_why_not(place.directory, log_path))
+
+
+def end(child: "subprocess.Popen[bytes]") -> None:
+    """End a process; one that is stuck is killed: what it holds is safe on disk."""
+    child.terminate()
+    try:
+        child.wait(1.0)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def revive(dsn: str, children: "list[subprocess.Popen[bytes]]") -> None:
@@ -199,13 +208,13 @@ def _serve(directory: Path, port: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
 
-    def end(number: int, _frame: object) -> None:
+    def ask(number: int, _frame: object) -> None:
         if stop.is_set():  # asked twice
             os._exit(128 + number)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        signal.signal(number, ask)
     try:
         engine = Engine(directory)
     except EngineError as error:
