@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -302,16 +302,27 @@ class Journal:
 
 
 class JournalReader:
-    """What the sending thread needs of a journal: rows of batches, and a small log file."""
+    """What the sending thread needs of a journal: rows of batches, and a small log file.
+
+    Raises
+    ------
+    JournalError
+        From `rows` and `checkpoint`, if the disk refuses; the same call may be repeated.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._db = sqlite3.connect(path, isolation_level=None)
+
+    def _fetch(self, statement: str, *values: object) -> list[Any]:
+        try:
+            return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal {self._path} cannot be used: {error}") from error
 
     def rows(self, batch: Batch) -> Table:
         """The rows of a sealed batch."""
-        payloads = self._db.execute(
-            "SELECT payload FROM outbox WHERE batch=? ORDER BY id", [batch.id]
-        )
+        payloads = self._fetch("SELECT payload FROM outbox WHERE batch=? ORDER BY id", batch.id)
         return join_tables([unpack_table(payload) for (payload,) in payloads])
 
     @staticmethod
@@ -326,7 +337,7 @@ class JournalReader:
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database, as far as nobody reads it."""
-        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._fetch("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Let go of the file."""

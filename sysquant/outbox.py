@@ -19,13 +19,13 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from urllib3.exceptions import HTTPError
 
-from sysquant.errors import StoreError
+from sysquant.errors import JournalError, StoreError
 from sysquant.journal import Batch, JournalReader
 from sysquant.store import insert
 
 log = logging.getLogger(__name__)
 
-_TRANSIENT = (ClickHouseError, StoreError, HTTPError, OSError)
+_TRANSIENT = (ClickHouseError, StoreError, JournalError, HTTPError, OSError)
 
 
 class Outbox:
@@ -80,14 +80,16 @@ class Outbox:
             if self._stop.is_set():
                 break
             self._arrived.put(batch)
-            reader.checkpoint()
+            try:
+                reader.checkpoint()
+            except JournalError as error:  # the next one moves it all
+                log.warning("no checkpoint reason=%s", error)
             if self._queue.empty():
                 self._idle.set()
         reader.close()
 
     def _deliver(self, reader: JournalReader, client: Any, batch: Batch) -> Any:
         # Again and again, the same bytes under the same token: the store keeps one of them.
-        rows = reader.rows(batch)
         policy = Retrying(
             retry=retry_if_exception_type(_TRANSIENT),
             wait=wait_random_exponential(multiplier=0.1, max=2.0),
@@ -100,6 +102,7 @@ class Outbox:
         def attempt() -> Any:
             nonlocal client
             try:
+                rows = reader.rows(batch)
                 client = client or self._connect()
                 insert(client, batch.table, rows, batch.token)
             except _TRANSIENT:
