@@ -74,7 +74,13 @@ class Ingest:
         self._stop_with = stop_with
 
     def run(self) -> str:
-        """Read and write until a signal, an end or a long silence; returns which."""
+        """Read and write until a signal, an end or a long silence; returns which.
+
+        Raises
+        ------
+        StoreError
+            If nobody sends rows to the store any more; one that is away is waited for.
+        """
         try:
             return self._run(StopRequest())
         finally:
@@ -89,6 +95,7 @@ class Ingest:
         while not stop.reason:
             if self._stop_with is not None and os.getppid() != self._stop_with:
                 stop.ask("its parent ended")
+            self._outbox.check()
             if self._journal.outbox_rows >= self._most_waiting:
                 time.sleep(0.05)
                 self._commit({}, {})

@@ -127,6 +127,8 @@ class LiveRunner:
             If the journal was written by another book or cannot be written.
         FeedError
             If the feed cannot stand at the journal's position.
+        StoreError
+            If nobody sends rows to the store any more; one that is away is waited for.
         """
         try:
             self._recover()
@@ -278,6 +280,7 @@ class LiveRunner:
 
     def _tend(self) -> None:
         # What goes on beside the ticks: sealing by age, offsets for lag tools, reports.
+        self.outbox.check()
         now = time.monotonic()
         if now - self._report_at >= self.runtime.report_s:
             self._report_at = now
@@ -393,6 +396,7 @@ class LiveRunner:
         )
         self.outbox.send(sealed)
         while not self.outbox.flush(0.1) and time.monotonic() < until:
+            self.outbox.check()
             if self.stop.is_asked:
                 until = min(until, time.monotonic() + self.runtime.deadline_s - 1.0)
         self.feed.commit(self._positions)

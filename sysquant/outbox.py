@@ -66,6 +66,20 @@ class Outbox:
         """Wait until everything taken has arrived; False when it has not within the time."""
         return self._idle.wait(timeout_s)
 
+    def check(self) -> None:
+        """Make sure that somebody sends.
+
+        Raises
+        ------
+        StoreError
+            If the thread died, which no failure of the store may cause.
+        """
+        if not self._thread.is_alive():
+            raise StoreError(
+                "what sends rows to the store died of an error that was printed before this; "
+                "the rows wait in the journal, the next start sends them"
+            )
+
     def close(self, timeout_s: float = 1.0) -> None:
         """Stop sending; what has not arrived stays in the journal."""
         self._stop.set()

@@ -11,9 +11,10 @@ import pytest
 
 from sysquant import backtest
 from sysquant.effects import Effects, Labels
-from sysquant.errors import FeedError, JournalError
+from sysquant.errors import FeedError, JournalError, StoreError
 from sysquant.journal import Journal, JournalReader
 from sysquant.live import LiveRunner, Runtime
+from sysquant.outbox import Outbox
 from sysquant.packed import unpack_batch
 from sysquant.types import CLOCK_MARK, Bars, DeadLetter, Poll, Ticks
 from tests.market import Flip, engine, ticks
@@ -71,6 +72,9 @@ class MemoryOutbox:
 
     def flush(self, timeout_s):
         return True
+
+    def check(self):
+        pass
 
     def close(self, timeout_s=1.0):
         self.reader.close()
@@ -236,6 +240,24 @@ def test_a_full_outbox_holds_the_feed_back(tmp_path):
     assert runner.feed.at == 0
     runner.outbox.close()
     runner.journal.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("size", [50, 1_000])
+def test_a_session_whose_writer_died_does_not_wait_for_it(tmp_path, size):
+    def connect():
+        raise RuntimeError("an error of the program")
+
+    runner = session(tmp_path, MemoryFeed(ticks(300), size=size), {})
+    runner.outbox.close()
+    runner.outbox = Outbox(runner.journal.path, connect)
+    started = time.monotonic()
+    with pytest.raises(StoreError, match="the next start sends them"):
+        runner.run()
+    assert time.monotonic() - started < 10
+    tables = {}
+    session(tmp_path, MemoryFeed(ticks(300)), tables).run()
+    assert rows(tables, "executions") == expected(ticks(300), "executions")
 
 
 def test_the_journal_tells_of_the_feeds_positions(tmp_path):

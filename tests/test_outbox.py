@@ -1,6 +1,7 @@
 """The sending thread: no failure of the store or the disk ends it, and none is hidden."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -58,6 +59,7 @@ def test_writer_outlives_every_failure_of_the_store(journal: Journal):
         batches = sealed(journal)
         outbox.send(batches)
         assert outbox.flush(20)
+        outbox.check()
         assert outbox.arrived() == batches
         assert client.tokens == [batch.token for batch in batches]
 
@@ -81,6 +83,7 @@ def test_writer_outlives_a_disk_that_refuses(journal: Journal, monkeypatch: pyte
             outbox.send(sealed(journal))
             assert outbox.flush(20)
             assert len(client.tokens) == count
+        outbox.check()
 
 
 def test_reader_says_what_the_disk_refused(journal: Journal):
@@ -90,3 +93,23 @@ def test_reader_says_what_the_disk_refused(journal: Journal):
             other.execute("DROP TABLE outbox")
         with pytest.raises(JournalError, match=r"journal\.db cannot be used: no such table"):
             reader.rows(batch)
+
+
+def watch(outbox: Outbox, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        outbox.check()
+        time.sleep(0.01)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_writer_that_died_is_told_of(journal: Journal):
+    def connect() -> MemoryClient:
+        raise RuntimeError("an error of the program")
+
+    with closing(Outbox(journal.path, connect)) as outbox:
+        outbox.check()
+        outbox.send(sealed(journal))
+        with pytest.raises(StoreError, match="the rows wait in the journal"):
+            watch(outbox, 10)
+    assert journal.outbox_rows == 3
