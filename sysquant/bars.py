@@ -5,7 +5,7 @@ before. A tick is a bar of no length, so ticks and imported bars go through the 
 event counts in a bar still open and in nothing else. No tick, no bar.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from sysquant.bundle import Bundle
 from sysquant.compiled import inlined, kernel
 from sysquant.records import Row, Rows
 from sysquant.types import Bars, Floats, Ints, Ticks
+
+T = TypeVar("T", bound=np.generic)
 
 
 class Events(NamedTuple):
@@ -49,11 +51,24 @@ def events_of(batch: Ticks | Bars, interval: int) -> Events:
     A bar's last instant is one nanosecond before its close: what it knows belongs before the mark.
     """
     if isinstance(batch, Ticks):
-        prices, length = (batch.price,) * 4, 0
+        price = _usable(batch.price)
+        prices, length = (price, price, price, price), 0
     else:
-        prices, length = (batch.open, batch.high, batch.low, batch.close), interval
-    columns = (batch.ts, batch.symbol, *prices, batch.volume)
-    return Events(*(np.require(each, requirements=["C", "W"]) for each in columns), length=length)
+        prices = (
+            _usable(batch.open),
+            _usable(batch.high),
+            _usable(batch.low),
+            _usable(batch.close),
+        )
+        length = interval
+    return Events(
+        _usable(batch.ts), _usable(batch.symbol), *prices, _usable(batch.volume), length
+    )  # fmt: skip
+
+
+def _usable(column: NDArray[T]) -> NDArray[T]:
+    # Of the one kind that functions are compiled for; copied only if it is of another.
+    return np.require(column, requirements=["C", "W"])
 
 
 @inlined

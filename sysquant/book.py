@@ -19,6 +19,7 @@ from sysquant.risk import RiskChain
 from sysquant.sessions import sessions_of
 from sysquant.sizing import VOLATILITY_TARGET, Sizing
 from sysquant.state import Book, Out
+from sysquant.steps import steps_of
 from sysquant.types import Instrument
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ def _instruments(
         times.append(ts)
         rates.append(rate)
         _fill(row, {
-            "tick_size": i.tick_size, "lot_size": i.lot_size, "min_notional": i.min_notional,
+            **steps_of(i.tick_size, i.lot_size), "min_notional": i.min_notional,
             "max_position": i.max_position, "multiplier": i.multiplier,
             "quote_volume": i.volume_unit == "quote", "shortable": i.shortable,
             "perpetual": i.perpetual, "restricted": i.restricted, "maker": maker, "taker": taker,

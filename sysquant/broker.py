@@ -9,18 +9,10 @@ import math
 
 from sysquant import portfolio
 from sysquant.compiled import numbers, part
-from sysquant.execution import (
-    cut,
-    cut_down,
-    fee_total,
-    round_down,
-    round_up,
-    slippage,
-    taker_price,
-    uniform,
-)
+from sysquant.execution import fee_total, slippage, taker_price, uniform
 from sysquant.records import Row
 from sysquant.state import ENDS, EXECUTIONS, LIMIT_LEG, STOP_LEG, TARGET, Book, Out
+from sysquant.steps import cut_cash, cut_lots, cut_lots_down, tick_beyond
 
 MARKET, LIMIT, STOP, STOP_LIMIT, TRAILING_STOP = numbers(5)  # kinds of order
 GTC, IOC, FOK, GTD = numbers(4)
@@ -47,14 +39,13 @@ def end_order(
     row.order_no = order.order_no
     row.symbol = symbol
     row.reason = reason
-    row.filled = cut(order.quantity - order.left, book.instruments[symbol].lot_size)
+    row.filled = cut_lots(order.quantity - order.left, book.instruments[symbol])
     row.remainder = order.left
     market.orders -= 1
     order.order_no = 0
     if slot != TARGET:
         return
-    lot = book.instruments[symbol].lot_size
-    portfolio.commit(market, cell, cell.quantity, 0.0, lot)
+    portfolio.commit(market, cell, cell.quantity, 0.0, book.instruments[symbol])
     book.accounts[strategy].open_orders -= 1
     if reason == REJECTED and order.target == cell.target:
         cell.refused = 1
@@ -100,21 +91,21 @@ def _fill(
     instrument = book.instruments[symbol]
     held = cell.quantity
     realised = portfolio.book_fill(account, cell, quantity, price, market.unit)
-    order.left = cut(order.left - quantity, instrument.lot_size)
+    order.left = cut_lots(order.left - quantity, instrument)
     order.fills += 1
-    order.budget = cut(order.budget - abs(quantity), instrument.lot_size)
+    order.budget = cut_lots(order.budget - abs(quantity), instrument)
     value = abs(quantity) * price * market.unit
     order.rate_value += value * (instrument.maker if maker == 1 else instrument.taker)
     total = fee_total(book.terms[0], order.rate_value, value)
-    fee = cut(total - order.paid, portfolio.CASH_STEP)
+    fee = cut_cash(total - order.paid)
     order.paid += fee
     paid = quantity * (price - reference) * market.unit
-    account.cash = cut(account.cash - fee, portfolio.CASH_STEP)
+    account.cash = cut_cash(account.cash - fee)
     cell.fees += fee
     cell.slippage += paid
-    after = cut(held + quantity, instrument.lot_size)
+    after = cut_lots(held + quantity, instrument)
     working = order.left if slot == TARGET else cell.working
-    portfolio.commit(market, cell, after, working, instrument.lot_size)
+    portfolio.commit(market, cell, after, working, instrument)
     _lost(account, realised)
     _track(cell, held, price, ts, book.clock[0].events)
     row = out.executions[out.counts[EXECUTIONS]]
@@ -134,11 +125,11 @@ def _fill(
 
 
 @part
-def _size(order: Row, most: float, lot: float) -> float:
+def _size(order: Row, most: float, instrument: Row) -> float:
     # What of the order fits into `most` units, signed; 0 when less than a lot does.
     if most >= abs(order.left):
         return order.left
-    return cut_down(math.copysign(most, order.left), lot)
+    return cut_lots_down(math.copysign(most, order.left), instrument)
 
 
 @part
@@ -148,12 +139,12 @@ def _take(
     # Against the market: at the reference, slipped, never worse than a limit.
     order = book.orders[strategy, symbol, slot]
     instrument = book.instruments[symbol]
-    quantity = _size(order, order.budget, instrument.lot_size)
+    quantity = _size(order, order.budget, instrument)
     if quantity == 0.0:
         return
     side = math.copysign(1.0, quantity)
     slip = slippage(book.terms[0], book.market[symbol], quantity)
-    price = taker_price(reference, side, slip, instrument.tick_size)
+    price = taker_price(reference, side, slip, instrument)
     if order.kind == LIMIT or order.kind == STOP_LIMIT:
         price = min(price, order.limit) if side > 0.0 else max(price, order.limit)
     _fill(book, out, strategy, symbol, slot, quantity, price, reference, TAKER, ts)
@@ -167,21 +158,20 @@ def _make(book: Book, out: Out, strategy: int, symbol: int, slot: int, x: float,
     if beyond < 0.0:
         return
     most = order.budget if beyond > 0.0 else min(order.budget, order.touches)
-    lot = book.instruments[symbol].lot_size
-    quantity = _size(order, most, lot)
+    instrument = book.instruments[symbol]
+    quantity = _size(order, most, instrument)
     if quantity == 0.0:
         return
     if beyond == 0.0:
-        order.touches = cut(order.touches - abs(quantity), lot)
+        order.touches = cut_lots(order.touches - abs(quantity), instrument)
     _fill(book, out, strategy, symbol, slot, quantity, order.limit, order.limit, MAKER, ts)
 
 
 @part
-def _stop_price(order: Row, tick: float) -> float:
+def _stop_price(order: Row, instrument: Row) -> float:
     # Of a trailing stop, from the best price so far.
-    if order.left > 0.0:
-        return round_up(order.best * (1.0 + order.trail), tick)
-    return round_down(order.best * (1.0 - order.trail), tick)
+    side = math.copysign(1.0, order.left)
+    return tick_beyond(order.best * (1.0 + side * order.trail), side, instrument)
 
 
 @part
@@ -189,13 +179,13 @@ def _triggers(book: Book, order: Row, symbol: int, point: int, x: float, bar: bo
     # The price a stop triggers at, NaN when it does not; a trailing one follows the market.
     if order.kind == TRAILING_STOP and order.arrived == 0:
         order.best = x
-        order.stop = _stop_price(order, book.instruments[symbol].tick_size)
+        order.stop = _stop_price(order, book.instruments[symbol])
         return math.nan
     reached = (x - order.stop) * order.left >= 0.0
     if not reached:
         if order.kind == TRAILING_STOP and (x - order.best) * order.left < 0.0:
             order.best = x
-            order.stop = _stop_price(order, book.instruments[symbol].tick_size)
+            order.stop = _stop_price(order, book.instruments[symbol])
             order.raised = 1
         return math.nan
     if order.kind == TRAILING_STOP and order.raised == 1 and bar:
@@ -243,13 +233,11 @@ def _reduces(book: Book, strategy: int, symbol: int, slot: int) -> bool:
     if held * order.left >= 0.0:
         return False
     if abs(order.left) > abs(held):
-        order.quantity = cut(order.quantity - order.left - held, book.instruments[symbol].lot_size)
+        order.quantity = cut_lots(order.quantity - order.left - held, book.instruments[symbol])
         order.left = -held
         if slot == TARGET:
             cell = book.cells[strategy, symbol]
-            portfolio.commit(
-                book.market[symbol], cell, held, -held, book.instruments[symbol].lot_size
-            )
+            portfolio.commit(book.market[symbol], cell, held, -held, book.instruments[symbol])
     return True
 
 
@@ -332,10 +320,10 @@ def _prepare(book: Book, strategy: int, symbol: int, volume: float, close: float
     units = volume / close if instrument.quote_volume == 1 else volume
     budget = math.inf
     if terms.participation < math.inf:
-        budget = cut_down(terms.participation * units, instrument.lot_size)
+        budget = cut_lots_down(terms.participation * units, instrument)
     touches = 0.0
     if terms.queue_share > 0.0:
-        touches = cut_down(terms.queue_share * units, instrument.lot_size)
+        touches = cut_lots_down(terms.queue_share * units, instrument)
     for slot in range(3):
         order = book.orders[strategy, symbol, slot]
         order.budget = budget

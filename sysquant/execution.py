@@ -17,6 +17,7 @@ from sysquant.compiled import kernel
 from sysquant.errors import ConfigError, nearest
 from sysquant.keys import check_choice, check_number
 from sysquant.records import Row
+from sysquant.steps import tick_beyond
 from sysquant.types import Floats, Instrument, Ints
 
 SPREAD_MODELS = ("constant", "roll", "corwin_schultz")
@@ -107,51 +108,6 @@ def cancel_latency(terms: Row, samples: Ints, key: int, order_no: int) -> int:
     )  # fmt: skip
 
 
-# -- steps
-
-
-@kernel
-def cut(value: float, step: float) -> float:
-    """Nearest multiple of `step`, half to even; exact in decimals for steps such as 0.01."""
-    if step < 1.0:
-        per_unit = np.rint(1.0 / step)
-        if abs(per_unit * step - 1.0) < 1e-9:
-            return np.rint(value * per_unit) / per_unit
-    return np.rint(value / step) * step
-
-
-@kernel
-def cut_down(value: float, step: float) -> float:
-    """Largest multiple of `step` that is not further from zero than `value`."""
-    size = abs(value)
-    nearest_ = cut(size, step)
-    if nearest_ > size:
-        nearest_ = cut(nearest_ - step, step)
-    return math.copysign(nearest_, value)
-
-
-@kernel
-def _steps(price: float, tick: float, side: float) -> float:
-    # Whole ticks not below (side 1) or not above (-1) a price. What a product of floats misses a
-    # tick by is no reason for another one.
-    ticks = side * price / tick
-    return side * np.ceil(ticks - (1e-9 + 1e-15 * abs(ticks)))
-
-
-@kernel
-def round_up(price: float, tick: float) -> float:
-    """Lowest multiple of `tick` that is not below `price`, at least one tick."""
-    ticks = _steps(price, tick, 1.0)
-    return tick if ticks < 1.0 else cut(ticks * tick, tick)
-
-
-@kernel
-def round_down(price: float, tick: float) -> float:
-    """Highest multiple of `tick` that is not above `price`, at least one tick."""
-    ticks = _steps(price, tick, -1.0)
-    return tick if ticks < 1.0 else cut(ticks * tick, tick)
-
-
 # -- price and cost of a fill
 
 
@@ -183,20 +139,12 @@ def slippage(terms: Row, market: Row, quantity: float) -> float:
 
 
 @kernel
-def taker_price(reference: float, side: float, slip: float, tick: float) -> float:
+def taker_price(reference: float, side: float, slip: float, instrument: Row) -> float:
     """Price of a fill against the market: `slip` (a fraction) against the order, then a tick.
 
     Buys (`side` 1) are rounded up, sales (-1) down, never below one tick.
     """
-    slipped = reference * (1.0 + side * slip)
-    return round_up(slipped, tick) if side > 0.0 else round_down(slipped, tick)
-
-
-@kernel
-def worst_price(terms: Row, market: Row, quantity: float, tick: float) -> float:
-    """Last price, slipped against an order of `quantity` units, and a tick worse."""
-    side = math.copysign(1.0, quantity)
-    return market.price * (1.0 + side * slippage(terms, market, quantity)) + side * tick
+    return tick_beyond(reference * (1.0 + side * slip), side, instrument)
 
 
 @kernel

@@ -10,9 +10,9 @@ from typing import Any
 
 from sysquant.compiled import kernel
 from sysquant.errors import ConfigError
-from sysquant.execution import round_down, round_up
 from sysquant.keys import check_choice, check_flag, check_number
 from sysquant.records import NEVER, Row
+from sysquant.steps import tick_beyond
 
 KINDS = ("market", "limit", "stop", "stop_limit", "trailing_stop")
 TIFS = ("gtc", "ioc", "fok", "gtd")
@@ -45,18 +45,16 @@ def place(
     order.stop = math.nan
     order.trail = math.nan
     price = market.price
-    tick = instrument.tick_size
-    buys = order.quantity > 0.0
-    side = 1.0 if buys else -1.0
+    side = 1.0 if order.quantity > 0.0 else -1.0
     if order.kind == LIMIT:
         level = price * (1.0 - side * rules.offset)
-        order.limit = round_down(level, tick) if buys else round_up(level, tick)
+        order.limit = tick_beyond(level, -side, instrument)
     elif order.kind == STOP or order.kind == STOP_LIMIT:
         level = price * (1.0 + side * rules.offset)
-        order.stop = round_up(level, tick) if buys else round_down(level, tick)
+        order.stop = tick_beyond(level, side, instrument)
         if order.kind == STOP_LIMIT:
             level = order.stop * (1.0 + side * rules.limit_offset)
-            order.limit = round_up(level, tick) if buys else round_down(level, tick)
+            order.limit = tick_beyond(level, side, instrument)
     elif order.kind == TRAILING_STOP:
         order.trail = rules.trail
     _terms_of_life(order, rules, ts, exits != 0)

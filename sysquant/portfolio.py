@@ -5,12 +5,11 @@ Conservation of money: over one snapshot, cash + value = capital + realised + un
 """
 
 from sysquant.compiled import inlined, kernel, numbers
-from sysquant.execution import cut
 from sysquant.records import Row, Rows
 from sysquant.state import NOBODY
+from sysquant.steps import cut_cash, cut_lots
 from sysquant.types import Ints
 
-CASH_STEP = 1e-8
 FUNDING, BORROW, INTEREST = numbers(3)
 _YEAR_NS = 8760.0 * 3600e9
 
@@ -23,36 +22,36 @@ def book_fill(account: Row, cell: Row, quantity: float, price: float, unit: floa
     rounding. The caller sets the new quantity (`commit`).
     """
     held = cell.quantity
-    paid = cut(quantity * price * unit, CASH_STEP)
-    account.cash = cut(account.cash - paid, CASH_STEP)
+    paid = cut_cash(quantity * price * unit)
+    account.cash = cut_cash(account.cash - paid)
     cell.held = 1
     if held * quantity >= 0.0:
         cell.entry = (cell.entry * held + price * quantity) / (held + quantity)
-        cell.cost = cut(cell.cost + paid, CASH_STEP)
+        cell.cost = cut_cash(cell.cost + paid)
         return 0.0
     if abs(quantity) <= abs(held):
-        closing = cell.cost if quantity == -held else cut(-cell.cost * quantity / held, CASH_STEP)
-        cell.cost = cut(cell.cost - closing, CASH_STEP)
+        closing = cell.cost if quantity == -held else cut_cash(-cell.cost * quantity / held)
+        cell.cost = cut_cash(cell.cost - closing)
         realised = -paid - closing
         if quantity == -held:
             cell.entry = 0.0
     else:
-        proceeds = cut(-paid * held / -quantity, CASH_STEP)
+        proceeds = cut_cash(-paid * held / -quantity)
         realised = proceeds - cell.cost
-        cell.cost = cut(paid + proceeds, CASH_STEP)
+        cell.cost = cut_cash(paid + proceeds)
         cell.entry = price
-    cell.realised_pnl = cut(cell.realised_pnl + realised, CASH_STEP)
+    cell.realised_pnl = cut_cash(cell.realised_pnl + realised)
     return realised
 
 
 @kernel
-def commit(market: Row, cell: Row, quantity: float, working: float, lot_size: float) -> None:
+def commit(market: Row, cell: Row, quantity: float, working: float, instrument: Row) -> None:
     """Set what a cell holds and has at the broker, and the book's sums of both, units."""
     before = cell.quantity + cell.working
     after = quantity + working
-    market.held = cut(market.held + quantity - cell.quantity, lot_size)
-    market.committed = cut(market.committed + after - before, lot_size)
-    market.gross = cut(market.gross + abs(after) - abs(before), lot_size)
+    market.held = cut_lots(market.held + quantity - cell.quantity, instrument)
+    market.committed = cut_lots(market.committed + after - before, instrument)
+    market.gross = cut_lots(market.gross + abs(after) - abs(before), instrument)
     cell.quantity = quantity
     cell.working = working
 
@@ -95,7 +94,7 @@ def _charge(
     ts: int, strategy: int, symbol: int, kind: int, base: float, rate: float,
 ) -> float:  # fmt: skip
     # Takes base x rate from cash, as a row of `financing`; returns it.
-    amount = cut(base * rate, CASH_STEP)
+    amount = cut_cash(base * rate)
     if amount == 0.0:
         return 0.0
     row = rows[counts[place]]
@@ -107,7 +106,7 @@ def _charge(
     row.base = base
     row.rate = rate
     row.amount = amount
-    account.cash = cut(account.cash - amount, CASH_STEP)
+    account.cash = cut_cash(account.cash - amount)
     clock.equity -= amount
     return amount
 

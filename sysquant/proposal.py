@@ -9,7 +9,7 @@ import math
 from sysquant import broker
 from sysquant.checks import CHECKS
 from sysquant.compiled import inlined, numbers, part
-from sysquant.execution import cancel_latency, cut, cut_down, latency, round_down, round_up
+from sysquant.execution import cancel_latency, latency
 from sysquant.facts import gather
 from sysquant.orders import place
 from sysquant.portfolio import commit
@@ -23,6 +23,7 @@ from sysquant.sizing import (
     worst_unit_cost,
 )
 from sysquant.state import LIMIT_LEG, ORDERS, RECEIPTS, TARGET, Book, Out, enlist
+from sysquant.steps import cut_lots, cut_lots_down, tick_beyond
 
 SIGNAL, SLICE, FOLLOW_UP, STOP_LOSS, TRAILING, TAKE_PROFIT, MAX_HOLD, DRAWDOWN, OFF = numbers(9)
 REDUCING, SWITCHED_OFF = 1, 2
@@ -102,7 +103,7 @@ def _cut_size(book: Book, out: Out, symbol: int) -> float:
     if not room < abs(draft.quantity):
         return 0.0
     instrument = book.instruments[symbol]
-    quantity = cut_down(math.copysign(room, draft.quantity), instrument.lot_size)
+    quantity = cut_lots_down(math.copysign(room, draft.quantity), instrument)
     notional = abs(quantity) * book.market[symbol].price * book.market[symbol].unit
     return quantity if notional >= instrument.min_notional else 0.0
 
@@ -133,7 +134,7 @@ def _approve(book: Book, strategy: int, symbol: int, slot: int, ts: int) -> None
     cell.last_quantity = draft.quantity
     if not truly_reduces:
         cell.entries += 1
-    commit(market, cell, cell.quantity, draft.quantity, book.instruments[symbol].lot_size)
+    commit(market, cell, cell.quantity, draft.quantity, book.instruments[symbol])
 
 
 @part
@@ -166,18 +167,18 @@ def _blank_draft(book: Book, strategy: int, symbol: int, quantity: float, purpos
 
 
 @part
-def _set_leg(draft: Row, cell: Row, rules: Row, slot: int, tick: float) -> None:
+def _set_leg(draft: Row, cell: Row, rules: Row, slot: int, instrument: Row) -> None:
     # Stop or limit of a bracket, from the position's entry; rounded to the tick.
     side = math.copysign(1.0, cell.quantity)
     draft.reduce_only = 1
     if slot == LIMIT_LEG:
         level = cell.entry * (1.0 + side * rules.take_profit)
         draft.kind = broker.LIMIT
-        draft.limit = round_up(level, tick) if side > 0.0 else round_down(level, tick)
+        draft.limit = tick_beyond(level, side, instrument)
     elif rules.stop_loss < math.inf:
         level = cell.entry * (1.0 - side * rules.stop_loss)
         draft.kind = broker.STOP
-        draft.stop = round_down(level, tick) if side > 0.0 else round_up(level, tick)
+        draft.stop = tick_beyond(level, -side, instrument)
     else:
         draft.kind = broker.TRAILING_STOP
         draft.trail = rules.trailing_stop
@@ -194,7 +195,7 @@ def _draw_up(
     market, instrument = book.market[symbol], book.instruments[symbol]
     _blank_draft(book, strategy, symbol, quantity, purpose)
     if slot != TARGET:
-        _set_leg(draft, cell, rules, slot, instrument.tick_size)
+        _set_leg(draft, cell, rules, slot, instrument)
     elif purpose <= SLICE:
         reduces = cell.quantity * quantity < 0.0 and abs(quantity) <= abs(cell.quantity)
         place(draft, rules, market, instrument, ts, reduces, 0)
@@ -260,7 +261,7 @@ def _slice(book: Book, strategy: int, symbol: int, ts: int, quantity: float) -> 
     # The next part of an order over time.
     cell = book.cells[strategy, symbol]
     if cell.slices > 1:
-        quantity = cut_down(quantity / cell.slices, book.instruments[symbol].lot_size)
+        quantity = cut_lots_down(quantity / cell.slices, book.instruments[symbol])
     cell.slices -= 1
     cell.next_slice = ts + book.rules[strategy].slice_ns
     enlist(book.active, book.market[symbol], cell, strategy, symbol)
@@ -273,7 +274,7 @@ def _first(book: Book, strategy: int, symbol: int, ts: int, goal: float) -> floa
     cell = book.cells[strategy, symbol]
     rules = book.rules[strategy]
     instrument = book.instruments[symbol]
-    difference = cut(goal - cell.quantity, instrument.lot_size)
+    difference = cut_lots(goal - cell.quantity, instrument)
     if rules.slices == 1:
         return difference
     notional = abs(difference) * book.market[symbol].price * book.market[symbol].unit
@@ -348,7 +349,7 @@ def consider(
     if again and market.bars - cell.refused_bar < rules.retry_after:
         book.clock[0].suppressed += 1
         return 0.0, SIGNAL
-    difference = cut(goal - cell.quantity, instrument.lot_size)
+    difference = cut_lots(goal - cell.quantity, instrument)
     if book.accounts[strategy].state == SWITCHED_OFF:
         return difference, OFF
     if exits:
@@ -372,7 +373,6 @@ def owed(book: Book, out: Out, strategy: int, symbol: int, ts: int) -> tuple[flo
     if book.orders[strategy, symbol, TARGET].order_no > 0:
         return 0.0, SIGNAL
     if cell.slices > 0 and ts >= cell.next_slice:
-        lot = book.instruments[symbol].lot_size
-        difference = cut(cell.goal - cell.quantity, lot)
+        difference = cut_lots(cell.goal - cell.quantity, book.instruments[symbol])
         return _slice(book, strategy, symbol, ts, difference), SLICE
     return 0.0, SIGNAL

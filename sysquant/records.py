@@ -26,7 +26,8 @@ def _row(*, ints: str = "", floats: str = "", order: str = "") -> np.dtype[np.vo
 INSTRUMENT = _row(  # (Y,)
     ints="quote_volume shortable perpetual restricted conversion converts"
     " session_from session_to funding_from funding_to",
-    floats="tick_size lot_size min_notional max_position multiplier maker taker",
+    floats="tick_size ticks_per_unit lot_size lots_per_unit min_notional max_position multiplier"
+    " maker taker",
 )
 TERMS = _row(  # (1,): the broker's, and those of the whole book
     ints="seed snapshot_ns interval"

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sysquant.compiled import inlined, kernel
-from sysquant.execution import cut, cut_down, slippage
+from sysquant.execution import slippage
 from sysquant.keys import check_flag, check_number
 from sysquant.records import Row
+from sysquant.steps import cut_lots, cut_lots_down
 
 WEIGHT, VOLATILITY_TARGET, FIXED_NOTIONAL, RISK_PER_TRADE = range(4)
 
@@ -81,7 +82,7 @@ def wanted_quantity(
     value = notional(rules, terms, market, weight, equity)
     if math.isnan(value):
         return math.nan
-    return cut_down(value / worst_unit_cost(terms, instrument, market, value), instrument.lot_size)
+    return cut_lots_down(value / worst_unit_cost(terms, instrument, market, value), instrument)
 
 
 @kernel
@@ -102,7 +103,7 @@ def is_worth_it(
     """
     if wanted == 0.0:
         return held != 0.0
-    difference = abs(cut(wanted - held, instrument.lot_size)) * unit_price
+    difference = abs(cut_lots(wanted - held, instrument)) * unit_price
     if not changed and difference <= rules.band * abs(wanted) * unit_price:
         return False
     return difference > 0.0 and difference >= instrument.min_notional

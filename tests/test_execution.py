@@ -3,28 +3,25 @@
 import math
 from decimal import Decimal
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sysquant import records
+from sysquant import records, steps
 from sysquant.errors import ConfigError
 from sysquant.execution import (
     Execution,
     cancel_latency,
-    cut,
-    cut_down,
     fee_total,
     latency,
     order_key,
-    round_down,
-    round_up,
     slippage,
     taker_price,
     uniform,
-    worst_price,
 )
+from sysquant.steps import cut, cut_down, round_down, round_up, steps_of
 from sysquant.types import Instrument
 
 MINUTE = 60_000_000_000
@@ -197,17 +194,39 @@ def test_no_price_is_below_one_tick():
         assert round_up(price, 0.01) == 0.01
 
 
+@numba.njit
+def of_instrument(value, instrument):
+    """Cut, cut down, rounded up and down by an instrument's steps; cut to cash."""
+    return (
+        steps.cut_lots(value, instrument), steps.cut_lots_down(value, instrument),
+        steps.tick_beyond(value, 1.0, instrument), steps.tick_beyond(value, -1.0, instrument),
+        steps.cut_cash(value),
+    )  # fmt: skip
+
+
+@given(st.sampled_from(STEPS), st.floats(-1e9, 1e9))
+def test_steps_of_an_instrument_are_those_of_its_sizes(step, value):
+    size = float(step)
+    found = of_instrument(value, row(records.INSTRUMENT, **steps_of(size, size)))
+    expected = [rounded(value, size) for rounded in (cut, cut_down, round_up, round_down)]
+    assert found == (*expected, cut(value, 1e-8))
+
+
 # -- price of a fill
 
 
+def in_ticks_of(tick):
+    return row(records.INSTRUMENT, **steps_of(tick, 1.0))
+
+
 def test_taker_pays_slippage_and_the_next_tick():
-    assert taker_price(100.0, 1.0, 0.0001, 0.01) == 100.01
-    assert taker_price(100.0, -1.0, 0.0001, 0.01) == 99.99
-    assert taker_price(100.003, 1.0, 0.0, 0.01) == 100.01
-    assert taker_price(100.003, -1.0, 0.0, 0.01) == 100.0
-    assert taker_price(100.0, 1.0, 0.0, 0.01) == 100.0
-    assert taker_price(46588.0, 1.0, 0.0001, 1.0) == 46593.0
-    assert taker_price(0.02, -1.0, 0.9, 0.01) == 0.01
+    assert taker_price(100.0, 1.0, 0.0001, in_ticks_of(0.01)) == 100.01
+    assert taker_price(100.0, -1.0, 0.0001, in_ticks_of(0.01)) == 99.99
+    assert taker_price(100.003, 1.0, 0.0, in_ticks_of(0.01)) == 100.01
+    assert taker_price(100.003, -1.0, 0.0, in_ticks_of(0.01)) == 100.0
+    assert taker_price(100.0, 1.0, 0.0, in_ticks_of(0.01)) == 100.0
+    assert taker_price(46588.0, 1.0, 0.0001, in_ticks_of(1.0)) == 46593.0
+    assert taker_price(0.02, -1.0, 0.9, in_ticks_of(0.01)) == 0.01
 
 
 def test_each_part_of_slippage_by_hand():
@@ -244,12 +263,6 @@ def test_part_of_slippage_without_its_statistic_is_nothing(unknown):
 def test_a_larger_order_never_slips_less(quantity, times):
     priced, known = terms(impact=1.0, volatility_scale=0.1), market()
     assert slippage(priced, known, quantity * times) >= slippage(priced, known, quantity)
-
-
-def test_worst_price_is_slipped_and_one_tick_more():
-    priced = terms(slippage_bps=10.0)
-    assert worst_price(priced, market(), 1.0, 0.05) == pytest.approx(100.15)
-    assert worst_price(priced, market(), -1.0, 0.05) == pytest.approx(99.85)
 
 
 # -- fees

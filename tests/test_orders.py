@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sysquant import records
 from sysquant.errors import ConfigError
 from sysquant.orders import KINDS, Orders, place
+from sysquant.steps import steps_of
 
 NOW = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -28,7 +29,8 @@ def placed(quantity, *, price=100.0, tick=0.01, reduces=False, exits=0, **keys):
     order = row(records.ORDER, quantity=quantity, limit=7.0, stop=7.0, trail=7.0, end=7)
     rules = row(records.RULES, **Orders(**keys).rules())
     market = row(records.MARKET, price=price)
-    place(order, rules, market, row(records.INSTRUMENT, tick_size=tick), NOW, reduces, exits)
+    steps = row(records.INSTRUMENT, **steps_of(tick, 1.0))
+    place(order, rules, market, steps, NOW, reduces, exits)
     return order
 
 

@@ -9,18 +9,19 @@ from hypothesis import strategies as st
 
 from sysquant import records
 from sysquant.portfolio import book_fill, commit
-
-LOT = 0.01
+from sysquant.steps import steps_of
 
 
 def booked(fills, unit=1.0):
     """Account and cell after fills (quantity, price)."""
-    market = np.zeros(1, records.MARKET)
+    market, instrument = np.zeros(1, records.MARKET), np.zeros(1, records.INSTRUMENT)
+    for name, value in steps_of(0.01, 0.01).items():
+        instrument[name] = value
     account, cell = np.zeros(1, records.ACCOUNT), np.zeros(1, records.CELL)
     for quantity, price in fills:
         book_fill(account[0], cell[0], quantity, price, unit)
         held = round(float(cell[0]["quantity"]) + quantity, 2)
-        commit(market[0], cell[0], held, 0.0, LOT)
+        commit(market[0], cell[0], held, 0.0, instrument[0])
     return account[0], cell[0]
 
 

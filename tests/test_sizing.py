@@ -20,6 +20,7 @@ from sysquant.sizing import (
     is_worth_it,
     wanted_quantity,
 )
+from sysquant.steps import steps_of
 
 
 @numba.njit
@@ -66,8 +67,9 @@ def market(**values):
 
 
 def instrument(**values):
-    known = {"tick_size": 0.01, "lot_size": 0.001, "min_notional": 10.0}
-    return row(records.INSTRUMENT, **(known | values))
+    sizes = {"tick_size": 0.01, "lot_size": 0.001} | values
+    steps = steps_of(sizes["tick_size"], sizes["lot_size"])
+    return row(records.INSTRUMENT, **({"min_notional": 10.0} | values | steps))
 
 
 # -- notional
@@ -210,10 +212,8 @@ def test_a_position_well_inside_the_band_is_surely_there():
     ],
 )
 def test_what_is_worth_an_order(changed, held, wanted, worth):
-    instrument = np.zeros(1, records.INSTRUMENT)
-    instrument["lot_size"], instrument["min_notional"] = 0.001, 10.0
     plan = rules(WeightSizing())
-    assert is_worth_it(changed, held, wanted, 100.0, plan, instrument[0]) == worth
+    assert is_worth_it(changed, held, wanted, 100.0, plan, instrument()) == worth
 
 
 # -- configuration
