@@ -70,6 +70,14 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     return _njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
+def inlined_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """As `kernel`, and always part of compiled callers: what it is given costs no counting there.
+
+    Of every array that a function hands on, the compiler counts who holds it.
+    """
+    return _njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function)
+
+
 def part(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function that only kernels call: it cannot be called from Python.
 

@@ -206,7 +206,7 @@ class Engine:
             for symbol, cell in enumerate(self._book.cells[place]):
                 cell["changed"] = cell["pending"] = 1
                 cell["refused"] = cell["slices"] = cell["follow"] = 0
-                enlist(self._book.active, self._book.market[symbol], cell, place, symbol)
+                enlist(self._book, place, symbol)
 
     def move_cash(self, source: str, target: str, amount: float) -> None:
         """Move capital between strategies, or from or to the pool (""); no profit, no loss.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sysquant.compiled import kernel
+from sysquant.compiled import inlined, inlined_kernel, kernel
 from sysquant.errors import ConfigError, nearest
 from sysquant.keys import check_choice, check_number
 from sysquant.records import Row
@@ -70,7 +70,7 @@ def order_key(strategy: str) -> int:
 # -- latency
 
 
-@kernel
+@inlined
 def _delay(
     median: int, sigma: float, seed: int, samples: Ints, key: int, order_no: int, draw: int
 ) -> int:
@@ -84,7 +84,7 @@ def _delay(
     return int(min(median * math.exp(sigma * z), _MOST_LATENCY_MS * 1e6))
 
 
-@kernel
+@inlined_kernel
 def latency(terms: Row, samples: Ints, key: int, order_no: int) -> int:
     """Nanoseconds from decision to broker: replayed, lognormal about the median, or fixed.
 
@@ -99,7 +99,7 @@ def latency(terms: Row, samples: Ints, key: int, order_no: int) -> int:
     )
 
 
-@kernel
+@inlined_kernel
 def cancel_latency(terms: Row, samples: Ints, key: int, order_no: int) -> int:
     """Nanoseconds from the wish to cancel to the broker; as `latency`, with draws of its own."""
     return _delay(

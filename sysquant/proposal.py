@@ -125,7 +125,7 @@ def _approve(book: Book, strategy: int, symbol: int, slot: int, ts: int) -> None
         account.rate_second = max(account.rate_second, account.rate_minute)
     ring[account.rate_head % len(ring)] = ts
     account.rate_head += 1
-    enlist(book.active, market, cell, strategy, symbol)
+    enlist(book, strategy, symbol)
     if slot != TARGET:
         return
     account.open_orders += 1
@@ -264,7 +264,7 @@ def _slice(book: Book, strategy: int, symbol: int, ts: int, quantity: float) -> 
         quantity = cut_lots_down(quantity / cell.slices, book.instruments[symbol])
     cell.slices -= 1
     cell.next_slice = ts + book.rules[strategy].slice_ns
-    enlist(book.active, book.market[symbol], cell, strategy, symbol)
+    enlist(book, strategy, symbol)
     return quantity
 
 

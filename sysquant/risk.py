@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sysquant.checks import CHECKS, CORRELATION, run_check, run_historical
 from sysquant.checks.tail import sort_scenarios
-from sysquant.compiled import kernel
+from sysquant.compiled import inlined_kernel
 from sysquant.errors import ConfigError, nearest
 from sysquant.history import interval_ns
 from sysquant.keys import check_choice, check_flag, check_number
@@ -32,7 +32,7 @@ _YEAR_NS = 365 * 86_400 * SECOND
 _EXEMPTING = np.array([check.exempt for check in CHECKS.values()])
 
 
-@kernel
+@inlined_kernel
 def review(
     order: Row,
     base: Floats,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sysquant.compiled import kernel
+from sysquant.compiled import inlined_kernel
 from sysquant.errors import ConfigError, nearest
 from sysquant.records import Row
 from sysquant.types import ALWAYS, Instrument, Ints
@@ -75,7 +75,7 @@ def _sessions(instrument: Instrument) -> Ints:
     return both[np.argsort(both[:, 0], kind="stable")]
 
 
-@kernel
+@inlined_kernel
 def session_left(sessions: Ints, instrument: Row, market: Row, ts: int) -> float:
     """Seconds until the instrument's session ends, -1 outside one, inf if it always trades.
 

@@ -75,14 +75,15 @@ def has_room(out: Out) -> bool:
 
 
 @kernel
-def enlist(active: Ints, market: Rows, cell: Rows, strategy: int, symbol: int) -> None:
+def enlist(book: Book, strategy: int, symbol: int) -> None:
     """List a strategy in a symbol, in order, unless it is."""
+    cell, market = book.cells[strategy, symbol], book.market[symbol]
     if cell.listed == 1:
         return
     cell.listed = 1
     place = market.active
-    while place > 0 and active[symbol, place - 1] > strategy:
-        active[symbol, place] = active[symbol, place - 1]
+    while place > 0 and book.active[symbol, place - 1] > strategy:
+        book.active[symbol, place] = book.active[symbol, place - 1]
         place -= 1
-    active[symbol, place] = strategy
+    book.active[symbol, place] = strategy
     market.active += 1

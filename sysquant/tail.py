@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from sysquant.compiled import part
+from sysquant.compiled import inlined, part
 from sysquant.records import Row, Rows
 from sysquant.types import Floats
 
@@ -87,7 +87,7 @@ def append(
     clock.covariance_scale = 1.0 / (1.0 - terms.decay**clock.returns)
 
 
-@part
+@inlined
 def _sift(base: Floats, moves: Floats, place: int, quantity: float) -> None:
     # Moves one scenario to its place among the sorted ones before it.
     moved, by_unit = base[place], moves[place]
@@ -100,7 +100,7 @@ def _sift(base: Floats, moves: Floats, place: int, quantity: float) -> None:
     moves[place] = by_unit
 
 
-@part
+@inlined
 def worst_first(base: Floats, moves: Floats, n: int, k: int, quantity: float) -> None:
     """Reorder scenarios so that the k worst P&L stand first, the worst of them in front.
 
@@ -128,7 +128,7 @@ def worst_first(base: Floats, moves: Floats, n: int, k: int, quantity: float) ->
             bound = base[last] + quantity * moves[last]
 
 
-@part
+@inlined
 def mean_loss(base: Floats, moves: Floats, first: int, k: int, quantity: float) -> float:
     """Mean loss of the scenarios from place `first` to the k-th worst, at least 0.
 
