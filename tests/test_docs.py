@@ -1,0 +1,104 @@
+"""docs/controls.md and the code name the same controls, and every test named there exists."""
+
+import importlib
+import inspect
+import re
+from dataclasses import fields
+
+import pytest
+import yaml
+
+from sysquant.checks import CHECKS
+from sysquant.engine import Engine
+from sysquant.execution import SPREAD_MODELS
+from sysquant.exits import HOW, REARM
+from sysquant.orders import FOLLOW_UPS, KINDS, TIFS
+from sysquant.risk import HISTORY
+from sysquant.types import Instrument
+from tests.conftest import REPOSITORY
+
+CONF = REPOSITORY / "conf"
+GROUPS = ("execution", "orders", "exits", "sizing", "risk")
+VALUES = {
+    "orders.kind": KINDS, "orders.tif": TIFS, "orders.then": FOLLOW_UPS, "exits.how": HOW,
+    "exits.rearm": REARM, "execution.spread_model": SPREAD_MODELS, "risk.min_history": HISTORY,
+}  # fmt: skip
+ALSO = {"seed", "book.capital", "book.fraction", "book.currency", "-"}
+PAGE = (REPOSITORY / "docs" / "controls.md").read_text()
+PLACE = re.compile(r"tests/(test_\w+)\.py::(test_\w+)(?:\[(.+)\])?")
+HEAD = ["control", "what it does", "key", "test"]
+
+
+def lines():
+    """Cells of every line of the page's tables."""
+    rows = [line for line in PAGE.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    return [row for row in cells if row != HEAD and set(row[0]) != {"-"}]
+
+
+LINES = lines()
+NAMED = sorted({test for row in LINES for test in re.findall(r"`([^`]+)`", row[-1])})
+
+
+def keys_of(row):
+    return re.findall(r"`([^`]+)`", row[2]) or [row[2]]
+
+
+def wanted():
+    """Every key of the groups, every value of a key that has a list of them, every option."""
+    found = {f"universe.instruments.{field.name}" for field in fields(Instrument)}
+    for group in GROUPS:
+        for path in (CONF / group).glob("*.yaml"):
+            keys = set(yaml.safe_load(path.read_text())) - {"_target_", "defaults"}
+            found |= {f"{group}={path.stem}", *(f"{group}.{key}" for key in keys)}
+    return found | {f"{key}={value}" for key, values in VALUES.items() for value in values}
+
+
+def test_every_line_says_what_its_control_does():
+    assert len(LINES) > 150
+    assert not [row for row in LINES if len(row) != 4 or not all(row)]
+
+
+def test_every_check_has_one_line_and_every_line_its_check():
+    rows = {row[0].strip("`"): row for row in LINES if keys_of(row) == ["risk.checks"]}
+    del rows["all checks run"]
+    assert set(rows) == set(CHECKS)
+    assert sum(row[0].startswith("`") for row in LINES) == len(CHECKS)
+    for name, row in rows.items():
+        assert (" at most" if CHECKS[name].most else " at least") in row[1], name
+
+
+def test_every_control_of_the_configuration_has_a_line_and_every_line_its_control():
+    named = {key for row in LINES for key in keys_of(row)}
+    methods = {key for key in named if key.startswith("Engine.")}
+    assert all(callable(getattr(Engine, key.removeprefix("Engine."), None)) for key in methods)
+    with_values = named | {key.partition("=")[0] for key in named}
+    assert wanted() - with_values == set(), "without a line"
+    assert named - methods - wanted() - ALSO == set(), "without a control"
+
+
+def ids_of(function):
+    """What may stand in brackets behind a test that is parametrised once."""
+    (mark,) = [mark for mark in function.pytestmark if mark.name == "parametrize"]
+    ids = mark.kwargs.get("ids")
+    if callable(ids):
+        return [ids(value) for value in mark.args[1]]
+    return [str(one) for one in ids or mark.args[1]]
+
+
+@pytest.mark.parametrize("named", NAMED)
+def test_every_test_that_a_line_names_exists(named):
+    file, name, chosen = PLACE.fullmatch(named).groups()
+    module = importlib.import_module(f"tests.{file}")
+    function = getattr(module, name)
+    assert inspect.isfunction(function) and inspect.getmodule(function) is module
+    marks = {mark.name for mark in getattr(function, "pytestmark", [])}
+    assert not marks & {"skip", "skipif", "xfail"}
+    if chosen:
+        assert chosen in ids_of(function)
+
+
+def test_pages_lead_to_it():
+    readme, engine = ((REPOSITORY / name).read_text() for name in ("README.md", "docs/engine.md"))
+    assert "(docs/controls.md)" in readme.split("## Orders, risk and exits")[1].split("\n## ")[0]
+    assert "(controls.md)" in engine.split("\n## ")[0]
