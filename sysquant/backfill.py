@@ -1,12 +1,13 @@
-"""History into the store: files of ticks or minute bars, and the synthetic sample.
+"""History into the store: files of ticks, minute bars or funding rates, and the synthetic sample.
 
-Input: a client and a file with its mapping. Output: rows in `ticks` or `bars_imported`, each once
-however often this is repeated, and a report of what was odd about them. A file is checked to its
-end before its first row is written. Ticks of a file have an epoch of their own, so they never meet
-those of a topic.
+Input: a client and a file with its mapping. Output: rows in `ticks`, `bars_imported` or `funding`,
+each once however often this is repeated, and a report of what was odd about them. A file is checked
+to its end before its first row is written. Ticks of a file have an epoch of their own, so they
+never meet those of a topic.
 """
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pyarrow as pa
 
+from sysquant import history
 from sysquant.errors import ConfigError, DataError
 from sysquant.feeds.synthetic import synthetic_bars, synthetic_ticks
 from sysquant.history import MINUTE, instant
 from sysquant.inspection import Finding, Inspection, iso
 from sysquant.mapping import FileMapping
 from sysquant.store import insert, store_errors
-from sysquant.types import SECOND, Bars, Instrument, Ticks
+from sysquant.types import SECOND, Bars, Instrument, Rates, Ticks
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -65,8 +67,8 @@ class Report:
 
     Parameters
     ----------
-    source : epoch of the ticks, source of the bars.
-    kind : ticks | bars.
+    source : epoch of the ticks, source of the bars or rates.
+    kind : ticks | bars | funding.
     rows : in the source.
     added : that the store did not have.
     first, last : times of the earliest and the latest row, ns UTC.
@@ -106,7 +108,7 @@ def import_file(
     overlap: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Import a file of ticks or minute bars; a second time changes nothing.
+    """Import a file of ticks, minute bars or funding rates; a second time changes nothing.
 
     Parameters
     ----------
@@ -134,8 +136,9 @@ def import_file(
     inspection = Inspection([i.symbol for i in universe], gap_ns=round(gap_s * 1e9), absurd=absurd)
     done = progress or (lambda rows: None)
     content = "file:" + _content(path)
-    importing = _import_ticks if mapping.kind == "ticks" else _import_bars
-    report = importing(_Import(client, universe, path, mapping, content, inspection, done), overlap)
+    importing = {"ticks": _import_ticks, "bars": _import_bars, "funding": _import_rates}
+    job = _Import(client, universe, path, mapping, content, inspection, done)
+    report = importing[mapping.kind](job, overlap)
     if not inspection.rows:
         raise DataError(f"{path.name} has no rows")
     return report
@@ -155,7 +158,7 @@ class _Import:
     def source(self) -> str:
         return f"{self.content}-{self.mapping.digest[:6]}"
 
-    def blocks(self, *, look: bool) -> Iterator[Ticks | Bars]:
+    def blocks(self, *, look: bool) -> Iterator[Ticks | Bars | Rates]:
         for block in self.mapping.read(self.path, self.universe):
             if look:
                 self.inspection.take(block)
@@ -216,7 +219,8 @@ def _import_bars(job: _Import, overlap: bool) -> Report:
     bars = cast("Bars", Bars.join([Bars.empty(), *job.blocks(look=True)]))  # pyright: ignore
     if not len(bars):
         return job.report(0)
-    _refuse_contradictions(bars, job)
+    _refuse_contradictions(bars, job, "bar", ("open", "high", "low", "close", "volume"))
+    _refuse_longer_bars(bars, job)
     have = f"bars_imported FINAL WHERE {_INSIDE}"
     before = job.ask(have)
     hidden = job.ask(f"bars_1m FINAL WHERE {_INSIDE}")
@@ -233,18 +237,53 @@ def _import_bars(job: _Import, overlap: bool) -> Report:
     return job.report(job.ask(have) - before, *notes)
 
 
-def _refuse_contradictions(bars: Bars, job: _Import) -> None:
-    # The same bar twice with other values: either could be meant.
-    order = np.lexsort((bars.ts, bars.symbol))
-    same = (np.diff(bars.ts[order]) == 0) & (np.diff(bars.symbol[order]) == 0)
-    for name in ("open", "high", "low", "close", "volume"):
-        rows = np.flatnonzero(same & (np.diff(getattr(bars, name)[order]) != 0))
+def _import_rates(job: _Import, overlap: bool) -> Report:
+    rates = cast("Rates", Rates.join([Rates.empty(), *job.blocks(look=True)]))  # pyright: ignore
+    if not len(rates):
+        return job.report(0)
+    _refuse_contradictions(rates, job, "funding time", ("rate",))
+    have = f"funding FINAL WHERE {_INSIDE}"
+    before, replaced = job.ask(have), _replaced(rates, job)
+    names = [i.symbol for i in job.universe]
+    # What was imported last holds, so a file may come again after another one: no token of its own.
+    token = f"{job.source}-{secrets.token_hex(6)}"
+    insert(job.client, "funding", rate_table(rates, names, job.source), token)
+    job.done(len(rates))
+    notes = [f"{replaced} rates were others in the store, and are replaced"] if replaced else []
+    return job.report(job.ask(have) - before, *notes)
+
+
+def _replaced(rates: Rates, job: _Import) -> int:
+    # How many rates differ from what the store has of their time.
+    look = job.inspection
+    known = history.funding(job.client, list(look.counts), look.first, look.last + 1)
+    count = 0
+    for index, instrument in enumerate(job.universe):
+        ts, rate = known.get(instrument.symbol, ((), ()))
+        was = dict(zip(ts, rate, strict=True))
+        mine = rates[rates.symbol == index]
+        new = dict(zip(mine.ts, mine.rate, strict=True))
+        count += sum(was.get(at, value) != value for at, value in new.items())
+    return count
+
+
+def _refuse_contradictions(
+    batch: Bars | Rates, job: _Import, what: str, names: Sequence[str]
+) -> None:
+    # The same bar or funding time twice with other values: either could be meant.
+    order = np.lexsort((batch.ts, batch.symbol))
+    same = (np.diff(batch.ts[order]) == 0) & (np.diff(batch.symbol[order]) == 0)
+    for name in names:
+        rows = np.flatnonzero(same & (np.diff(getattr(batch, name)[order]) != 0))
         if len(rows):
             first, second = np.sort(order[rows[0] : rows[0] + 2]).tolist()
             raise DataError(
-                f"{job.path.name} rows {first} and {second} are the same bar with another {name}:"
-                " leave one of them out"
+                f"{job.path.name} rows {first} and {second} are the same {what} with another"
+                f" {name}: leave one of them out"
             )
+
+
+def _refuse_longer_bars(bars: Bars, job: _Import) -> None:
     spacing = int(np.gcd.reduce(np.diff(np.unique(bars.ts))))  # 0 for a single bar
     if spacing > MINUTE:
         raise DataError(
@@ -351,6 +390,18 @@ def bar_table(bars: Bars, names: Sequence[str], source: str) -> pa.Table:
             "ts": pa.array(bars.ts, _NS),
             **columns,
             "source": pa.repeat(pa.scalar(source), len(bars)),
+        }
+    )
+
+
+def rate_table(rates: Rates, names: Sequence[str], source: str) -> pa.Table:
+    """Rows of the table `funding`; `names` are the universe's symbols."""
+    return pa.table(
+        {
+            "symbol": _names(rates.symbol, names),
+            "ts": pa.array(rates.ts, _NS),
+            "rate": rates.rate,
+            "source": pa.repeat(pa.scalar(source), len(rates)),
         }
     )
 

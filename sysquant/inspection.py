@@ -1,7 +1,7 @@
-"""What is odd about history that could still be meant: gaps, duplicates, disorder, absurd prices.
+"""What is odd about history that could still be meant: gaps, duplicates, disorder, absurd values.
 
-Input: ticks or bars, block after block. Output: counts with the worst example of each, by symbol.
-Nothing is changed or left out.
+Input: ticks, bars or funding rates, block after block. Output: counts with the worst example of
+each, by symbol. Nothing is changed or left out.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from sysquant.history import MINUTE
-from sysquant.types import SECOND, Bars, Floats, Ints, Ticks
+from sysquant.types import SECOND, Bars, Floats, Ints, Rates, Ticks
+
+_MOST_RATE = 0.005  # of a funding rate; a file in percent is beyond it throughout
 
 
 def iso(ns: int) -> str:
@@ -53,7 +55,8 @@ class Inspection:
     Parameters
     ----------
     symbols : names of the universe.
-    gap_ns : the longest time between two ticks of a symbol that is no gap; a missing bar always is.
+    gap_ns : the longest time between two ticks of a symbol that is no gap; a missing bar always is,
+        and so is what is longer than the usual time between two funding rates.
     absurd : fraction by which a price must differ from both neighbours, or an extreme of a bar
         from its open and close, to be called absurd.
     """
@@ -75,7 +78,7 @@ class Inspection:
         pairs = zip(self._symbols, self._seen, strict=True)
         return {name: seen.rows for name, seen in pairs if seen.rows}
 
-    def take(self, block: Ticks | Bars) -> None:
+    def take(self, block: Ticks | Bars | Rates) -> None:
         """Look at the next block."""
         self.rows += len(block)
         self.first = min(self.first, int(block.ts.min()))
@@ -83,12 +86,15 @@ class Inspection:
         for index in np.unique(block.symbol).tolist():
             self._look(index, block[block.symbol == index])
 
-    def _look(self, index: int, block: Ticks | Bars) -> None:
+    def _look(self, index: int, block: Ticks | Bars | Rates) -> None:
         seen, name = self._seen[index], self._symbols[index]
-        price = block.price if isinstance(block, Ticks) else block.close
         self._order(name, seen, block)
         self._duplicates(name, seen, block)
-        self._spikes(name, seen, block.ts, price)
+        if isinstance(block, Rates):
+            self._rates(name, block)
+        else:
+            price = block.price if isinstance(block, Ticks) else block.close
+            self._spikes(name, seen, block.ts, price)
         if isinstance(block, Bars):
             self._extremes(name, block)
         seen.rows += len(block)
@@ -97,7 +103,12 @@ class Inspection:
         found = self._findings.setdefault((name, kind), Finding(name, kind))
         found.add(count, worst, example)
 
-    def _order(self, name: str, seen: _Seen, block: Ticks | Bars) -> None:
+    def _longest(self, block: Ticks | Bars | Rates, steps: Ints) -> int:
+        if isinstance(block, Rates):
+            return int(np.median(steps))
+        return self._gap_ns if isinstance(block, Ticks) else MINUTE
+
+    def _order(self, name: str, seen: _Seen, block: Ticks | Bars | Rates) -> None:
         running = np.maximum.accumulate(np.append(seen.running, block.ts))
         late = running[:-1] - block.ts
         if seen.rows == 0:
@@ -109,8 +120,8 @@ class Inspection:
         )  # fmt: skip
         known = running if seen.rows else running[1:]
         steps = np.diff(known)
-        longest = self._gap_ns if isinstance(block, Ticks) else MINUTE
         if len(steps):
+            longest = self._longest(block, steps)
             worst = int(steps.argmax())
             self._found(
                 name, "gap", int(np.sum(steps > longest)), float(steps[worst]),
@@ -118,8 +129,8 @@ class Inspection:
             )  # fmt: skip
         seen.running = int(running[-1])
 
-    def _duplicates(self, name: str, seen: _Seen, block: Ticks | Bars) -> None:
-        # Ticks: the same time, price and volume. Bars: the same time.
+    def _duplicates(self, name: str, seen: _Seen, block: Ticks | Bars | Rates) -> None:
+        # Ticks: the same time, price and volume. Bars and rates: the same time.
         values = np.zeros((len(block), 3))
         values[:, 0] = block.ts // 1_000_000
         if isinstance(block, Ticks):
@@ -144,6 +155,14 @@ class Inspection:
                 f"{price[worst + 1]:g} at {iso(int(ts[worst + 1]))} after {price[worst]:g}",
             )  # fmt: skip
         seen.ts, seen.price = ts[-2:], price[-2:]
+
+    def _rates(self, name: str, rates: Rates) -> None:
+        size = np.abs(rates.rate)
+        worst = int(size.argmax())
+        self._found(
+            name, "absurd rate", int(np.sum(size > _MOST_RATE)), float(size[worst]),
+            f"{rates.rate[worst]:g} at {iso(int(rates.ts[worst]))}",
+        )  # fmt: skip
 
     def _extremes(self, name: str, bars: Bars) -> None:
         above = np.log(bars.high / np.maximum(bars.open, bars.close))

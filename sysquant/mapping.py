@@ -1,4 +1,4 @@
-"""What the columns of a file mean: Parquet or CSV to checked `Ticks` and `Bars`.
+"""What the columns of a file mean: Parquet or CSV to checked `Ticks`, `Bars` and `Rates`.
 
 Input: a file and a mapping of its columns. Output: blocks in the order of its rows, cut at the
 same rows every time. A row that cannot be meant is refused with its number; nothing is dropped,
@@ -19,7 +19,7 @@ from pyarrow import csv, parquet
 
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.history import MINUTE, instant
-from sysquant.types import SECOND, Bars, Floats, Instrument, Ints, Ticks
+from sysquant.types import SECOND, Bars, Floats, Instrument, Ints, Rates, Ticks
 
 BLOCK_ROWS = 250_000
 _CSV_BLOCK = 16 << 20
@@ -29,8 +29,9 @@ _DAY = 86_400 * SECOND
 _FIELDS = {
     "ticks": ("ts", "price", "volume"),
     "bars": ("ts", "open", "high", "low", "close", "volume"),
+    "funding": ("ts", "rate"),
 }
-_OPTIONAL = {"ticks": ("symbol", "received_at"), "bars": ("symbol",)}
+_OPTIONAL = {"ticks": ("symbol", "received_at"), "bars": ("symbol",), "funding": ("symbol",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +40,11 @@ class FileMapping:
 
     Parameters
     ----------
-    kind : ticks | bars (of one minute).
+    kind : ticks | bars (of one minute) | funding (rates of perpetuals).
     columns : field -> column of the file: ts, price, volume and perhaps symbol, received_at of
-        ticks; ts, open, high, low, close, volume and perhaps symbol of bars.
+        ticks; ts, open, high, low, close, volume and perhaps symbol of bars; ts, rate (a fraction)
+        and perhaps symbol of funding, whose times are rounded to the minute: exchanges stamp them
+        some ms off.
     unit : of times that are numbers, s | ms | us | ns; others are timestamps, UTC if without zone.
     symbol : of all rows, where no column says it.
     label : whether a bar's time is its open (left) or its close (right); no default.
@@ -54,7 +57,7 @@ class FileMapping:
         If a field is missing or unknown, or what the file does not say is not said.
     """
 
-    kind: Literal["ticks", "bars"]
+    kind: Literal["ticks", "bars", "funding"]
     columns: Mapping[str, str | None]
     unit: str | None = None
     symbol: str | None = None
@@ -89,8 +92,8 @@ class FileMapping:
         parts = (self.kind, columns, self.unit, self.symbol, self.label, self.volume_unit)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def read(self, path: Path, universe: Sequence[Instrument]) -> Iterator[Ticks | Bars]:
-        """Blocks of a file; `partition` 0 and `offset` the row number, from 0.
+    def read(self, path: Path, universe: Sequence[Instrument]) -> Iterator[Ticks | Bars | Rates]:
+        """Blocks of a file; `partition` 0 and `offset` the row number, from 0, of ticks and bars.
 
         Raises
         ------
@@ -107,9 +110,13 @@ class FileMapping:
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
-    def _block(self, rows: "_Reading", universe: Sequence[Instrument]) -> Ticks | Bars:
+    def _block(self, rows: "_Reading", universe: Sequence[Instrument]) -> Ticks | Bars | Rates:
         ts = rows.times(self._named("ts"), self.unit)
         symbol = self._symbols(rows, universe)
+        if self.kind == "funding":
+            rate = rows.floats(self._named("rate"))
+            rows.refuse(~(np.abs(rate) < 1), "rate", "a fraction between -1 and 1", rate)
+            return Rates((ts + MINUTE // 2) // MINUTE * MINUTE, symbol, rate)
         place = np.zeros(len(ts), np.int32), np.arange(rows.first, rows.first + len(ts))
         volume = rows.floats(self._named("volume"))
         rows.refuse(~(np.isfinite(volume) & (volume >= 0)), "volume", ">= 0", volume)

@@ -193,6 +193,24 @@ class Bars(_Columns):
 
 
 @dataclass(frozen=True, slots=True)
+class Rates(_Columns):
+    """Funding rates of perpetuals, in the order taken.
+
+    Parameters
+    ----------
+    ts : (T,) int64, the funding time, ns UTC.
+    symbol : (T,) int32, index into the universe.
+    rate : (T,) fraction of the position's value; > 0 is paid by who is long.
+    """
+
+    ts: Ints
+    symbol: NDArray[np.int32]
+    rate: Floats
+
+    DTYPES = {"ts": "i8", "symbol": "i4", "rate": "f8"}
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A record that could not be used, and why."""
 

@@ -323,6 +323,87 @@ def test_second_file_that_shares_a_minute_adds_to_it(client: Client, tmp_path: P
     assert not table(client, "bars_imported")
 
 
+def rate_frame(rows: int = 6, rate: float = 1e-4) -> pd.DataFrame:
+    hours = pd.to_timedelta(8 * np.arange(rows), unit="h")
+    ts = pd.Timestamp("2024-03-01T00:00:00.004Z") + hours  # as exchanges stamp them
+    return pd.DataFrame({"ts": ts, "symbol": "BTC-PERP", "rate": rate * (1 + np.arange(rows))})
+
+
+def funding(client: Client) -> list[tuple]:
+    sql = "SELECT symbol, toString(ts), rate FROM funding FINAL ORDER BY ALL"
+    return client.query(sql).result_rows  # pyright: ignore
+
+
+@pytest.mark.parametrize("name", ["funding.csv", "funding.parquet"])
+def test_funding_rates_are_imported_each_once_at_their_minute(
+    client: Client, tmp_path: Path, name: str
+) -> None:
+    path = saved(tmp_path, rate_frame(), name)
+    first, second = (run(client, path, mapping("funding")) for _ in range(2))
+    assert (first.kind, first.rows, first.added, second.added) == ("funding", 6, 6, 0)
+    assert (first.counts, first.findings, second.notes) == ({"BTC-PERP": 6}, [], [])
+    rows = funding(client)
+    assert [rate for _, _, rate in rows] == pytest.approx(rate_frame().rate.tolist())
+    assert rows[1][:2] == ("BTC-PERP", "2024-03-01 08:00:00.000000000")
+    start = BASE.normalize().value
+    times, _ = history.funding(client, ["BTC-PERP"], start, start + 48 * 3600 * 10**9)["BTC-PERP"]
+    assert np.diff(times).tolist() == [8 * 3600 * 10**9] * 5
+
+
+def test_symbol_and_unit_of_funding_rates_can_be_said(client: Client, tmp_path: Path) -> None:
+    frame = rate_frame()
+    frame["fundingTime"] = [ts.value // 10**6 for ts in frame.pop("ts")]
+    path = saved(tmp_path, frame.drop(columns="symbol").rename(columns={"rate": "fundingRate"}))
+    columns = {"ts": "fundingTime", "symbol": None, "rate": "fundingRate"}
+    how = mapping("funding", columns=columns, unit="ms", symbol="BTC-PERP")
+    assert run(client, path, how).added == len(funding(client)) == 6
+
+
+def test_rate_that_was_imported_last_holds(client: Client, tmp_path: Path) -> None:
+    files = [saved(tmp_path, rate_frame(rate=rate), f"{rate}.csv") for rate in (1e-4, 2e-4)]
+    for path, note in (
+        (files[0], []),
+        (files[1], ["6 rates were others in the store, and are replaced"]),
+        (files[0], ["6 rates were others in the store, and are replaced"]),
+    ):
+        report = run(client, path, mapping("funding"))
+        assert report.notes == note
+    assert [rate for _, _, rate in funding(client)] == pytest.approx(rate_frame().rate.tolist())
+
+
+def test_what_is_odd_about_funding_rates_is_told_and_kept(client: Client, tmp_path: Path) -> None:
+    frame = rate_frame(12).drop(index=7)
+    frame.loc[3, "rate"] = -0.0125
+    report = run(client, saved(tmp_path, pd.concat([frame, frame[-1:]])), mapping("funding"))
+    assert {(f.kind, f.count, f.example) for f in report.findings} == {
+        ("gap", 1, "57600 s after 2024-03-03T00:00:00Z"),
+        ("absurd rate", 1, "-0.0125 at 2024-03-02T00:00:00Z"),
+        ("duplicate", 1, "2024-03-04T16:00:00Z"),
+    }
+    assert (report.rows, report.added, len(funding(client))) == (12, 11, 11)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("rate", np.nan, "row 4: rate must be a fraction between -1 and 1, was nan"),
+        ("rate", 1.0, "row 4: rate must be a fraction between -1 and 1, was 1.0"),
+        ("rate", -np.inf, "row 4: rate must be a fraction"),
+        ("symbol", "BTC-PREP", "did you mean 'BTC-PERP'"),
+        ("ts", pd.Timestamp("2024-03-01T08:00Z"), "rows 1 and 4 are the same funding time with"),
+        ("ts", pd.Timestamp("1999-03-01T08:00Z"), "row 4: ts must be a time from 2000"),
+    ],
+)
+def test_funding_rate_that_cannot_be_meant_stops_the_import(
+    client: Client, tmp_path: Path, column: str, value: object, message: str
+) -> None:
+    frame = rate_frame()
+    frame.loc[4, column] = value
+    with pytest.raises(DataError, match=message.replace("'", ".")):
+        run(client, saved(tmp_path, frame), mapping("funding"))
+    assert not funding(client)
+
+
 def test_sample_fills_an_empty_store_once(client: Client) -> None:
     names = universe("sample")
     report = backfill.sample(client, names, days=2, hours=2, end="2026-03-02T12:00:00Z")

@@ -47,6 +47,7 @@ SAID_BY_PERSON = {
 # Parameters that a file leaves out on purpose: they mean nothing there.
 LEFT_OUT = {
     "mapping=ticks": {"label", "volume_unit"},
+    "mapping=funding": {"label", "volume_unit"},
     "source=synthetic": {"end"},
     "store=embedded": {"read_only"},
     "store=clickhouse": {"read_only"},
