@@ -29,7 +29,6 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError("a backtest needs a feed that ends: feed=replay, or feed.length_s=3600")
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)
-    engine = parts.engine_of(cfg, universe)
 
     def opened() -> Client:
         return connect(cfg.store.dsn)
@@ -39,6 +38,7 @@ def main(cfg: DictConfig) -> None:
     if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
         backfill.sample(client, universe)
     feed = parts.feed_of(cfg, universe, opened)
+    engine = parts.engine_of(cfg, universe, parts.funding_of(cfg, universe, opened, feed))
     history = parts.warmup_of(cfg, universe, opened, feed) if cfg.runtime.warmup_bars else None
     result = backtest.run(
         engine, backtest.poll_all(feed), name=f"backtest-{secrets.token_hex(6)}", history=history

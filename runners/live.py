@@ -60,7 +60,6 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     stop.deadline_s = runtime.deadline_s + 1.5
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)
-    engine = parts.engine_of(cfg, universe)
     dsn, server = ensure_server(cfg.store.dsn)
     if server is not None:
         stop.children.append(server)
@@ -74,8 +73,9 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         revive(cfg.store.dsn, stop.children)
         return connect(dsn)
 
-    journal = _journal(book, wish)
     feed = parts.feed_of(cfg, universe, opened)
+    engine = parts.engine_of(cfg, universe, parts.funding_of(cfg, universe, opened, feed))
+    journal = _journal(book, wish)
     ingests = compose.choice("feed") == "kafka" and ingest == "auto" and cfg.store.dsn != dsn
     if ingests:
         stop.children.append(_start_ingest())

@@ -14,10 +14,12 @@ from sysquant.compiled import is_compiled
 from sysquant.effects import Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, nearest
+from sysquant.execution import Execution
 from sysquant.feeds.replay import ReplayFeed
-from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks, clock_mark
+from sysquant.types import SECOND, Bars, Feed, Floats, Instrument, Ints, Ticks, clock_mark
 
 Connect = Callable[[], Any]
+Funding = Mapping[str, tuple[Ints, Floats]]
 INSTRUMENT = [field.name for field in fields(Instrument)]
 
 
@@ -37,14 +39,16 @@ def universe_of(cfg: DictConfig) -> list[Instrument]:
         raise ConfigError(f"universe.instruments: {error}") from error
 
 
-def engine_of(cfg: DictConfig, universe: list[Instrument]) -> Engine:
-    """The engine of a book with one strategy."""
+def engine_of(
+    cfg: DictConfig, universe: list[Instrument], funding: Funding | None = None
+) -> Engine:
+    """The engine of a book with one strategy; `funding` is what `funding_of` found."""
     name = choice("strategy")
     return Engine(
         universe=universe,
         strategies={name: build(cfg.strategy)},
         risk=build(cfg.risk),
-        execution=build(cfg.execution),
+        execution=_execution_of(cfg, funding),
         sizing=build(cfg.sizing),
         orders=build(cfg.orders),
         exits=build(cfg.exits),
@@ -55,6 +59,44 @@ def engine_of(cfg: DictConfig, universe: list[Instrument]) -> Engine:
         snapshot_ns=history.interval_ns(value(cfg, "snapshots", str)),
         currency=value(cfg, "book.currency", str),
     )
+
+
+def _execution_of(cfg: DictConfig, funding: Funding | None) -> Execution:
+    node = cfg.execution
+    if node.funding != "store":
+        return build(node)
+    if choice("feed") != "replay":
+        # What comes later is no input of the journal: a restart would charge other rates.
+        raise ConfigError(
+            f"execution.funding=store is for feed=replay, was {choice('feed')}: the rates of hours "
+            "to come are not in the store yet; set execution.funding=null and a constant "
+            "execution.funding_rate"
+        )
+    rest = OmegaConf.masked_copy(node, [key for key in node if key != "funding"])
+    return build(rest, funding=funding)
+
+
+def funding_of(
+    cfg: DictConfig, universe: list[Instrument], connect: Connect, feed: Feed
+) -> Funding | None:
+    """Rates of the store for what a replay holds of perpetuals; None unless they are asked for.
+
+    Raises
+    ------
+    DataError
+        If the store lacks a rate of one of its funding times.
+    """
+    symbols = [instrument.symbol for instrument in universe if instrument.perpetual]
+    if cfg.execution.funding != "store" or not symbols or not isinstance(feed, ReplayFeed):
+        return None
+    client = connect()
+    try:
+        found = history.funding(client, symbols, *feed.span)
+    finally:
+        client.close()
+    step = round(value(cfg, "execution.funding_hours", float) * 60 * history.MINUTE)
+    history.check_funding(found, symbols, *feed.span, step)
+    return found
 
 
 def compile_engine(cfg: DictConfig, universe: list[Instrument]) -> None:

@@ -325,6 +325,45 @@ def funding(
     }
 
 
+def check_funding(
+    series: Mapping[str, tuple[Ints, Floats]],
+    symbols: Sequence[str],
+    start: int,
+    end: int,
+    step: int,
+) -> None:
+    """Refuse rates that are not those of the funding times of a run, each and no others.
+
+    Parameters
+    ----------
+    series : as `funding` returns it.
+    symbols : that need rates.
+    start, end : of the run, ns: rates at and before the start do not count.
+    step : between two funding times, ns; they are its multiples since 1970.
+
+    Raises
+    ------
+    DataError
+        If a time has no rate, or a rate lies between the times.
+    """
+    due = np.arange((start // step + 1) * step, end, step, dtype=np.int64)
+    for symbol in symbols:
+        times = series[symbol][0] if symbol in series else due[:0]
+        times = times[(times > start) & (times < end)]
+        for wrong, said in (
+            (np.setdiff1d(times, due), "has a rate between the funding times"),
+            (np.setdiff1d(due, times), "has no rate"),
+        ):
+            if len(wrong):
+                more = f" and {len(wrong) - 1} more times" if len(wrong) > 1 else ""
+                raise DataError(
+                    f"{symbol} {said} at {np.datetime64(int(wrong[0]), 'ns').astype('M8[s]')}Z"
+                    f"{more}, with execution.funding_hours={step / (60 * MINUTE):g}: set that to "
+                    "the exchange's, import what is missing with `python runners/backfill.py "
+                    "mapping=funding`, or set execution.funding=null"
+                )
+
+
 def earliest(
     client: "Client", universe: Sequence[Instrument], topic: str, first: Mapping[int, int]
 ) -> int | None:

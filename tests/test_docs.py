@@ -22,6 +22,7 @@ GROUPS = ("execution", "orders", "exits", "sizing", "risk")
 VALUES = {
     "orders.kind": KINDS, "orders.tif": TIFS, "orders.then": FOLLOW_UPS, "exits.how": HOW,
     "exits.rearm": REARM, "execution.spread_model": SPREAD_MODELS, "risk.min_history": HISTORY,
+    "execution.funding": ("store",),
 }  # fmt: skip
 ALSO = {"seed", "book.capital", "book.fraction", "book.currency", "-"}
 PAGE = (REPOSITORY / "docs" / "controls.md").read_text()

@@ -235,3 +235,29 @@ def test_funding_rate_that_is_imported_again_counts_once_and_as_the_last_says(
     assert history.funding(client, NAMES, START - 1, START) == {}
     with pytest.raises(ConfigError, match="a time must be like"):
         history.funding(client, NAMES, "monday", START)
+
+
+HOUR = 3600 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [
+        ([0, 8, 16, 24], ""),  # the run begins at 0: its rate is not due
+        ([-8, 8, 16, 32], ""),
+        ([8, 16, 20], "A has a rate between the funding times at 2024-03-01T20:00:00Z"),
+        ([0, 8], "A has no rate at 2024-03-01T16:00:00Z"),
+        ([0, 16], "A has no rate at 2024-03-01T08:00:00Z"),
+        ([], "A has no rate at 2024-03-01T08:00:00Z and 1 more times"),
+        (None, "A has no rate at 2024-03-01T08:00:00Z and 1 more times"),
+    ],
+)
+def test_funding_of_a_run_has_the_rates_of_its_times_and_no_others(hours, said) -> None:
+    start = history.instant("2024-03-01T00:00:00Z")
+    times = np.array([start + hour * HOUR for hour in hours or ()], np.int64)
+    series = {} if hours is None else {"A": (times, np.full(len(times), 1e-4))}
+    if not said:
+        history.check_funding(series, ["A"], start, start + 24 * HOUR, 8 * HOUR)
+        return
+    with pytest.raises(DataError, match=f"^{said}.*funding_hours=8: .*mapping=funding"):
+        history.check_funding(series, ["A"], start, start + 24 * HOUR, 8 * HOUR)

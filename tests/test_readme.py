@@ -54,11 +54,17 @@ RUN = {
     "python runners/backfill.py source=file path=ticks.parquet universe=crypto": ([], "3"),
     "python runners/backfill.py source=file path=bars.csv universe=crypto mapping=bars "
     "mapping.columns.ts=time mapping.unit=s mapping.symbol=BTC-PERP "
-    "mapping.label=left mapping.volume_unit=quote": ([], "300"),
+    "mapping.label=left mapping.volume_unit=quote": ([], "600"),
+    "python runners/backfill.py source=file path=funding.csv universe=crypto mapping=funding": (
+        [],
+        "3 funding, 3 added",
+    ),
     "python runners/backtest.py strategy=momentum universe=crypto feed.kind=bars feed.start=null": (
         [],
-        "300 bars",
+        "600 bars",
     ),
+    "python runners/backtest.py strategy=momentum universe=crypto feed.kind=bars feed.start=null "
+    "execution.funding=store": ([], "600 bars"),
     "python runners/stream.py": (
         ["speed=max", "source.length_s=60", "KAFKA:publisher"],
         r"published \d+ records to price_ticks",
@@ -91,8 +97,18 @@ RUN = {
 }
 # What another command must have done before.
 NEEDS = {
-    "python runners/backtest.py strategy=momentum universe=crypto feed.kind=bars feed.start=null": (
-        next(command for command in RUN if "bars.csv" in command)
+    command: [one for one in RUN if any(f"path={file}.csv" in one for file in files)]
+    for command, files in (
+        (
+            "python runners/backtest.py strategy=momentum universe=crypto feed.kind=bars "
+            "feed.start=null",
+            ["bars"],
+        ),
+        (
+            "python runners/backtest.py strategy=momentum universe=crypto feed.kind=bars "
+            "feed.start=null execution.funding=store",
+            ["bars", "funding"],
+        ),
     )
 }
 # Only shown by make (`make -n`), with what it would run.
@@ -165,10 +181,14 @@ def _write_files(home):
         "volume": [0.5, 1.0, 1.0],
     }
     parquet.write_table(pa.table(ticks), home / "ticks.parquet")
-    price = [46_000.0 + 10 * (i % 37) for i in range(300)]
+    price = [46_000.0 + 10 * (i % 37) for i in range(600)]
     bars = dict.fromkeys(("open", "high", "low", "close"), price)
-    bars |= {"time": [start // 1000 + 60 * i for i in range(300)], "volume": [1e6] * 300}
+    bars |= {"time": [start // 1000 + 60 * i for i in range(600)], "volume": [1e6] * 600}
     csv.write_csv(pa.table(bars), home / "bars.csv")
+    (home / "funding.csv").write_text(
+        "ts,symbol,rate\n2022-01-01T00:00:00Z,BTC-PERP,1e-4\n"
+        "2022-01-01T08:00:00Z,BTC-PERP,2e-4\n2022-01-01T16:00:00Z,BTC-PERP,-1e-4\n"
+    )
     (home / "strategies").mkdir()
     (home / "strategies" / "trend.py").write_text(blocks("python")[0])
     shutil.copytree(REPOSITORY / "conf", home / "conf")
@@ -215,9 +235,9 @@ def test_every_command_of_the_readme_has_its_check():
 
 @pytest.mark.parametrize("command", RUN)
 def test_command_runs(desk, command):
-    needed = NEEDS.get(command)
-    if needed and needed not in desk.done:
-        desk.run(needed, RUN[needed][0])
+    for needed in NEEDS.get(command, ()):
+        if needed not in desk.done:
+            desk.run(needed, RUN[needed][0])
     more, said = RUN[command]
     output = desk.run(command, more)
     assert re.search(said, output), output

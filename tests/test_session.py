@@ -210,6 +210,68 @@ def test_real_minute_bars_replayed_live_trade_as_their_backtest(run, store, shar
     assert rows.result_rows == [(45_031,)]
 
 
+def perpetual(run, home, hours=24):
+    """A session over a day of minute bars of a perpetual; the rates of `hours` are imported."""
+    ts = pandas.date_range("2024-03-01", periods=1440, freq="min", tz="UTC")
+    price = [50_000.0 + 50 * (minute % 97) + minute for minute in range(1440)]
+    bars = pandas.DataFrame(dict.fromkeys(("open", "high", "low", "close"), price))
+    bars.assign(timestamp=ts, volume=1e3).to_csv(home / "bars.csv", index=False)
+    rates = pandas.DataFrame({"ts": ts[:: 4 * 60], "symbol": "BTC-PERP"})
+    rates["rate"] = [1e-4, -3e-4, 2e-4, 4e-4, -1e-4, 5e-4]
+    rates[rates.ts < ts[0] + pandas.Timedelta(hours=hours)].to_csv(home / "rates.csv", index=False)
+    said = ["mapping.symbol=BTC-PERP", "mapping.label=left", "mapping.volume_unit=base"]
+    for name, more in (("bars", said), ("rates", [])):
+        mapping = "bars" if name == "bars" else "funding"
+        arguments = ["source=file", f"path={name}.csv", f"mapping={mapping}", *more]
+        ended(run("backfill", *arguments, "universe=crypto"))
+    instrument = "{symbol: BTC-PERP, tick_size: 1.0, lot_size: 0.001, perpetual: true}"
+    return [
+        "strategy=buy_and_hold", "universe=crypto", f"universe.instruments=[{instrument}]",
+        "feed=replay", "feed.kind=bars", "feed.start=null", "execution.funding=store",
+        "execution.funding_hours=4",
+    ]  # fmt: skip
+
+
+def test_funding_of_the_store_is_charged_alike_in_a_backtest_and_in_a_session_that_was_ended(
+    run, home, store
+):
+    session = perpetual(run, home)
+    paced = run("live", *session, "feed.speed=20000", "runtime.snapshot_s=0.2")
+    until(lambda: store.query("SELECT count() FROM financing").result_rows[0][0] > 1)
+    paced.send_signal(signal.SIGTERM)
+    first = ended(paced)
+    last = ended(run("live", *session))
+    assert run_of(first) == run_of(last)
+    backtest = run_of(ended(run("backtest", *session)))
+    assert_same_decisions(store, run_of(last), backtest)
+    rows = store.query(
+        "SELECT toString(ts), rate, kind, amount / base FROM financing "
+        "WHERE run = {run:String} ORDER BY ts",
+        {"run": backtest},
+    ).result_rows
+    assert [row[0][11:13] for row in rows] == ["04", "08", "12", "16", "20"]
+    assert [row[1] for row in rows] == [-3e-4, 2e-4, 4e-4, -1e-4, 5e-4]
+    assert {row[2] for row in rows} == {"funding"}
+    assert [row[3] for row in rows] == pytest.approx([row[1] for row in rows])
+
+
+def test_funding_that_the_store_lacks_is_refused_and_another_series_is_another_book(
+    run, home, store
+):
+    session = perpetual(run, home, hours=16)
+    for runner in ("backtest", "live"):
+        said = sentence(run(runner, *session))
+        assert "BTC-PERP has no rate at 2024-03-01T16:00:00Z and 1 more times" in said
+    assert not (home / "data" / "journals").exists()
+    paced = run("live", *session, "feed.end=2024-03-01T15:00:00Z", "feed.speed=5000")
+    until(lambda: store.query("SELECT count() FROM financing").result_rows[0][0])
+    paced.send_signal(signal.SIGTERM)
+    ended(paced)
+    store.command("INSERT INTO funding (symbol, ts, rate) VALUES ('BTC-PERP', '2024-03-01', 0.5)")
+    said = sentence(run("live", *session, "feed.end=2024-03-01T15:00:00Z"))
+    assert "this journal's book differs: series" in said and "journal=fresh" in said
+
+
 @pytest.fixture
 def synthetic():
     """A session that goes on for long: an hour of a synthetic market at 60 times its speed."""
@@ -342,6 +404,9 @@ def sentence(process, *, timeout=30):
         (["universe.instruments=null"], "universe.instruments is empty"),
         (["universe.instruments=[{symbol: A, tick_size: -1}]"], "tick_size of A must be > 0"),
         (["universe.instruments=[{symbol: A, tick: 1}]"], "did you mean 'tick_size'"),
+        (["execution.funding=stroe"], "funding='stroe' cannot be meant"),
+        (["execution.funding=store", "feed=synthetic"], "is for feed=replay, was synthetic"),
+        (["execution.funding=store", "feed=kafka"], "is for feed=replay, was kafka"),
         (["execution.latency_sigma=50"], "latency_sigma must be >= 0 and <= 3"),
         (["risk.checks=null"], "checks=None cannot be meant"),
         (["feed=kafka", "feed.max_records=abc"], "max_records='abc' cannot be meant"),
