@@ -17,7 +17,6 @@ import gc
 import logging
 import os
 import re
-import subprocess
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -50,8 +49,8 @@ def main(cfg: DictConfig) -> None:
     try:
         _trade(cfg, stop)
     finally:
-        for child in reversed(stop.children):
-            end(child)
+        while stop.children:  # also one that is started meanwhile
+            end(stop.children.pop())
 
 
 def _trade(cfg: DictConfig, stop: StopRequest) -> None:
@@ -60,9 +59,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     stop.deadline_s = runtime.deadline_s + 1.5
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)
-    dsn, server = ensure_server(cfg.store.dsn)
-    if server is not None:
-        stop.children.append(server)
+    dsn, _ = ensure_server(cfg.store.dsn, start=stop.spawn)
     client = connect(dsn)
     migrate(client)
     if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
@@ -70,7 +67,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     client.close()
 
     def opened() -> Client:
-        revive(cfg.store.dsn, stop.children)
+        revive(cfg.store.dsn, stop.spawn)
         return connect(dsn)
 
     feed = parts.feed_of(cfg, universe, opened)
@@ -78,7 +75,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     journal = _journal(book, wish)
     ingests = compose.choice("feed") == "kafka" and ingest == "auto" and cfg.store.dsn != dsn
     if ingests:
-        stop.children.append(_start_ingest())
+        _start_ingest(stop)
     if journal.meta("announced") is None:
         config = OmegaConf.to_yaml(cfg)
         row = run_row(journal.id, "live", book, str(engine.fingerprint()), config)
@@ -141,18 +138,12 @@ def _journal(book: str, wish: str) -> Journal:
     return Journal(directory)
 
 
-def _start_ingest() -> subprocess.Popen[bytes]:
+def _start_ingest(stop: StopRequest) -> None:
     # It ends with this process, also when that is killed, and has a log of its own.
     ingest = Path(__file__).with_name("ingest.py")
     arguments = [*compose.overrides("feed", "universe", "store"), f"stop_with={os.getpid()}"]
     with (compose.output_dir() / "ingest.log").open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, str(ingest), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+        stop.spawn([sys.executable, ingest, *arguments], output)
 
 
 def _say_behind(stop: StopRequest, journal: Path, read: Mapping[int, int]) -> None:

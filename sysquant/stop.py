@@ -9,7 +9,31 @@ import os
 import signal
 import subprocess
 import threading
+from collections.abc import Sequence
+from io import BufferedWriter
+from pathlib import Path
 from types import FrameType
+
+
+def spawn(
+    command: Sequence[str | Path], output: BufferedWriter, directory: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a process in a session of its own: no Ctrl-C reaches it, and it reads nothing.
+
+    Parameters
+    ----------
+    command : the program and its arguments.
+    output : the file for all that it says.
+    directory : where it runs; None for that of this process.
+    """
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        cwd=directory,
+        start_new_session=True,
+    )
 
 
 class StopRequest:
@@ -21,7 +45,7 @@ class StopRequest:
 
     Attributes
     ----------
-    children : processes to be ended with this one.
+    children : processes to be ended with this one; `spawn` adds to them.
     deadline_s : may be changed until the first signal.
     """
 
@@ -29,18 +53,35 @@ class StopRequest:
         self.reason = ""
         self.children: list[subprocess.Popen[bytes]] = []
         self._signals = 0
+        self._starting = threading.Lock()
+        self._code: int | None = None  # to leave with, as soon as no child is being started
         self.deadline_s = deadline_s
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
     def ask(self, reason: str) -> None:
         """Stop for a reason of one's own; an earlier one stands."""
         self.reason = self.reason or reason
 
+    def spawn(
+        self, command: Sequence[str | Path], output: BufferedWriter, directory: Path | None = None
+    ) -> "subprocess.Popen[bytes]":
+        """Start a process as `spawn` does, one that ends with this one at whatever moment."""
+        try:
+            with self._starting:
+                child = spawn(command, output, directory)
+                alive = [other for other in self.children if other.poll() is None]
+                self.children = [*alive, child]
+        finally:
+            if self._code is not None:
+                self._leave(self._code)
+        return child
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals += 1
         if self._signals > 1:
             self._leave(128 + number)
+            return
         self.ask(signal.Signals(number).name)
         if self.deadline_s is not None:
             last = threading.Timer(self.deadline_s, self._leave, [0])
@@ -48,6 +89,10 @@ class StopRequest:
             last.start()
 
     def _leave(self, code: int) -> None:
+        # A child that is being started is not known yet: whoever starts it leaves in our place.
+        self._code = code
+        if not self._starting.acquire(blocking=False):
+            return
         for child in self.children:
             child.terminate()
         if code == 0:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from io import BufferedWriter
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from sysquant import serve, store
 from sysquant.errors import ConfigError, StoreError
+from sysquant.stop import spawn
 from tests.conftest import REPOSITORY
 from tests.served import served
 
@@ -489,8 +491,13 @@ def test_killed_server_is_not_taken_for_the_one_that_starts_in_its_place(
     monkeypatch.setattr(serve, "RUNNER", tmp_path / "slow.py")
     serve.RUNNER.write_text(SLOW_RUNNER.format(str(REPOSITORY)))
     children: list[subprocess.Popen[bytes]] = []
+
+    def start(command: list[str], output: BufferedWriter, directory: Path):
+        children.append(spawn(command, output, directory))
+        return children[-1]
+
     while not children:  # it holds the directory for as long as it dies
-        serve.revive(dsn, children)
+        serve.revive(dsn, start)
     (again,) = children
     try:
         found = store.find_server(path)

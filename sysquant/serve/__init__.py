@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from sysquant.errors import StoreError
 from sysquant.home import PACKAGE
+from sysquant.stop import spawn
 from sysquant.store import Dsn, Server, find_server, lock_holder
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Start = Callable[..., "subprocess.Popen[bytes]"]
 USERS = ("default", "dashboard")
 STOP_S, HOLDER_STARTS_S, SIGNAL_S = 3.0, 4.0, 0.2
 RUNNER = PACKAGE.parent / "runners" / "store.py"
@@ -38,13 +40,16 @@ def server_dsn(server: Server, database: str = "default", *, user: str = "defaul
     return f"{scheme}://{user}:{server.users[user]}@{address}/{database}"
 
 
-def ensure_server(dsn: str, *, wait_s: float = 20) -> tuple[str, "subprocess.Popen[bytes] | None"]:
+def ensure_server(
+    dsn: str, *, wait_s: float = 20, start: Start = spawn
+) -> tuple[str, "subprocess.Popen[bytes] | None"]:
     """A server for a DSN: the one that runs, or one started now.
 
     Parameters
     ----------
     dsn : `chdb:...`; an HTTP DSN is given back as it is.
     wait_s : how long a new server may take to answer, seconds.
+    start : starts its process; `StopRequest.spawn` makes sure that the two end together.
 
     Returns
     -------
@@ -65,13 +70,10 @@ def ensure_server(dsn: str, *, wait_s: float = 20) -> tuple[str, "subprocess.Pop
     place.directory.mkdir(parents=True, exist_ok=True)
     log_path = place.directory / "server.log"
     with log_path.open("ab") as output:
-        child = subprocess.Popen(
+        child = start(
             [sys.executable, RUNNER, "--dsn", f"chdb:{quote(str(place.directory))}"],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=place.directory,
-            start_new_session=True,
+            output,
+            place.directory,
         )
     gone = time.monotonic()
     deadline = gone + wait_s
@@ -102,13 +104,13 @@ def end(child: "subprocess.Popen[bytes]") -> None:
         child.wait()
 
 
-def revive(dsn: str, children: "list[subprocess.Popen[bytes]]") -> None:
+def revive(dsn: str, start: Start) -> None:
     """Start the server of a `chdb:` DSN again if it died; one that is stalled is left alone.
 
     Parameters
     ----------
     dsn : `chdb:...`; nothing is done for an HTTP DSN.
-    children : takes the new process.
+    start : starts its process, see `ensure_server`.
 
     Raises
     ------
@@ -118,9 +120,7 @@ def revive(dsn: str, children: "list[subprocess.Popen[bytes]]") -> None:
     directory = Dsn.parse(dsn).directory
     if directory is None or lock_holder(directory) is not None:
         return
-    _, child = ensure_server(dsn)
-    if child is not None:
-        children.append(child)
+    ensure_server(dsn, start=start)
 
 
 def _why_not(directory: Path, log_path: Path) -> str:
