@@ -67,7 +67,7 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
     No fast-math: the same bits in an array of a million rows and in a stream of single ones.
     """
-    return _njit(cache=True, nogil=True, error_model="numpy")(function)
+    return _njit(cache=True, nogil=True, error_model="numpy", forceinline=False)(function)
 
 
 def inlined_kernel(function: Callable[P, R]) -> Callable[P, R]:
@@ -84,9 +84,10 @@ def part(function: Callable[P, R]) -> Callable[P, R]:
     What would make it callable, and a place on disk of its own, are most of what a function with
     many arguments costs to compile.
     """
-    return _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
-        function
-    )
+    return _njit(
+        nogil=True, error_model="numpy", forceinline=False,
+        no_cpython_wrapper=True, no_cfunc_wrapper=True,
+    )(function)  # fmt: skip
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:

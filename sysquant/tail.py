@@ -30,13 +30,11 @@ def exchange(rising: Floats, old: float, new: float) -> None:
     place = np.searchsorted(rising, old)
     target = np.searchsorted(rising, new)
     if target > place:
-        for i in range(place, target - 1):
-            rising[i] = rising[i + 1]
-        rising[target - 1] = new
+        target -= 1
+        rising[place:target] = rising[place + 1 : target + 1]
     else:
-        for i in range(place, target, -1):
-            rising[i] = rising[i - 1]
-        rising[target] = new
+        rising[target + 1 : place + 1] = rising[target:place]
+    rising[target] = new
 
 
 @part
