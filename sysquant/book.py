@@ -20,6 +20,7 @@ from sysquant.sessions import sessions_of
 from sysquant.sizing import VOLATILITY_TARGET, Sizing
 from sysquant.state import Book, Out
 from sysquant.steps import steps_of
+from sysquant.tail import worst_count
 from sysquant.types import Instrument
 
 T = TypeVar("T")
@@ -141,6 +142,7 @@ def book_of(
 ) -> Book:
     """Terms and empty state of a run over `universe`, a row of `rules` per strategy."""
     strategies, symbols, window = len(rules), len(universe), risk.window
+    tail = worst_count(risk.confidence, window)
     instruments, series = _instruments(universe, currency, execution)
     terms, remembered = _terms(execution, risk, interval, seed, snapshot_ns, rules)
     rows = np.zeros(strategies, records.RULES)
@@ -163,7 +165,7 @@ def book_of(
         rates=np.zeros((strategies, remembered), np.int64),
         returns=np.zeros((window, symbols)), covariance=np.zeros((symbols, symbols)),
         own_returns=np.zeros((strategies, window)),
-        sorted_returns=np.zeros((symbols, window)), own_sorted=np.zeros((strategies, window)),
+        tails=np.zeros((symbols, 2, tail)), own_lowest=np.zeros((strategies, tail)),
         draft=np.zeros(1, records.ORDER), facts=np.zeros(1, records.FACTS),
         scenarios=np.zeros((4, window)), exposures=np.zeros(symbols),
         exposed=np.zeros(symbols, np.int64),

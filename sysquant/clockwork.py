@@ -61,13 +61,13 @@ def close_risk_bar(book: Book, ts: int) -> None:
     terms = book.terms[0]
     clock.next_risk_bar = (ts // terms.risk_bar_ns + 1) * terms.risk_bar_ns
     taken = clock.returns
-    tail.append(book.returns, book.sorted_returns, book.covariance, clock, book.market, terms)
+    tail.append(book.returns, book.tails, book.covariance, clock, book.market, terms)
     for strategy in range(len(book.accounts)):
         account = book.accounts[strategy]
         if clock.returns > taken:
             change = account.equity / account.risk_equity - 1.0
             take_return(
-                account, book.own_returns[strategy], book.own_sorted[strategy], taken, change,
+                account, book.own_returns[strategy], book.own_lowest[strategy], taken, change,
                 terms,
             )  # fmt: skip
         account.risk_equity = account.equity

@@ -29,7 +29,7 @@ from sysquant.types import SECOND, Bars, Floats, Instrument, Ticks
 
 _STATE = (
     "clock", "market", "active", "accounts", "cells", "orders", "rates", "returns", "covariance",
-    "own_returns", "sorted_returns", "own_sorted",
+    "own_returns", "tails", "own_lowest",
 )  # fmt: skip
 _SERIES = ("latencies", "sessions", "funding_ts", "funding_rate")
 _MOVED = ("allocation", "equity", "peak", "day_equity", "exit_peak", "risk_equity")

@@ -11,7 +11,7 @@ from sysquant.execution import slippage
 from sysquant.records import Row
 from sysquant.sessions import session_left
 from sysquant.state import TARGET, Book
-from sysquant.tail import correlation
+from sysquant.tail import correlation, worst_count
 from sysquant.types import SECOND
 
 USES_TAIL, USES_CORRELATION, USES_SELF_MATCH = 1, 2, 4
@@ -108,11 +108,11 @@ def _whole_book(book: Book, order: Row, symbol: int) -> None:
 @part
 def _worst_of_one(book: Book, symbol: int, n: int, k: int, unit: float) -> int:
     # Scenarios of a book in one symbol: the k worst are among its k lowest and k highest returns.
-    base, moves, rising = book.scenarios[0], book.scenarios[1], book.sorted_returns[symbol]
+    base, moves, tails = book.scenarios[0], book.scenarios[1], book.tails[symbol]
     exposure = book.exposures[symbol] if book.facts[0].exposed == 1 else 0.0
     count = min(n, 2 * k)
     for place in range(count):
-        change = rising[place if place < k else n - 1 - (place - k)]
+        change = tails[0, place] if place < k else -tails[1, place - k]
         base[place] = exposure * change
         moves[place] = unit * change
     return count
@@ -159,7 +159,7 @@ def _tail(book: Book, order: Row, symbol: int) -> None:
         order.variance_c = math.nan
         return
     order.history = n
-    worst = max(1, math.ceil((1.0 - terms.confidence) * n - 1e-9))
+    worst = worst_count(terms.confidence, n)
     order.worst_scenarios = worst
     if order.exposed == 0 or (order.exposed == 1 and book.exposed[0] == symbol):
         order.scenarios = _worst_of_one(book, symbol, n, worst, unit)

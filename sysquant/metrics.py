@@ -8,16 +8,10 @@ import math
 
 from sysquant.compiled import part
 from sysquant.records import Row
-from sysquant.tail import exchange, insert
+from sysquant.tail import keep_lowest, worst_count
 from sysquant.types import Floats
 
 _LEFT = 1e-6  # of a sum of squares: with less than that left, what rounding left could show
-
-
-@part
-def _key(value: float) -> float:
-    # What stands for a return among sorted ones: NaN cannot be sorted.
-    return value if math.isfinite(value) else math.inf
 
 
 @part
@@ -50,7 +44,7 @@ def _exchange(account: Row, old: float, new: float, n: int) -> None:
 
 @part
 def take_return(
-    account: Row, ring: Floats, rising: Floats, taken: int, value: float, terms: Row
+    account: Row, ring: Floats, lowest: Floats, taken: int, value: float, terms: Row
 ) -> None:
     """Take an account's newest return: its volatility, ratios and value at risk are moved on.
 
@@ -59,7 +53,7 @@ def take_return(
     account : ACCOUNT row; written are `mean`, `squares` (about it), `losses_squared`, and
         `volatility`, `sharpe`, `sortino` and `value_at_risk`.
     ring : (W,) returns of its equity per risk bar, fractions; `taken % W` is written.
-    rising : (W,) the same, sorted.
+    lowest : (K,) the lowest of them, see `tail.keep_lowest`.
     taken : returns before this one.
     value : the return.
     terms : TERMS row; `risk_bars_per_year` and `confidence` are read.
@@ -85,20 +79,19 @@ def take_return(
     ring[place] = value
     n = min(taken + 1, len(ring))
     squares, losses = account.squares, account.losses_squared
+    keep_lowest(lowest, ring, place, 1.0, taken, oldest, terms.confidence)
     if taken < len(ring):
-        insert(rising, taken, _key(value))
         _move_on(account, value, n)
     else:
-        exchange(rising, _key(oldest), _key(value))
         _exchange(account, oldest, value, n)
     is_precise = account.squares >= _LEFT * squares and account.losses_squared >= _LEFT * losses
     if place == 0 or not is_precise or not math.isfinite(account.squares):
         _sum_up(account, ring, n)
-    _read(account, rising, n, terms)
+    _read(account, lowest, n, terms)
 
 
 @part
-def _read(account: Row, rising: Floats, n: int, terms: Row) -> None:
+def _read(account: Row, lowest: Floats, n: int, terms: Row) -> None:
     account.volatility = math.nan
     account.sharpe = math.nan
     account.sortino = math.nan
@@ -113,6 +106,4 @@ def _read(account: Row, rising: Floats, n: int, terms: Row) -> None:
         account.sharpe = account.mean / deviation * year
     if downside > 0.0:
         account.sortino = account.mean / downside * year
-    # (1 - 0.975) x 40 is a little over 1 in binary.
-    worst = max(1, math.ceil((1.0 - terms.confidence) * n - 1e-9))
-    account.value_at_risk = max(0.0, -rising[worst - 1])
+    account.value_at_risk = max(0.0, -lowest[worst_count(terms.confidence, n) - 1])

@@ -38,8 +38,8 @@ class Book(Bundle):
     returns: Floats  # (W, Y) per risk bar, a ring
     covariance: Floats  # (Y, Y) not yet normalised
     own_returns: Floats  # (S, W) of equity, a ring
-    sorted_returns: Floats  # (Y, W) those of `returns` that are known, rising
-    own_sorted: Floats  # (S, W) the same of `own_returns`
+    tails: Floats  # (Y, 2, K) lowest of the known `returns`, and of their negatives, rising
+    own_lowest: Floats  # (S, K) the lowest of `own_returns`
     # scratch: nothing in it outlives one order
     draft: Rows  # (1,) ORDER
     facts: Rows  # (1,) FACTS

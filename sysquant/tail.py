@@ -8,38 +8,73 @@ import math
 
 import numpy as np
 
-from sysquant.compiled import inlined, part
+from sysquant.compiled import inlined, kernel, part
 from sysquant.records import Row, Rows
 from sysquant.types import Floats
 
 _NOISE = 1e-12  # of a sum of P&L, beyond what rounding leaves
 
 
-@part
-def insert(rising: Floats, n: int, value: float) -> None:
-    """Put a value among the first `n`, which rise and then are one more."""
-    while n > 0 and rising[n - 1] > value:
-        rising[n] = rising[n - 1]
-        n -= 1
-    rising[n] = value
+@kernel
+def worst_count(confidence: float, n: int) -> int:
+    """How many of n returns are its tail: k = max(1, ceil((1 - confidence) n))."""
+    return max(1, math.ceil((1.0 - confidence) * n - 1e-9))  # 0.025 x 40 is over 1 in binary
+
+
+@inlined
+def _key(value: float) -> float:
+    # What stands for a return among sorted ones: NaN cannot be sorted.
+    return value if math.isfinite(value) else math.inf
+
+
+@inlined
+def _put(rising: Floats, last: int, value: float) -> None:
+    # A value among those before place `last`, which rise and move on to it.
+    while last > 0 and rising[last - 1] > value:
+        rising[last] = rising[last - 1]
+        last -= 1
+    rising[last] = value
 
 
 @part
-def exchange(rising: Floats, old: float, new: float) -> None:
-    """Put `new` in the place of `old`, which is one of the values; they rise before and after."""
-    place = np.searchsorted(rising, old)
-    target = np.searchsorted(rising, new)
-    if target > place:
-        target -= 1
-        rising[place:target] = rising[place + 1 : target + 1]
+def keep_lowest(
+    lowest: Floats, ring: Floats, place: int, sign: float, taken: int, oldest: float, confidence: float
+) -> None:
+    """Keep the tail of what a ring holds, rising, when one more value was written to it.
+
+    Only when one of them leaves, or the tail grows, is the ring read again.
+
+    Parameters
+    ----------
+    lowest : the k lowest of sign x value (`worst_count`); what is not finite counts as infinite.
+    ring : (W,) the last W of all values taken.
+    place : in the ring, of the newest value.
+    sign : 1.0, or -1.0 for the highest.
+    taken : values before the newest.
+    oldest : what it was written over; nothing while `taken` is below W.
+    """
+    window = len(ring)
+    n = min(taken + 1, window)
+    k = worst_count(confidence, n)
+    if taken >= window:
+        stays = _key(sign * oldest) > lowest[k - 1]
     else:
-        rising[target + 1 : place + 1] = rising[target:place]
-    rising[target] = new
+        stays = taken > 0 and k == worst_count(confidence, taken)
+    if stays:
+        value = _key(sign * ring[place])
+        if value < lowest[k - 1]:
+            _put(lowest, k - 1, value)
+        return
+    for found in range(n):
+        value = _key(sign * ring[place])
+        if found < k or value < lowest[k - 1]:
+            _put(lowest, min(found, k - 1), value)
+        place = place - 1 if place > 0 else window - 1
 
 
 @part
 def append(
-    returns: Floats, rising: Floats, covariance: Floats, clock: Row, markets: Rows, terms: Row
+    returns: Floats, tails: Floats, covariance: Floats, clock: Row, markets: Rows, terms: Row
 ) -> None:
     """Close a risk bar: a row of the symbols' simple returns since the last one.
 
@@ -49,7 +84,8 @@ def append(
     Parameters
     ----------
     returns : (W, Y) ring; row `clock.returns % W` is written, then `clock.returns` counts it.
-    rising : (Y, W) what is known of each symbol in the window, sorted.
+    tails : (Y, 2, K) what is known of each symbol in the window: `keep_lowest`, and of its
+        negative.
     covariance : (Y, Y) C, becomes decay x C + (1 - decay) x r r'; times
         `clock.covariance_scale`, 1 / (1 - decay ** clock.returns), it is unbiased.
     clock, markets, terms : `records.CLOCK`, (Y,) `MARKET` and `TERMS`.
@@ -58,7 +94,8 @@ def append(
     ----------
     J.P. Morgan/Reuters, RiskMetrics Technical Document, 4th ed., 1996, ch. 5.
     """
-    row = returns[clock.returns % terms.window]
+    place = clock.returns % terms.window
+    row = returns[place]
     known = 0
     for symbol in range(len(markets)):
         market = markets[symbol]
@@ -67,10 +104,11 @@ def append(
         if market.price > 0.0:
             if market.risk_price > 0.0:
                 row[symbol] = market.price / market.risk_price - 1.0
-                if market.returns < terms.window:
-                    insert(rising[symbol], market.returns, row[symbol])
-                else:
-                    exchange(rising[symbol], oldest, row[symbol])
+                for side in range(2):
+                    keep_lowest(
+                        tails[symbol, side], returns[:, symbol], place, 1.0 - 2.0 * side,
+                        market.returns, oldest, terms.confidence,
+                    )  # fmt: skip
                 market.returns += 1
                 known += 1
             market.risk_price = market.price

@@ -17,20 +17,20 @@ RETURNS = st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=60)
 
 
 @numba.njit
-def take_all(account, ring, rising, returns, terms):
+def take_all(account, ring, lowest, returns, terms):
     for taken in range(len(returns)):
-        metrics.take_return(account[0], ring, rising, taken, returns[taken], terms[0])
+        metrics.take_return(account[0], ring, lowest, taken, returns[taken], terms[0])
 
 
 def statistics(returns, *, confidence=0.975, per_year=HOURS, window=60):
     """The four statistics of the last `window` of `returns`, taken one after the other."""
-    ring, rising = np.zeros((2, window))
+    ring, lowest = np.zeros((2, window))
     terms = np.zeros(1, records.TERMS)
     terms["risk_bars_per_year"], terms["confidence"] = per_year, confidence
     account = np.zeros(1, records.ACCOUNT)
     for name in NAMES:
         account[name] = math.nan
-    take_all(account, ring, rising, np.array(returns, float), terms)
+    take_all(account, ring, lowest, np.array(returns, float), terms)
     return {name: float(account[name][0]) for name in NAMES}
 
 

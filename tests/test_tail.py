@@ -14,22 +14,21 @@ from sysquant.checks import CHECKS
 from sysquant.risk import PASS, REFUSE, RiskChain
 from tests.test_checks import INF, NAN, checked, of_size, reviewed
 
-DECAY, WINDOW, SYMBOLS = 0.9, 7, 3
+DECAY, WINDOW, SYMBOLS, CONFIDENCE = 0.9, 7, 3, 0.7
 
 
 @numba.njit
-def append(returns, rising, covariance, clock, markets, terms):
-    tail.append(returns, rising, covariance, clock[0], markets, terms[0])
+def append(returns, tails, covariance, clock, markets, terms):
+    tail.append(returns, tails, covariance, clock[0], markets, terms[0])
 
 
 @numba.njit
-def keep_sorted(rising, values):
-    window = len(rising)
+def keep_all(lowest, ring, values, sign, confidence):
     for taken in range(len(values)):
-        if taken < window:
-            tail.insert(rising, taken, values[taken])
-        else:
-            tail.exchange(rising, values[taken - window], values[taken])
+        place = taken % len(ring)
+        oldest = ring[place]
+        ring[place] = values[taken]
+        tail.keep_lowest(lowest, ring, place, sign, taken, oldest, confidence)
 
 
 @numba.njit
@@ -60,16 +59,17 @@ class Past:
 
     def __init__(self):
         self.returns = np.zeros((WINDOW, SYMBOLS))
-        self.rising = np.zeros((SYMBOLS, WINDOW))
+        self.tails = np.zeros((SYMBOLS, 2, tail.worst_count(CONFIDENCE, WINDOW)))
         self.covariance = np.zeros((SYMBOLS, SYMBOLS))
         self.clock = np.zeros(1, records.CLOCK)
         self.markets = np.zeros(SYMBOLS, records.MARKET)
         self.terms = np.zeros(1, records.TERMS)
         self.terms["window"], self.terms["decay"] = WINDOW, DECAY
+        self.terms["confidence"] = CONFIDENCE
 
     def close(self, *prices):
         self.markets["price"] = prices
-        append(self.returns, self.rising, self.covariance, self.clock, self.markets, self.terms)
+        append(self.returns, self.tails, self.covariance, self.clock, self.markets, self.terms)
 
     @property
     def rows(self):
@@ -92,18 +92,30 @@ def test_the_ring_holds_the_newest_simple_returns(count):
         newest = past.returns[(past.rows - 1 - back) % WINDOW]
         assert newest.tolist() == expected[-1 - back].tolist()
     known = min(WINDOW, count - 1)
-    assert past.rising[:, :known].tolist() == np.sort(expected[-known:], axis=0).T.tolist()
+    for side, sign in enumerate((1.0, -1.0)):
+        found = past.tails[:, side, : tail.worst_count(CONFIDENCE, known)]
+        rising = np.sort(sign * expected[-known:], axis=0).T
+        assert found.tolist() == rising[:, : found.shape[1]].tolist()
 
 
 @given(
-    st.integers(1, 9),
-    st.lists(st.sampled_from([-1.0, 0.0, -0.0, 2.0, INF]) | st.floats(-9, 9), max_size=40),
+    st.integers(2, 12),
+    st.lists(st.sampled_from([-1.0, 0.0, -0.0, 2.0, INF, NAN]) | st.floats(-9, 9), max_size=50),
+    st.sampled_from([0.6, 0.8, 0.97]),
+    st.sampled_from([1.0, -1.0]),
 )
-def test_sorted_values_are_those_of_the_window_in_order(window, values):
-    rising = np.zeros(window)
-    keep_sorted(rising, np.array(values))
-    known = values[-window:]
-    assert rising[: len(known)].tolist() == sorted(known)
+def test_the_tail_of_a_ring_is_that_of_its_values_sorted(window, values, confidence, sign):
+    lowest = np.zeros(tail.worst_count(confidence, window))
+    keep_all(lowest, np.zeros(window), np.array(values, float), sign, confidence)
+    known = sorted(sign * v if math.isfinite(v) else INF for v in values[-window:])
+    if known:
+        worst = tail.worst_count(confidence, len(known))
+        assert lowest[:worst].tolist() == known[:worst]
+
+
+@pytest.mark.parametrize(("n", "worst"), [(0, 1), (1, 1), (40, 1), (41, 2), (250, 7)])
+def test_the_tail_is_a_share_of_the_returns_and_one_at_least(n, worst):
+    assert tail.worst_count(0.975, n) == worst
 
 
 @pytest.mark.parametrize("count", [2, 5, 30])
