@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sysquant import records
 from sysquant.bundle import Bundle
-from sysquant.compiled import inlined, kernel
+from sysquant.compiled import inlined, kernel, part
 from sysquant.records import Row, Rows
 from sysquant.types import Bars, Floats, Ints, Ticks
 
@@ -84,60 +84,68 @@ def ts_of(end: int, length: int) -> int:
 
 
 @inlined
+def _write(
+    closed: ClosedBars, count: int, position: int, end: int, symbol: int,
+    open_: float, high: float, low: float, close: float, volume: float,
+) -> None:  # fmt: skip
+    row = np.uint64(count)  # never counted from the end
+    closed.position[row] = position
+    closed.ts[row] = end
+    closed.symbol[row] = symbol
+    closed.open[row] = open_
+    closed.high[row] = high
+    closed.low[row] = low
+    closed.close[row] = close
+    closed.volume[row] = volume
+
+
+@inlined
+def _put_back(
+    bar: Row, first_ts: int, last_ts: int, ticks: int,
+    open_: float, high: float, low: float, close: float, volume: float,
+) -> None:  # fmt: skip
+    bar.first_ts, bar.last_ts, bar.ticks = first_ts, last_ts, ticks
+    bar.open, bar.high, bar.low, bar.close, bar.volume = open_, high, low, close, volume
+
+
+@part
 def _close_all(position: int, end: int, bars: Rows, closed: ClosedBars, count: int) -> int:
     # Writes every open bar out, in symbol order.
     for symbol in range(len(bars)):
         bar = bars[symbol]
         if bar.ticks > 0:
-            closed.position[count] = position
-            closed.ts[count] = end
-            closed.symbol[count] = symbol
-            closed.open[count] = bar.open
-            closed.high[count] = bar.high
-            closed.low[count] = bar.low
-            closed.close[count] = bar.close
-            closed.volume[count] = bar.volume
-            bar.ticks = 0
+            _write(
+                closed, count, position, end, symbol, bar.open, bar.high, bar.low, bar.close,
+                bar.volume,
+            )  # fmt: skip
+            _put_back(bar, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
             count += 1
     return count
 
 
-@inlined
-def _add(
-    bar: Row, ts: int, open_: float, high: float, low: float, close: float, volume: float
-) -> None:
-    # Open and close go by (ts, arrival), as the store's argMin and argMax do.
-    if bar.ticks == 0:
-        bar.first_ts = ts
-        bar.last_ts = ts
-        bar.open = open_
-        bar.high = high
-        bar.low = low
-        bar.close = close
-        bar.volume = volume
-    else:
-        if ts < bar.first_ts:
-            bar.first_ts = ts
-            bar.open = open_
-        if ts >= bar.last_ts:
-            bar.last_ts = ts
-            bar.close = close
-        bar.high = max(bar.high, high)
-        bar.low = min(bar.low, low)
-        bar.volume += volume
-    bar.ticks += 1
-
-
 @kernel
 def _close_bars(events: Events, clock_: Rows, bars: Rows, closed: ClosedBars) -> int:
+    # The bar of the symbol at hand is taken out of its row, into registers; a row without is 0.
     clock = clock_[0]
-    end, engine_ts, count = clock.end, clock.engine_ts, 0
-    last = 0
+    end, engine_ts, count, last = clock.end, clock.engine_ts, 0, 0
+    others = 0  # open bars that lie in their rows
+    for bar in bars:
+        others += 1 if bar.ticks > 0 else 0
+    at_hand, first_ts, last_ts, ticks = -1, 0, 0, 0
+    open_, high, low, close, volume = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(len(events.end)):
         ts = ts_of(events.end[i], events.length)
         if ts >= end > 0:
-            count = _close_all(i, end, bars, closed, count)
-            last, end = end, 0
+            if ticks > 0 and others == 0:
+                _write(closed, count, i, end, at_hand, open_, high, low, close, volume)
+                count += 1
+            else:
+                if ticks > 0:
+                    _put_back(
+                        bars[at_hand], first_ts, last_ts, ticks, open_, high, low, close, volume
+                    )
+                count = _close_all(i, end, bars, closed, count)
+            last, end, ticks, others = end, 0, 0, 0
         if ts < engine_ts:
             clock.late += 1
             if ts < end - clock.interval or end == 0:
@@ -151,10 +159,33 @@ def _close_bars(events: Events, clock_: Rows, bars: Rows, closed: ClosedBars) ->
         if end == 0:
             start = last if last <= ts < last + clock.interval else ts - ts % clock.interval
             end = start + clock.interval
-        _add(
-            bars[symbol], ts, events.open[i], events.high[i], events.low[i], events.close[i],
-            events.volume[i],
-        )  # fmt: skip
+        if symbol != at_hand:
+            if ticks > 0:
+                _put_back(bars[at_hand], first_ts, last_ts, ticks, open_, high, low, close, volume)
+                others += 1
+            bar, at_hand = bars[symbol], symbol
+            first_ts, last_ts, ticks = bar.first_ts, bar.last_ts, bar.ticks
+            open_, high, low, close, volume = bar.open, bar.high, bar.low, bar.close, bar.volume
+            if ticks > 0:
+                _put_back(bar, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
+                others -= 1
+        # Open and close go by (ts, arrival), as the store's argMin and argMax do.
+        if ticks == 0:
+            first_ts, last_ts, volume = ts, ts, events.volume[i]
+            open_, high, low, close = (
+                events.open[i], events.high[i], events.low[i], events.close[i],
+            )  # fmt: skip
+        else:
+            if ts < first_ts:
+                first_ts, open_ = ts, events.open[i]
+            if ts >= last_ts:
+                last_ts, close = ts, events.close[i]
+            high = max(high, events.high[i])
+            low = min(low, events.low[i])
+            volume += events.volume[i]
+        ticks += 1
+    if ticks > 0:
+        _put_back(bars[at_hand], first_ts, last_ts, ticks, open_, high, low, close, volume)
     clock.end = end
     clock.engine_ts = engine_ts
     clock.bars += count

@@ -26,6 +26,7 @@ from sysquant.types import Instrument
 T = TypeVar("T")
 
 _ROOM = 2_048  # rows of effects that fit, beyond what one event may cause
+_SHORT_ROWS = {"portfolio_history": 4 * _ROOM}
 _MOST_RATE = 65_536
 _TAIL = {
     "value_at_risk", "expected_shortfall", "covariance_value_at_risk",
@@ -185,7 +186,8 @@ def buffers_of(book: Book) -> tuple[dict[str, np.ndarray], Out]:
         "financing": 2 * cells + strategies, "portfolio_history": 1 + strategies * (1 + symbols),
     }  # fmt: skip
     types = records.effects(len(book.checks))
-    buffers = {name: np.zeros(most[name] + _ROOM, types[name]) for name in types}
+    room = {name: _SHORT_ROWS.get(name, _ROOM) for name in types}
+    buffers = {name: np.zeros(most[name] + room[name], types[name]) for name in types}
     receipts = buffers["risk_receipts"]
     head = np.ndarray((len(receipts), 5), np.int64, receipts, strides=(receipts.itemsize, 8))
     out = Out(
@@ -194,6 +196,6 @@ def buffers_of(book: Book) -> tuple[dict[str, np.ndarray], Out]:
         financing=buffers["financing"], snapshots=buffers["portfolio_history"],
         values=receipts["value"], rooms=receipts["room"], verdicts=receipts["verdict"],
         counts=np.zeros(len(types), np.int64),
-        full=np.full(len(types), _ROOM, np.int64),
+        full=np.array(list(room.values()), np.int64),
     )  # fmt: skip
     return buffers, out

@@ -18,6 +18,7 @@ from numba.core.typing.templates import AttributeTemplate
 from numba.extending import (
     NativeValue,
     infer_getattr,
+    intrinsic,
     lower_getattr_generic,
     models,
     register_model,
@@ -135,3 +136,16 @@ def _array(context: Any, builder: Any, bundle: Any, value: Any, name: str) -> An
         meminfo=None,
     )
     return array._getvalue()
+
+
+@intrinsic
+def lent(_context: Any, array: Any) -> Any:
+    """The same array, in compiled code: its caller keeps it alive, nobody counts references."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lent = context.make_array(signature.return_type)(context, builder, args[0])
+        lent.meminfo = cgutils.get_null_value(lent.meminfo.type)
+        lent.parent = cgutils.get_null_value(lent.parent.type)
+        return lent._getvalue()
+
+    return array(array), build

@@ -51,22 +51,24 @@ def glide(
     clock, terms = book.clock[0], book.terms[0]
     market, instrument = book.market[0], book.instruments[0]
     account, cell, rules = book.accounts[0], book.cells[0, 0], book.rules[0]
+    position, mark_ts, bar_close, bar_volume = closed.position, closed.ts, closed.close, closed.volume
+    wanted, weight = targets[0], terms.statistics_weight
     quantity, target, is_held = cell.quantity, cell.target, cell.quantity != 0.0
     price, previous, last_ts, unit = market.price, market.previous, market.ts, market.unit
-    reference, volume, change = market.reference, market.volume, market.change
-    bar_close, bar_high, bar_low, seen = market.close, market.high, market.low, market.bars
-    cash, value, equity = account.cash, account.value, account.equity
-    peak, exit_peak = account.peak, account.exit_peak
+    reference, volume = market.reference, market.volume
+    cash, value, equity, top = account.cash, account.value, account.equity, -math.inf
     engine_ts, taken = clock.engine_ts, clock.events
     book_equity, book_peak, book_held = clock.equity, clock.peak, market.held
-    slip, weight = slippage(terms, market, quantity), terms.statistics_weight
-    wake, exit_low, exit_high = clock.wake, cell.exit_low, cell.exit_high
-    next_mark = min(wake, clock.next_risk_bar, clock.next_snapshot)
-    count = np.int64(len(events.end))
-    while i < count:
-        if bar < bars and closed.position[bar] == i:
-            ts, wanted = closed.ts[bar], targets[0, bar]
-            if ts >= next_mark or not (wanted == target or math.isnan(wanted)):
+    slip, exit_low, exit_high = slippage(terms, market, quantity), cell.exit_low, cell.exit_high
+    has_exit = exit_low > -math.inf or exit_high < math.inf
+    wake, next_mark = clock.wake, min(clock.wake, clock.next_risk_bar, clock.next_snapshot)
+    # What is never negative is told so: no index is then taken from the end.
+    event, count = np.uint64(i), np.uint64(len(events.end))
+    first, mark, marks = np.uint64(bar), np.uint64(bar), np.uint64(bars)
+    while event < count:
+        if mark < marks and position[mark] == np.int64(event):
+            ts = mark_ts[mark]
+            if ts >= next_mark or not (wanted[mark] == target or math.isnan(wanted[mark])):
                 break
             if is_held:
                 worth = notional(rules, terms, market, target, equity)
@@ -76,37 +78,38 @@ def glide(
                 ):
                     break
             engine_ts = max(engine_ts, ts)
-            change = closed.close[bar] - bar_close
-            bar_close, bar_high, bar_low = closed.close[bar], closed.high[bar], closed.low[bar]
-            reference = average(reference, bar_close, weight)
-            volume = average(volume, closed.volume[bar], weight)
-            seen += 1
-            bar += 1
-        ts = ts_of(events.end[i], events.length)
+            reference = average(reference, bar_close[mark], weight)
+            volume = average(volume, bar_volume[mark], weight)
+            mark += np.uint64(1)
+        ts = ts_of(events.end[event], events.length)
         if ts < engine_ts:
-            i += 1
+            event += np.uint64(1)
             continue
-        if ts >= wake or events.symbol[i] < 0:
+        if ts >= wake or events.symbol[event] < 0:
             break
-        close = events.close[i]
+        close = events.close[event]
         if is_held:
-            if events.low[i] <= exit_low or events.high[i] >= exit_high:
+            if has_exit and (events.low[event] <= exit_low or events.high[event] >= exit_high):
                 break
             moved = (close - price) * unit
             value += quantity * moved
             equity = cash + value
-            peak = max(peak, equity)
-            exit_peak = max(exit_peak, equity)
+            top = max(top, equity)
             book_equity += book_held * moved
             book_peak = max(book_peak, book_equity)
         previous, price, last_ts, engine_ts = price, close, ts, ts
         taken += 1
-        i += 1
+        event += np.uint64(1)
+    if mark > first:
+        last = np.int64(mark) - 1
+        before = market.close if last == bar else bar_close[last - 1]
+        market.change, market.close = bar_close[last] - before, bar_close[last]
+        market.high, market.low = closed.high[last], closed.low[last]
+        market.bars += last + 1 - bar
     market.price, market.previous, market.ts = price, previous, last_ts
-    market.reference, market.volume, market.change = reference, volume, change
-    market.close, market.high, market.low, market.bars = bar_close, bar_high, bar_low, seen
+    market.reference, market.volume = reference, volume
     account.value, account.equity = value, equity
-    account.peak, account.exit_peak = peak, exit_peak
+    account.peak, account.exit_peak = max(account.peak, top), max(account.exit_peak, top)
     clock.engine_ts, clock.events = engine_ts, taken
     clock.equity, clock.peak = book_equity, book_peak
-    return i, bar
+    return np.int64(event), np.int64(mark)

@@ -173,7 +173,7 @@ def _tail(book: Book, order: Row, symbol: int) -> None:
         for two in range(order.exposed):
             right = book.exposed[two]
             a += book.exposures[left] * book.exposures[right] * book.covariance[left, right]
-    scale = book.clock[0].covariance_scale if n > 0 else 0.0
+    scale = 1.0 / book.clock[0].covariance_weight if n > 0 else 0.0
     order.variance_a = a * scale
     order.variance_b = b * unit * scale
     order.variance_c = unit * unit * book.covariance[symbol, symbol] * scale

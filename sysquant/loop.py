@@ -12,6 +12,7 @@ import numpy as np
 from sysquant import portfolio, proposal, protection, statistics
 from sysquant.bars import ClosedBars, Events, start_of, ts_of
 from sysquant.broker import TRAILING_STOP, meet_event
+from sysquant.bundle import lent
 from sysquant.calm import glide, is_calm
 from sysquant.clockwork import close_risk_bar, is_ready, take_snapshot
 from sysquant.compiled import inlined, kernel, part
@@ -308,7 +309,11 @@ def run(
     -------
     Whether the end was reached; if not, the buffers are full and the call is to be repeated.
     """
-    # Arrays that come from outside are read here alone: to hand one on costs two atomic counts.
+    targets = lent(targets)
+    events = Events(
+        lent(events.end), lent(events.symbol), lent(events.open), lent(events.high),
+        lent(events.low), lent(events.close), lent(events.volume), events.length,
+    )  # fmt: skip
     clock = book.clock[0]
     bar, count = done[1], len(events.end)
     is_single = len(targets) * len(book.market) == 1

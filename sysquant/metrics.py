@@ -6,7 +6,7 @@ snapshots show. They are for people and dashboards; no check reads them.
 
 import math
 
-from sysquant.compiled import part
+from sysquant.compiled import inlined, part
 from sysquant.records import Row
 from sysquant.tail import keep_lowest, worst_count
 from sysquant.types import Floats
@@ -42,7 +42,7 @@ def _exchange(account: Row, old: float, new: float, n: int) -> None:
     account.losses_squared += min(0.0, new) ** 2 - min(0.0, old) ** 2
 
 
-@part
+@inlined
 def take_return(
     account: Row, ring: Floats, lowest: Floats, taken: int, value: float, terms: Row
 ) -> None:

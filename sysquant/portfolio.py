@@ -4,7 +4,7 @@ Conservation of money: over one snapshot, cash + value = capital + realised + un
 - financing. Cash is cut to 1e-8, so that sums in SQL reconcile.
 """
 
-from sysquant.compiled import inlined, kernel, numbers
+from sysquant.compiled import inlined, inlined_kernel, kernel, numbers
 from sysquant.records import Row, Rows
 from sysquant.state import NOBODY
 from sysquant.steps import cut_cash, cut_lots
@@ -206,7 +206,7 @@ def _account_row(row: Row, account: Row) -> None:
     row.value_at_risk = account.value_at_risk
 
 
-@kernel
+@inlined_kernel
 def snapshot(
     ts: int, clock: Row, accounts: Rows, cells: Rows, market: Rows,
     rows: Rows, counts: Ints, place: int,

@@ -53,7 +53,7 @@ CLOCK = _row(  # (1,)
     ints="engine_ts events version suppressed ambiguous day returns state"
     " next_financing next_funding wake"  # wake: the next accrual or day
     " next_risk_bar next_snapshot",
-    floats="pool equity peak day_equity feed_lag_s covariance_scale",
+    floats="pool equity peak day_equity feed_lag_s covariance_weight",
 )
 MARKET = _row(  # (Y,): the last trade, who is in it, statistics per bar
     ints="ts halted session returns bars"

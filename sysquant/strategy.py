@@ -337,15 +337,16 @@ def _weights(strategy: Strategy, answer: Any, table: Floats, read: set[int]) -> 
 @kernel
 def _weigh(answer: Floats, table: Floats, read: Ints, weights: Floats) -> int:
     # Fills weights: NaN where a feature that was read is; the first that is no weight, or -1.
-    for i in range(len(answer)):
-        weight = answer[i]
-        for row in read:
-            if math.isnan(table[row, i]):
-                weight = math.nan
-        if abs(weight) > 1.0:
-            return i
-        weights[i] = weight
-    return -1
+    # Loops of one kind of step each: the processor takes four rows at a time.
+    weights[:] = answer
+    for row in read:
+        feature = table[row]
+        for i in range(len(weights)):
+            weights[i] = weights[i] if feature[i] == feature[i] else math.nan
+    wrong = 0
+    for i in range(len(weights)):
+        wrong += 1 if abs(weights[i]) > 1.0 else 0
+    return -1 if wrong == 0 else int(np.argmax(np.abs(weights) > 1.0))
 
 
 def _features_of(strategy: Strategy) -> dict[str, Expression]:

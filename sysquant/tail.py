@@ -36,7 +36,7 @@ def _put(rising: Floats, last: int, value: float) -> None:
     rising[last] = value
 
 
-@part
+@inlined
 def keep_lowest(
     lowest: Floats, ring: Floats, place: int, sign: float, taken: int, oldest: float, confidence: float
 ) -> None:
@@ -56,12 +56,15 @@ def keep_lowest(
     window = len(ring)
     n = min(taken + 1, window)
     k = worst_count(confidence, n)
+    value = _key(sign * ring[place])
     if taken >= window:
-        stays = _key(sign * oldest) > lowest[k - 1]
+        left = _key(sign * oldest)
+        if left == value:
+            return
+        stays = left > lowest[k - 1]
     else:
         stays = taken > 0 and k == worst_count(confidence, taken)
     if stays:
-        value = _key(sign * ring[place])
         if value < lowest[k - 1]:
             _put(lowest, k - 1, value)
         return
@@ -72,7 +75,7 @@ def keep_lowest(
         place = place - 1 if place > 0 else window - 1
 
 
-@part
+@inlined
 def append(
     returns: Floats, tails: Floats, covariance: Floats, clock: Row, markets: Rows, terms: Row
 ) -> None:
@@ -86,8 +89,8 @@ def append(
     returns : (W, Y) ring; row `clock.returns % W` is written, then `clock.returns` counts it.
     tails : (Y, 2, K) what is known of each symbol in the window: `keep_lowest`, and of its
         negative.
-    covariance : (Y, Y) C, becomes decay x C + (1 - decay) x r r'; times
-        `clock.covariance_scale`, 1 / (1 - decay ** clock.returns), it is unbiased.
+    covariance : (Y, Y) C, becomes decay x C + (1 - decay) x r r'; divided by
+        `clock.covariance_weight`, 1 - decay ** clock.returns, it is unbiased.
     clock, markets, terms : `records.CLOCK`, (Y,) `MARKET` and `TERMS`.
 
     References
@@ -120,7 +123,7 @@ def append(
                 row[one] * row[other]
             )
     clock.returns += 1
-    clock.covariance_scale = 1.0 / (1.0 - terms.decay**clock.returns)
+    clock.covariance_weight = terms.decay * clock.covariance_weight + (1.0 - terms.decay)
 
 
 @inlined

@@ -126,7 +126,7 @@ def test_the_covariance_is_the_weighted_mean_of_products(count):
     moves = prices[1:] / prices[:-1] - 1
     weights = DECAY ** np.arange(len(moves))[::-1]
     expected = np.einsum("t,ti,tj->ij", weights / weights.sum(), moves, moves)
-    read = past.covariance * past.clock["covariance_scale"]
+    read = past.covariance / past.clock["covariance_weight"]
     np.testing.assert_allclose(read, expected, rtol=1e-12)
     assert (past.covariance == past.covariance.T).all()
 
