@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from sysquant.bars import ClosedBars, Events, ts_of
-from sysquant.compiled import inlined, part
+from sysquant.compiled import part, pasted
 from sysquant.execution import slippage
 from sysquant.sizing import is_surely_in_band, notional, unit_cost
 from sysquant.state import Book
@@ -32,7 +32,7 @@ def is_calm(book: Book) -> bool:
     return cell.target != 0.0 and not math.isnan(cell.target)
 
 
-@inlined
+@pasted
 def glide(
     book: Book, events: Events, closed: ClosedBars, bars: int, targets: Floats, i: int, bar: int
 ) -> tuple[int, int]:

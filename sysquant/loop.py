@@ -15,7 +15,7 @@ from sysquant.broker import TRAILING_STOP, meet_event
 from sysquant.bundle import lent
 from sysquant.calm import glide, is_calm
 from sysquant.clockwork import close_risk_bar, is_ready, take_snapshot
-from sysquant.compiled import inlined, kernel, part
+from sysquant.compiled import inlined, kernel, part, pasted
 from sysquant.portfolio import mark
 from sysquant.proposal import act, is_settled
 from sysquant.state import SIGNALS, STOP_LEG, TARGET, Book, Out, has_room
@@ -189,7 +189,7 @@ def _unlist(book: Book, symbol: int) -> None:
     market.active = kept
 
 
-@part
+@pasted
 def _follow(book: Book, out: Out, symbol: int, ts: int) -> None:
     # What is owed after an event, and brackets.
     for place in range(book.market[symbol].active):
@@ -201,22 +201,19 @@ def _follow(book: Book, out: Out, symbol: int, ts: int) -> None:
     _unlist(book, symbol)
 
 
-@part
+@pasted
 def _busy_trade(
     book: Book, out: Out, symbol: int, start: int, ts: int,
     open_: float, high: float, low: float, close: float, volume: float,
-) -> None:  # fmt: skip
-    # One trade that orders meet, or that others are converted at.
+) -> bool:  # fmt: skip
+    # One trade that orders meet, or that others are converted at; as `_price`.
     market = book.market[symbol]
     if market.orders > 0 and market.halted == 0:
         _meet(book, out, symbol, start, ts, open_, high, low, close, volume)
-    busy = True
     if book.instruments[symbol].converts == 1:
         _reprice(book, symbol, ts, close)
-    else:
-        busy = _price(book, symbol, ts, high, low, close)
-    if busy:
-        _aftermath(book, out, symbol, ts, high, low, close)
+        return True
+    return _price(book, symbol, ts, high, low, close)
 
 
 @part
@@ -238,7 +235,7 @@ def _command(book: Book, symbol: int, value: float) -> None:
         book.market[(-symbol) // 2 - 1].halted = 1 if (-symbol) % 2 == 0 else 0
 
 
-@inlined
+@pasted
 def _mark(
     book: Book, out: Out, closed: ClosedBars, bars: int, targets: Floats, first: int
 ) -> tuple[int, bool]:
@@ -270,7 +267,7 @@ def _mark(
     return bar, not wrote or has_room(out)
 
 
-@inlined
+@pasted
 def _event(book: Book, out: Out, events: Events, i: int, ts: int) -> bool:
     # One event that is not late; whether effects may have come of it.
     symbol = np.int64(events.symbol[i])  # as everywhere else: nothing is compiled twice
@@ -279,16 +276,17 @@ def _event(book: Book, out: Out, events: Events, i: int, ts: int) -> bool:
         return False
     book.clock[0].events += 1
     high, low, close = events.high[i], events.low[i], events.close[i]
-    if book.market[symbol].orders | book.instruments[symbol].converts != 0:
-        _busy_trade(
+    is_busy = book.market[symbol].orders | book.instruments[symbol].converts != 0
+    if is_busy:
+        goes_on = _busy_trade(
             book, out, symbol, start_of(events.end[i], events.length), ts,
             events.open[i], high, low, close, events.volume[i],
         )  # fmt: skip
-        return True
-    if _price(book, symbol, ts, high, low, close):
+    else:
+        goes_on = _price(book, symbol, ts, high, low, close)
+    if goes_on:
         _aftermath(book, out, symbol, ts, high, low, close)
-        return True
-    return False
+    return is_busy or goes_on
 
 
 @kernel

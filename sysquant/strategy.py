@@ -338,7 +338,8 @@ def _weights(strategy: Strategy, answer: Any, table: Floats, read: set[int]) -> 
 def _weigh(answer: Floats, table: Floats, read: Ints, weights: Floats) -> int:
     # Fills weights: NaN where a feature that was read is; the first that is no weight, or -1.
     # Loops of one kind of step each: the processor takes four rows at a time.
-    weights[:] = answer
+    for i in range(len(weights)):
+        weights[i] = answer[i]
     for row in read:
         feature = table[row]
         for i in range(len(weights)):
