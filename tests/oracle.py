@@ -41,6 +41,7 @@ class Oracle(Exits):
         self.state = ACTIVE
         self.suppressed = 0
         self.close_calls = set()
+        self.level_calls = set()
         self.bar_end: int | None = None
         self.bars: dict[int, Event] = {}
         self.event: Event | None = None

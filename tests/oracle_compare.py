@@ -295,10 +295,12 @@ def compare(switches: Switches) -> Outcome:
 
 
 def is_close_call(oracle: Oracle, ours: dict[str, list[dict]], difference: Difference) -> bool:
-    """Whether rounding alone decided between two lots in the order that differs."""
+    """Whether rounding alone decided on an exit, or between two lots in the order that differs."""
     if difference.table not in ("orders", "risk_receipts", "executions"):
         return False
     strategy, number = difference.key[:2]
+    if (difference.ts, strategy) in oracle.level_calls:
+        return True
     rows = [
         next(
             (r for r in rows["orders"] if (r["strategy"], r["order_no"]) == (strategy, number)),

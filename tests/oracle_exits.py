@@ -34,20 +34,25 @@ class Exits(Sizing):
         worse, better = (event.low, event.high) if side > 0 else (event.high, event.low)
         by_rule = rules.how == "rule"
 
+        def reached(gap: float) -> bool:
+            if abs(gap) <= 1e-12 * abs(cell.entry):
+                self.level_calls.add((event.ts, cell.strategy))
+            return gap <= 0
+
         def trails(price: float) -> bool:
             if rules.trailing_stop is None:
                 return False
-            return side * (price - cell.best * (1 - side * rules.trailing_stop)) <= 0
+            return reached(side * (price - cell.best * (1 - side * rules.trailing_stop)))
 
         found = 0
         if by_rule and rules.stop_loss is not None:
             level = cell.entry * (1 - side * rules.stop_loss)
-            found = Purpose.STOP_LOSS if side * (worse - level) <= 0 else 0
+            found = Purpose.STOP_LOSS if reached(side * (worse - level)) else 0
         if by_rule and not found and trails(worse):
             found = Purpose.TRAILING_STOP
         if by_rule and not found and rules.take_profit is not None:
             level = cell.entry * (1 + side * rules.take_profit)
-            found = Purpose.TAKE_PROFIT if side * (better - level) >= 0 else 0
+            found = Purpose.TAKE_PROFIT if reached(side * (level - better)) else 0
         cell.best = max(cell.best, better) if side > 0 else min(cell.best, better)
         if by_rule and not found and trails(event.close):
             found = Purpose.TRAILING_STOP

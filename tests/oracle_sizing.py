@@ -16,6 +16,7 @@ class Sizing(Ledger):
     broker: Broker
     state: int  # of the book
     close_calls: set[tuple[int, int]]  # (ts, strategy): rounding decided on a lot more or less
+    level_calls: set[tuple[int, int]]  # the same: whether a level of an exit was reached
 
     def rules(self, name: str, account: Account) -> SimpleNamespace:
         """Orders, exits or sizing of a strategy."""
