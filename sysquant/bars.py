@@ -83,109 +83,115 @@ def ts_of(end: int, length: int) -> int:
     return end - 1 if length > 0 else end
 
 
+# A bar that is being built: first and last time, ticks; open, high, low, close, volume.
+_Open = tuple[int, int, int, float, float, float, float, float]
+_TICKS = 2
+
+
+@inlined
+def _no_bar() -> _Open:
+    return 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0
+
+
+@inlined
+def _put_back(bar: Row, held: _Open) -> None:
+    bar.first_ts, bar.last_ts, bar.ticks, bar.open, bar.high, bar.low, bar.close, bar.volume = held
+
+
+@inlined
+def _taken_out(bar: Row) -> _Open:
+    # What a row holds, which then holds nothing.
+    held = (
+        bar.first_ts, bar.last_ts, bar.ticks, bar.open, bar.high, bar.low, bar.close, bar.volume,
+    )  # fmt: skip
+    if bar.ticks > 0:
+        _put_back(bar, _no_bar())
+    return held
+
+
+@inlined
+def _with_event(held: _Open, events: Events, i: int, ts: int) -> _Open:
+    # Open and close go by (ts, arrival), as the store's argMin and argMax do.
+    first_ts, last_ts, ticks, open_, high, low, close, volume = held
+    if ticks == 0:
+        return (
+            ts, ts, 1, events.open[i], events.high[i], events.low[i], events.close[i],
+            events.volume[i],
+        )  # fmt: skip
+    if ts < first_ts:
+        first_ts, open_ = ts, events.open[i]
+    if ts >= last_ts:
+        last_ts, close = ts, events.close[i]
+    high, low = max(high, events.high[i]), min(low, events.low[i])
+    return first_ts, last_ts, ticks + 1, open_, high, low, close, volume + events.volume[i]
+
+
 @inlined
 def _write(
-    closed: ClosedBars, count: int, position: int, end: int, symbol: int,
-    open_: float, high: float, low: float, close: float, volume: float,
-) -> None:  # fmt: skip
+    closed: ClosedBars, count: int, position: int, end: int, symbol: int, held: _Open
+) -> None:
     row = np.uint64(count)  # never counted from the end
     closed.position[row] = position
     closed.ts[row] = end
     closed.symbol[row] = symbol
-    closed.open[row] = open_
-    closed.high[row] = high
-    closed.low[row] = low
-    closed.close[row] = close
+    _, _, _, closed.open[row], closed.high[row], closed.low[row], closed.close[row], volume = held
     closed.volume[row] = volume
-
-
-@inlined
-def _put_back(
-    bar: Row, first_ts: int, last_ts: int, ticks: int,
-    open_: float, high: float, low: float, close: float, volume: float,
-) -> None:  # fmt: skip
-    bar.first_ts, bar.last_ts, bar.ticks = first_ts, last_ts, ticks
-    bar.open, bar.high, bar.low, bar.close, bar.volume = open_, high, low, close, volume
 
 
 @part
 def _close_all(position: int, end: int, bars: Rows, closed: ClosedBars, count: int) -> int:
     # Writes every open bar out, in symbol order.
     for symbol in range(len(bars)):
-        bar = bars[symbol]
-        if bar.ticks > 0:
-            _write(
-                closed, count, position, end, symbol, bar.open, bar.high, bar.low, bar.close,
-                bar.volume,
-            )  # fmt: skip
-            _put_back(bar, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        if bars[symbol].ticks > 0:
+            _write(closed, count, position, end, symbol, _taken_out(bars[symbol]))
             count += 1
     return count
 
 
+@inlined
+def _end_after(ts: int, last: int, interval: int) -> int:
+    # Of the bar that an event opens, told without a division where it follows the last one.
+    start = last if last <= ts < last + interval else ts - ts % interval
+    return start + interval
+
+
 @kernel
 def _close_bars(events: Events, clock_: Rows, bars: Rows, closed: ClosedBars) -> int:
-    # The bar of the symbol at hand is taken out of its row, into registers; a row without is 0.
+    # The bar of the symbol at hand is taken out of its row, into registers.
     clock = clock_[0]
     end, engine_ts, count, last = clock.end, clock.engine_ts, 0, 0
+    at_hand, held = 0, _taken_out(bars[0])
     others = 0  # open bars that lie in their rows
     for bar in bars:
-        others += 1 if bar.ticks > 0 else 0
-    at_hand, first_ts, last_ts, ticks = -1, 0, 0, 0
-    open_, high, low, close, volume = 0.0, 0.0, 0.0, 0.0, 0.0
+        others += int(bar.ticks > 0)
     for i in range(len(events.end)):
         ts = ts_of(events.end[i], events.length)
         if ts >= end > 0:
-            if ticks > 0 and others == 0:
-                _write(closed, count, i, end, at_hand, open_, high, low, close, volume)
+            if others == 0:
+                _write(closed, count, i, end, at_hand, held)
                 count += 1
             else:
-                if ticks > 0:
-                    _put_back(
-                        bars[at_hand], first_ts, last_ts, ticks, open_, high, low, close, volume
-                    )
+                _put_back(bars[at_hand], held)
                 count = _close_all(i, end, bars, closed, count)
-            last, end, ticks, others = end, 0, 0, 0
+            last, end, held, others = end, 0, _no_bar(), 0
         if ts < engine_ts:
             clock.late += 1
             if ts < end - clock.interval or end == 0:
                 clock.corrections += 1
                 continue
-        else:
-            engine_ts = ts
-        symbol = events.symbol[i]
+        engine_ts = max(engine_ts, ts)
+        symbol = int(events.symbol[i])
         if symbol < 0:
             continue
         if end == 0:
-            start = last if last <= ts < last + clock.interval else ts - ts % clock.interval
-            end = start + clock.interval
+            end = _end_after(ts, last, clock.interval)
         if symbol != at_hand:
-            if ticks > 0:
-                _put_back(bars[at_hand], first_ts, last_ts, ticks, open_, high, low, close, volume)
-                others += 1
-            bar, at_hand = bars[symbol], symbol
-            first_ts, last_ts, ticks = bar.first_ts, bar.last_ts, bar.ticks
-            open_, high, low, close, volume = bar.open, bar.high, bar.low, bar.close, bar.volume
-            if ticks > 0:
-                _put_back(bar, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
-                others -= 1
-        # Open and close go by (ts, arrival), as the store's argMin and argMax do.
-        if ticks == 0:
-            first_ts, last_ts, volume = ts, ts, events.volume[i]
-            open_, high, low, close = (
-                events.open[i], events.high[i], events.low[i], events.close[i],
-            )  # fmt: skip
-        else:
-            if ts < first_ts:
-                first_ts, open_ = ts, events.open[i]
-            if ts >= last_ts:
-                last_ts, close = ts, events.close[i]
-            high = max(high, events.high[i])
-            low = min(low, events.low[i])
-            volume += events.volume[i]
-        ticks += 1
-    if ticks > 0:
-        _put_back(bars[at_hand], first_ts, last_ts, ticks, open_, high, low, close, volume)
+            _put_back(bars[at_hand], held)
+            others += int(held[_TICKS] > 0)
+            at_hand, held = symbol, _taken_out(bars[symbol])
+            others -= int(held[_TICKS] > 0)
+        held = _with_event(held, events, i, ts)
+    _put_back(bars[at_hand], held)
     clock.end = end
     clock.engine_ts = engine_ts
     clock.bars += count

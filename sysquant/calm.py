@@ -51,7 +51,7 @@ def glide(
     clock, terms = book.clock[0], book.terms[0]
     market, instrument = book.market[0], book.instruments[0]
     account, cell, rules = book.accounts[0], book.cells[0, 0], book.rules[0]
-    position, mark_ts, bar_close, bar_volume = closed.position, closed.ts, closed.close, closed.volume
+    position, bar_close, bar_volume = closed.position, closed.close, closed.volume
     wanted, weight = targets[0], terms.statistics_weight
     quantity, target, is_held = cell.quantity, cell.target, cell.quantity != 0.0
     price, previous, last_ts, unit = market.price, market.previous, market.ts, market.unit
@@ -67,16 +67,14 @@ def glide(
     first, mark, marks = np.uint64(bar), np.uint64(bar), np.uint64(bars)
     while event < count:
         if mark < marks and position[mark] == np.int64(event):
-            ts = mark_ts[mark]
+            ts = closed.ts[mark]
             if ts >= next_mark or not (wanted[mark] == target or math.isnan(wanted[mark])):
                 break
-            if is_held:
-                worth = notional(rules, terms, market, target, equity)
-                cost = unit_cost(price, slip, unit, instrument)
-                if not equity > 0.0 or not is_surely_in_band(
-                    worth, quantity, cost, rules, instrument
-                ):
-                    break
+            if is_held and not (equity > 0.0 and is_surely_in_band(
+                notional(rules, terms, market, target, equity), quantity,
+                unit_cost(price, slip, unit, instrument), rules, instrument,
+            )):  # fmt: skip
+                break
             engine_ts = max(engine_ts, ts)
             reference = average(reference, bar_close[mark], weight)
             volume = average(volume, bar_volume[mark], weight)
@@ -112,4 +110,4 @@ def glide(
     account.peak, account.exit_peak = max(account.peak, top), max(account.exit_peak, top)
     clock.engine_ts, clock.events = engine_ts, taken
     clock.equity, clock.peak = book_equity, book_peak
-    return np.int64(event), np.int64(mark)
+    return np.int64(event), np.int64(mark)  # pyright: ignore[reportReturnType]

@@ -7,8 +7,6 @@ order and no level costs a few comparisons. Rules: `docs/engine.md`, section 1.
 
 import math
 
-import numpy as np
-
 from sysquant import portfolio, proposal, protection, statistics
 from sysquant.bars import ClosedBars, Events, start_of, ts_of
 from sysquant.broker import TRAILING_STOP, meet_event
@@ -270,7 +268,7 @@ def _mark(
 @pasted
 def _event(book: Book, out: Out, events: Events, i: int, ts: int) -> bool:
     # One event that is not late; whether effects may have come of it.
-    symbol = np.int64(events.symbol[i])  # as everywhere else: nothing is compiled twice
+    symbol = int(events.symbol[i])  # as everywhere else: nothing is compiled twice
     if symbol < 0:
         _command(book, symbol, events.volume[i])
         return False

@@ -6,8 +6,6 @@ a ring of returns, a covariance matrix, losses (> 0 is lost). Nothing is allocat
 
 import math
 
-import numpy as np
-
 from sysquant.compiled import inlined, kernel, part
 from sysquant.records import Row, Rows
 from sysquant.types import Floats
@@ -38,8 +36,9 @@ def _put(rising: Floats, last: int, value: float) -> None:
 
 @inlined
 def keep_lowest(
-    lowest: Floats, ring: Floats, place: int, sign: float, taken: int, oldest: float, confidence: float
-) -> None:
+    lowest: Floats, ring: Floats, place: int, sign: float, taken: int, oldest: float,
+    confidence: float,
+) -> None:  # fmt: skip
     """Keep the tail of what a ring holds, rising, when one more value was written to it.
 
     Only when one of them leaves, or the tail grows, is the ring read again.
