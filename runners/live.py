@@ -32,9 +32,10 @@ from sysquant.errors import ConfigError
 from sysquant.home import home
 from sysquant.ingest import ingest_journal
 from sysquant.journal import Journal, JournalReader
-from sysquant.live import LiveRunner, Runtime
+from sysquant.live import LiveRunner
 from sysquant.outbox import Outbox
 from sysquant.rows import run_row
+from sysquant.runtime import Runtime
 from sysquant.serve import end, ensure_server, revive
 from sysquant.store import connect, migrate
 

@@ -15,6 +15,7 @@ import numpy as np
 from sysquant import records
 from sysquant.bars import BarClock, ClosedBars, Events, events_of
 from sysquant.book import book_of, buffers_of, one_of, rules_of
+from sysquant.decider import Decider
 from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.execution import Execution, order_key
@@ -24,7 +25,7 @@ from sysquant.orders import Orders
 from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.state import enlist
-from sysquant.strategy import Decider, Strategy
+from sysquant.strategy import Strategy
 from sysquant.types import SECOND, Bars, Floats, Instrument, Ticks
 
 _STATE = (

@@ -9,8 +9,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +16,13 @@ import pyarrow as pa
 from sysquant.compiled import machine, source_hash
 from sysquant.effects import Labels
 from sysquant.engine import Engine
-from sysquant.errors import ConfigError, FeedError, JournalError, SysquantError
+from sysquant.errors import FeedError, JournalError, SysquantError
 from sysquant.feeds.merge import Merge
 from sysquant.journal import Input, Journal, offsets_json
 from sysquant.outbox import Outbox
 from sysquant.packed import pack_batch, unpack_batch
 from sysquant.rows import dead_letters, event, feed_stats, input_row
+from sysquant.runtime import Runtime
 from sysquant.stop import StopRequest
 from sysquant.tally import Tally
 from sysquant.types import Bars, DeadLetter, Feed, Poll, Ticks, clock_mark
@@ -32,43 +31,6 @@ log = logging.getLogger(__name__)
 
 MAX_POLL_S = 0.25  # nothing wakes a poll, so this bounds the answer to a signal
 PATIENCE_S = 600.0  # with a store that is away when the feed has ended
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """How a live session runs; none of it changes what is decided on a given sequence.
-
-    Parameters
-    ----------
-    clock : `event`: bars close by ticks alone; `wall`: a timer may close them sooner.
-    grace_ms : wall time that other partitions, and the wall's mark, are waited for.
-    warmup_bars : bars of history that features see before the first event; 0 for none.
-    snapshot_s : wall time between two snapshots of the state.
-    outbox_rows : rows waiting for the store at which the feed is held back.
-    stop_after_idle_s : end when nothing came for so long; None never.
-    deadline_s : from the request to stop to the exit.
-    report_s : wall time between two reports.
-    """
-
-    clock: Literal["event", "wall"] = "event"
-    grace_ms: int = 100
-    warmup_bars: int = 500
-    snapshot_s: float = 10.0
-    outbox_rows: int = 2_000_000
-    stop_after_idle_s: float | None = None
-    deadline_s: float = 3.0
-    report_s: float = 2.0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        least = {
-            "grace_ms": 0, "warmup_bars": 0, "snapshot_s": 0, "outbox_rows": 1,
-            "stop_after_idle_s": 0, "deadline_s": 0, "report_s": 0.01,
-        }  # fmt: skip
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= bound:
-                raise ConfigError(f"runtime.{name} must be >= {bound}, was {value}")
 
 
 class LiveRunner:

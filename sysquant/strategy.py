@@ -8,18 +8,17 @@ the same nodes. It sees no broker, no clock and no configuration.
 import inspect
 import math
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sysquant.compiled import kernel
+from sysquant.decider import Decider, Stream, features_of
 from sysquant.errors import ConfigError, StrategyError, nearest
-from sysquant.features import Bar, Expression, FeatureGraph
-from sysquant.features.expression import BAR_FIELDS, as_expression
+from sysquant.features import Bar, Expression
 from sysquant.frames import Columns, columns_of
-from sysquant.types import SECOND, Bars, Floats, Ints
+from sysquant.types import SECOND, Bars, Floats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +93,7 @@ class Strategy:
         object.__setattr__(self, "_values", given)
         for name, value in given.items():
             object.__setattr__(self, name, value)
-        _features_of(self)  # a wrong span is refused here, not at the first bar
+        features_of(self)  # a wrong span is refused here, not at the first bar
 
     def features(self, bar: Bar) -> Mapping[str, Expression]:
         """What `target` looks at: name -> expression over `bar`."""
@@ -119,11 +118,11 @@ class Strategy:
         """Every parameter and its value."""
         return dict(self._values)
 
-    def decider(self) -> "Decider":
+    def decider(self) -> Decider:
         """A fresh evaluation for one symbol, for the engine."""
         return Decider(self)
 
-    def stream(self) -> "Stream":
+    def stream(self) -> Stream:
         """A fresh evaluation for one symbol, one bar at a time."""
         return Stream(self)
 
@@ -194,170 +193,6 @@ class Strategy:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), self._values)
-
-
-class FeatureValues(Mapping[str, Floats]):
-    """Features as `target` gets them; remembers which of them were read."""
-
-    def __init__(self, names: Sequence[str], table: Floats, rows: Ints) -> None:
-        self._row = dict(zip(names, rows.tolist(), strict=True))
-        self._table = table.view()
-        self._table.flags.writeable = False
-        self.read: set[int] = set()
-
-    def __getitem__(self, name: str) -> Floats:
-        row = self._row.get(name)
-        if row is None:
-            raise StrategyError(f"there is no feature {name!r}{nearest(str(name), self._row)}")
-        self.read.add(row)
-        return self._table[row]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._row
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._row)
-
-    def __len__(self) -> int:
-        return len(self._row)
-
-
-class Decider:
-    """One strategy on one symbol: new bars in, target weights out; not thread-safe.
-
-    Attributes
-    ----------
-    strategy : as given.
-    fields : columns of a bar that its features need.
-    names : of its features.
-    """
-
-    def __init__(self, strategy: Strategy) -> None:
-        self.strategy = strategy
-        self._graph = FeatureGraph(_features_of(strategy))
-        self.fields = self._graph.fields
-        self.names = self._graph.names
-        self._table, self._rows = np.empty((0, 0)), np.empty(0, np.int64)
-
-    def run(self, columns: Columns) -> Floats:
-        """Take n newly closed bars, oldest first, and decide on each.
-
-        Parameters
-        ----------
-        columns : field -> (n,), those in `fields` at least; n may be 0, 1 or millions, and how a
-            history is cut never shows in the result.
-
-        Returns
-        -------
-        (n,) weights in [-1, 1]; NaN where there is no opinion.
-
-        Raises
-        ------
-        DataError
-            If a column is missing or of another length.
-        StrategyError
-            If `target` returns what is no weight.
-        """
-        self._table, self._rows = self._graph.advance(columns)
-        if self._table.shape[1] == 0:
-            return np.empty(0)
-        values = FeatureValues(self.names, self._table, self._rows)
-        with np.errstate(all="ignore"):
-            answer = self.strategy.target(values)
-        return _weights(self.strategy, answer, self._table, values.read)
-
-    @property
-    def features(self) -> dict[str, Floats]:
-        """Features of the last run: name -> (n,), until the next one."""
-        return {name: self._table[row] for name, row in zip(self.names, self._rows, strict=True)}
-
-    def state(self) -> dict[str, Floats]:
-        """Memory of its nodes by name; copies."""
-        return self._graph.state()
-
-    def restore(self, state: Mapping[str, Floats]) -> None:
-        """Put back what `state` returned.
-
-        Raises
-        ------
-        DataError
-            If it is the state of other features.
-        """
-        self._graph.restore(state)
-
-
-class Stream:
-    """One strategy on one symbol, bar by bar; the same nodes as in an array."""
-
-    def __init__(self, strategy: Strategy) -> None:
-        self.decider = Decider(strategy)
-
-    def update(self, bar: Any) -> float:
-        """Take the next closed bar.
-
-        Parameters
-        ----------
-        bar : mapping or object with the fields that are needed, e.g. `{"close": 101.5}`.
-
-        Returns
-        -------
-        Weight in [-1, 1], or NaN: no opinion.
-        """
-        fields = self.decider.fields or BAR_FIELDS[3:4]
-        read = bar.__getitem__ if isinstance(bar, Mapping) else lambda name: getattr(bar, name)
-        return float(self.decider.run({f: np.array([read(f)], np.float64) for f in fields})[0])
-
-    @property
-    def features(self) -> dict[str, float]:
-        """Features at the last bar."""
-        return {name: float(values[-1]) for name, values in self.decider.features.items()}
-
-
-def _weights(strategy: Strategy, answer: Any, table: Floats, read: set[int]) -> Floats:
-    # What `target` returned, NaN where it could not know, refused where it is no weight.
-    shape = (table.shape[1],)
-    is_array = isinstance(answer, np.ndarray) and answer.dtype.kind in "bif"
-    if not is_array or answer.shape != shape:
-        was = f"{type(answer).__name__} of shape {np.shape(answer)}"
-        raise StrategyError(
-            f"{strategy!r}: target must return an array of numbers of shape {shape}, was {was}; "
-            "write np.where(condition, a, b) or np.full_like(f[...], weight)"
-        )
-    weights = np.empty(shape)
-    answer = np.require(answer, np.float64, ["C", "W"])
-    wrong = _weigh(answer, table, np.array(sorted(read), np.int64), weights)
-    if wrong >= 0:
-        raise StrategyError(
-            f"{strategy!r}: target must lie in [-1, 1], was {answer[wrong]!r}; "
-            "scale it, or keep it there with np.clip"
-        )
-    return weights
-
-
-@kernel
-def _weigh(answer: Floats, table: Floats, read: Ints, weights: Floats) -> int:
-    # Fills weights: NaN where a feature that was read is; the first that is no weight, or -1.
-    # Loops of one kind of step each: the processor takes four rows at a time.
-    for i in range(len(weights)):
-        weights[i] = answer[i]
-    for row in read:
-        feature = table[row]
-        for i in range(len(weights)):
-            weights[i] = weights[i] if feature[i] == feature[i] else math.nan
-    wrong = 0
-    for i in range(len(weights)):
-        wrong += 1 if abs(weights[i]) > 1.0 else 0
-    return -1 if wrong == 0 else int(np.argmax(np.abs(weights) > 1.0))
-
-
-def _features_of(strategy: Strategy) -> dict[str, Expression]:
-    # As the strategy states them, numbers turned into nodes.
-    stated = strategy.features(Bar())
-    if not isinstance(stated, Mapping) or not all(isinstance(name, str) for name in stated):
-        raise StrategyError(f"{strategy!r}: features must return a dict of name -> expression")
-    if "target" in stated:
-        raise StrategyError(f"{strategy!r}: a feature cannot be called 'target'; rename it")
-    return {name: as_expression(value) for name, value in stated.items()}
 
 
 def _check_declared(cls: type, name: str, kind: Any) -> None:

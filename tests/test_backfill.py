@@ -15,6 +15,7 @@ from sysquant import backfill, history
 from sysquant.backfill import Report, import_file
 from sysquant.errors import ConfigError, DataError
 from sysquant.mapping import FileMapping
+from sysquant.tables import tick_table
 from sysquant.types import Instrument
 
 pytest_plugins = ["tests.served"]
@@ -288,7 +289,7 @@ def test_minutes_counted_twice_are_made_anew(client: Client, tmp_path: Path) -> 
     source = run(client, path, mapping("ticks")).source
     good = history.bars(client, CRYPTO)
     ticks = history.ticks(client, CRYPTO)
-    rows = backfill.tick_table(ticks, [i.symbol for i in CRYPTO], source)
+    rows = tick_table(ticks, [i.symbol for i in CRYPTO], source)
     backfill.insert(client, "ticks", rows, "a token the store has never seen")
     assert history.bars(client, CRYPTO).volume.sum() == 2 * good.volume.sum()
     run(client, path, mapping("ticks"))

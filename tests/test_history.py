@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sysquant import history
-from sysquant.backfill import bar_table, tick_table
 from sysquant.errors import ConfigError, DataError
 from sysquant.store import insert
+from sysquant.tables import bar_table, tick_table
 from sysquant.types import SECOND, Bars, Instrument, Ticks
 
 pytest_plugins = ["tests.served"]

@@ -13,9 +13,10 @@ from sysquant import backtest
 from sysquant.effects import Effects, Labels
 from sysquant.errors import FeedError, JournalError, StoreError
 from sysquant.journal import Journal, JournalReader
-from sysquant.live import LiveRunner, Runtime
+from sysquant.live import LiveRunner
 from sysquant.outbox import Outbox
 from sysquant.packed import unpack_batch
+from sysquant.runtime import Runtime
 from sysquant.types import CLOCK_MARK, Bars, DeadLetter, Poll, Ticks
 from tests.market import Flip, engine, ticks
 

@@ -1,0 +1,43 @@
+"""How a live session runs, as configured by `conf/runtime`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sysquant.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """How a live session runs; none of it changes what is decided on a given sequence.
+
+    Parameters
+    ----------
+    clock : `event`: bars close by ticks alone; `wall`: a timer may close them sooner.
+    grace_ms : wall time that other partitions, and the wall's mark, are waited for.
+    warmup_bars : bars of history that features see before the first event; 0 for none.
+    snapshot_s : wall time between two snapshots of the state.
+    outbox_rows : rows waiting for the store at which the feed is held back.
+    stop_after_idle_s : end when nothing came for so long; None never.
+    deadline_s : from the request to stop to the exit.
+    report_s : wall time between two reports.
+    """
+
+    clock: Literal["event", "wall"] = "event"
+    grace_ms: int = 100
+    warmup_bars: int = 500
+    snapshot_s: float = 10.0
+    outbox_rows: int = 2_000_000
+    stop_after_idle_s: float | None = None
+    deadline_s: float = 3.0
+    report_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        least = {
+            "grace_ms": 0, "warmup_bars": 0, "snapshot_s": 0, "outbox_rows": 1,
+            "stop_after_idle_s": 0, "deadline_s": 0, "report_s": 0.01,
+        }  # fmt: skip
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= bound:
+                raise ConfigError(f"runtime.{name} must be >= {bound}, was {value}")
