@@ -5,10 +5,11 @@ time, rows of financing and snapshots. Rules: `docs/engine.md`, sections 1, 7 an
 """
 
 from sysquant import portfolio, tail
-from sysquant.compiled import inlined, part
+from sysquant.compiled import inlined, kernel, part
 from sysquant.metrics import take_return
 from sysquant.state import FINANCING, SNAPSHOTS, Book, Out, has_room
-from sysquant.types import SECOND
+from sysquant.statistics import take_bar
+from sysquant.types import SECOND, Floats
 
 DAY = 86_400 * SECOND
 
@@ -103,3 +104,15 @@ def is_ready(book: Book, out: Out, ts: int, roomy: bool) -> bool:
     roomy : whether they had before.
     """
     return _catch_up(book, out, ts) if ts >= book.clock[0].wake else roomy
+
+
+@kernel
+def take_history(
+    book: Book, symbol: int, high: Floats, low: Floats, close: Floats, volume: Floats
+) -> None:
+    """Let the statistics of a symbol see bars that closed before the first event."""
+    for bar in range(len(close)):
+        take_bar(
+            book.market[symbol], book.instruments[symbol], book.terms[0],
+            high[bar], low[bar], close[bar], volume[bar],
+        )  # fmt: skip

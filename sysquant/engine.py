@@ -15,6 +15,7 @@ import numpy as np
 from sysquant import records
 from sysquant.bars import BarClock, ClosedBars, Events, events_of
 from sysquant.book import book_of, buffers_of, one_of, rules_of
+from sysquant.clockwork import take_history
 from sysquant.decider import Decider
 from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError, nearest
@@ -135,11 +136,12 @@ class Engine:
     # -- advancing
 
     def warm(self, bars: Bars) -> None:
-        """Let features see history, without decisions; before the first `step`."""
+        """Let features and statistics see history, without decisions; before the first `step`."""
         if len(bars) and self.engine_ts:
             raise DataError("history can only be given before the first event")
         for symbol in range(len(self.symbols)):
             own = bars[bars.symbol == symbol]
+            take_history(self._book, symbol, own.high, own.low, own.close, own.volume)
             columns = {name: getattr(own, name) for name in self._fields}
             for deciders in self._deciders:
                 deciders[symbol].run(columns)

@@ -7,7 +7,7 @@ order and no level costs a few comparisons. Rules: `docs/engine.md`, section 1.
 
 import math
 
-from sysquant import portfolio, proposal, protection, statistics
+from sysquant import portfolio, proposal, protection
 from sysquant.bars import ClosedBars, Events, start_of, ts_of
 from sysquant.broker import TRAILING_STOP, meet_event
 from sysquant.bundle import lent
@@ -17,6 +17,7 @@ from sysquant.compiled import inlined, kernel, part, pasted
 from sysquant.portfolio import mark
 from sysquant.proposal import act, is_settled
 from sysquant.state import SIGNALS, STOP_LEG, TARGET, Book, Out, has_room
+from sysquant.statistics import take_bar
 from sysquant.types import CLOCK_MARK, Floats, Ints
 
 
@@ -245,12 +246,10 @@ def _mark(
     if ts >= clock.next_risk_bar:
         close_risk_bar(book, ts)
     while bar < bars and closed.position[bar] == position:
-        close, volume, symbol = closed.close[bar], closed.volume[bar], closed.symbol[bar]
-        if book.instruments[symbol].quote_volume == 1:
-            volume /= close
-        statistics.update(
-            book.market[symbol], closed.high[bar], closed.low[bar], close, volume,
-            terms.statistics_weight, terms.statistics,
+        symbol = closed.symbol[bar]
+        take_bar(
+            book.market[symbol], book.instruments[symbol], terms,
+            closed.high[bar], closed.low[bar], closed.close[bar], closed.volume[bar],
         )  # fmt: skip
         bar += 1
     wrote = ts >= clock.next_snapshot

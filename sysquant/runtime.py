@@ -14,7 +14,8 @@ class Runtime:
     ----------
     clock : `event`: bars close by ticks alone; `wall`: a timer may close them sooner.
     grace_ms : wall time that other partitions, and the wall's mark, are waited for.
-    warmup_bars : bars of history that features see before the first event; 0 for none.
+    warmup_bars : bars of history that features and statistics see before the first event;
+        0 for none.
     snapshot_s : wall time between two snapshots of the state.
     outbox_rows : rows waiting for the store at which the feed is held back.
     stop_after_idle_s : end when nothing came for so long; None never.

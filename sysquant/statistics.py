@@ -96,3 +96,13 @@ def update(
     market.high = high
     market.low = low
     market.bars = before + 1
+
+
+@inlined
+def take_bar(
+    market: Row, instrument: Row, terms: Row, high: float, low: float, close: float, volume: float
+) -> None:
+    """`update` by a bar as the feed gives it, whose volume may be in the quote currency."""
+    if instrument.quote_volume == 1:
+        volume /= close
+    update(market, high, low, close, volume, terms.statistics_weight, terms.statistics)

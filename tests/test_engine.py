@@ -323,3 +323,22 @@ def test_a_calm_stretch_leaves_the_bytes_of_the_loop(strategy, exits, disorder):
         for name in ("clock", "accounts"):
             assert states[0][name].tobytes() == states[1][name].tobytes()
         assert states[0]["market"][:1].tobytes() == states[1]["market"][:1].tobytes()
+
+
+def test_history_is_known_to_the_statistics_of_a_symbol_as_if_it_had_been_traded():
+    risk = RiskChain(
+        checks=[{"check": "warm_up", "limit": 40}, {"check": "order_size", "limit": 9}]
+    )
+    execution = Execution(spread_model="roll", impact=0.1)
+    minutes = bars((100 * np.exp(np.cumsum(np.sin(np.arange(80.0) ** 2) / 300))).tolist())
+    whole, warmed, cold = (
+        engine(Hold(), universe=UNIVERSE[:1], risk=risk, execution=execution) for _ in range(3)
+    )
+    whole.step(minutes)
+    warmed.warm(minutes[:50])
+    caused = warmed.step(minutes[50:])
+    known = ["bars", "reference", "volume", "variance", "change", "roll_covariance", "roll"]
+    for name in known:
+        assert whole.state()["market"][name] == warmed.state()["market"][name]
+    assert caused["orders"]["approved"][0] == 1
+    assert not cold.step(minutes[50:])["orders"]["approved"].any()
