@@ -20,24 +20,28 @@ from sysquant.types import Floats
 @kernel
 def ema(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
     """Average seeded with the mean; see `indicators.ema`."""
-    # state: values seen (at most span); their sum while seeding, then the average.
+    # state: values seen (at most span); their sum while seeding, then the average before its last
+    # step; that step. A value's distance from the average is told from the one before and the step:
+    # each bar waits for two operations of the last one, not for three.
     span = params[0]
     weight = 2.0 / (span + 1.0)
-    seen, average = state[0], state[1]
+    seen, average, step = state
     for i in range(out.shape[0]):
         x = inputs[0, i]
         if not np.isfinite(x):
             out[i] = np.nan
         elif seen == span:
-            average += weight * (x - average)
-            out[i] = average
+            distance = (x - average) - step
+            average += step
+            step = weight * distance
+            out[i] = average + step
         else:
             seen += 1.0
             average += x
             if seen == span:
                 average /= span
             out[i] = average if seen == span else np.nan
-    state[0], state[1] = seen, average
+    state[0], state[1], state[2] = seen, average, step
 
 
 @kernel
