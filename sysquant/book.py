@@ -159,7 +159,7 @@ def book_of(
         accounts[field] = math.nan
     return Book(
         instruments=instruments, terms=terms, rules=rows,
-        checks=risk.checks, limits=risk.limits, latencies=execution.samples, **series,
+        places=risk.places, limits=risk.limits, latencies=execution.samples, **series,
         clock=np.zeros(1, records.CLOCK), market=market,
         active=np.zeros((symbols, strategies), np.int64), accounts=accounts, cells=cells,
         orders=np.zeros((strategies, symbols, 3), records.ORDER),
@@ -185,7 +185,7 @@ def buffers_of(book: Book) -> tuple[dict[str, np.ndarray], Out]:
         "executions": 12 * strategies, "order_ends": 8 * cells,
         "financing": 2 * cells + strategies, "portfolio_history": 1 + strategies * (1 + symbols),
     }  # fmt: skip
-    types = records.effects(len(book.checks))
+    types = records.effects(len(book.limits))
     room = {name: _SHORT_ROWS.get(name, _ROOM) for name in types}
     buffers = {name: np.zeros(most[name] + room[name], types[name]) for name in types}
     receipts = buffers["risk_receipts"]

@@ -8,13 +8,13 @@ import math
 
 from sysquant import broker
 from sysquant.checks import CHECKS
+from sysquant.checks.chain import review
 from sysquant.compiled import inlined, numbers, part
 from sysquant.execution import cancel_latency, latency
 from sysquant.facts import gather
 from sysquant.orders import place
 from sysquant.portfolio import commit
 from sysquant.records import NEVER, Row
-from sysquant.risk import review
 from sysquant.sizing import (
     is_surely_in_band,
     is_worth_it,
@@ -97,7 +97,7 @@ def _cut_size(book: Book, out: Out, symbol: int) -> float:
     draft = book.draft[0]
     at = out.counts[RECEIPTS] - 1
     room = math.inf
-    for place_ in range(len(book.checks)):
+    for place_ in range(len(book.limits)):
         if out.verdicts[at, place_] == 0:
             room = min(room, out.rooms[at, place_])
     if not room < abs(draft.quantity):
@@ -212,9 +212,9 @@ def _refuse(book: Book, strategy: int, symbol: int, slot: int, refused_by: int) 
         cell.refused_target = cell.target
         cell.refused_bar = book.market[symbol].bars
         cell.slices = 0
-    for rank in range(len(book.checks)):
-        if book.checks[rank] == REPEATED_ORDER and refused_by >> rank & 1:
-            book.accounts[strategy].disabled = 1
+    place = book.places[REPEATED_ORDER]
+    if place >= 0 and refused_by >> place & 1:
+        book.accounts[strategy].disabled = 1
 
 
 @part
@@ -239,7 +239,7 @@ def act(
         receipt[3] = symbol
         receipt[4] = attempt
         refused_by = review(
-            book.facts[0], book.scenarios[0], book.scenarios[1], book.checks, book.limits,
+            book.facts[0], book.scenarios[0], book.scenarios[1], book.places, book.limits,
             out.values[at], out.rooms[at], out.verdicts[at],
         )  # fmt: skip
         if refused_by == 0 or attempt == 2 or book.terms[0].cut == 0:

@@ -6,77 +6,23 @@ position is exempt from most checks that fail, and its receipt says so; a refusa
 reasons, never an error. Rules: `docs/engine.md`, section 4.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sysquant.checks import CHECKS, CORRELATION, run_check, run_historical
-from sysquant.checks.tail import sort_scenarios
-from sysquant.compiled import inlined_kernel
+from sysquant.checks import CHECKS
 from sysquant.errors import ConfigError, nearest
 from sysquant.history import interval_ns
 from sysquant.keys import check_choice, check_flag, check_number
-from sysquant.records import Row
 from sysquant.types import SECOND, Floats, Ints
 
-REFUSE, PASS, EXEMPT = 0, 1, 2
 VERDICTS = ("refuse", "pass", "exempt")
 MOST_CHECKS = 62  # a bit each in the signed integer that says who refused
 HISTORY = ("refuse", "allow")
 
 _YEAR_NS = 365 * 86_400 * SECOND
-_EXEMPTING = np.array([check.exempt for check in CHECKS.values()])
-
-
-@inlined_kernel
-def review(
-    order: Row,
-    base: Floats,
-    moves: Floats,
-    checks: Ints,
-    limits: Floats,
-    value: Floats,
-    room: Floats,
-    verdict: NDArray[np.int8],
-) -> int:
-    """Run every check on an order's facts; fill value, room and verdict of each.
-
-    Parameters
-    ----------
-    order : `records.FACTS` of the order.
-    base, moves : (W,) P&L of the projected book by scenario without the order, and of one unit of
-        its symbol; the first `order.scenarios` count. Their order is lost.
-    checks, limits : (C,) numbers of the checks, and their limits.
-    value, room, verdict : (C,) filled; room is never negative and never NaN.
-
-    Returns
-    -------
-    0 when approved, otherwise a bit set of the checks (by place in the chain) that refused.
-    """
-    refused_by = 0
-    is_sorted = False
-    for place in range(len(checks)):
-        number, limit = checks[place], limits[place]
-        if number <= CORRELATION:
-            value[place], passes, room[place] = run_check(number, order, limit)
-        else:
-            if not is_sorted:
-                sort_scenarios(order, base, moves, order.quantity)
-                is_sorted = True
-            outcome = run_historical(number, order, limit, base, moves)
-            value[place], passes, room[place] = outcome
-        if passes:
-            verdict[place] = PASS
-        elif order.reduces == 1 and _EXEMPTING[number] and not math.isnan(limit):
-            verdict[place] = EXEMPT
-        else:
-            verdict[place] = REFUSE
-            refused_by |= 1 << place
-    return refused_by
 
 
 class RiskChain:
@@ -113,7 +59,8 @@ class RiskChain:
         least_history: int = 50,
     ) -> None:
         self.names = _names(checks)
-        self.checks: Ints = np.array([CHECKS[name].number for name in self.names], np.int64)
+        self.places: Ints = np.full(len(CHECKS), -1, np.int64)
+        self.places[[CHECKS[name].number for name in self.names]] = np.arange(len(checks))
         self.limits: Floats = np.array([check["limit"] for check in checks], np.float64)
         check_flag("risk.cut", cut)
         check_number("risk.window", window, least=2, most=100_000, whole=True)

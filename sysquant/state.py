@@ -22,7 +22,7 @@ class Book(Bundle):
     instruments: Rows  # (Y,)
     terms: Rows  # (1,)
     rules: Rows  # (S,)
-    checks: Ints  # (C,) numbers of the checks, in order
+    places: Ints  # (N,) of every check in the chain, by number; -1 if it is not in it
     limits: Floats  # (C,)
     latencies: Ints  # recorded ones, ns; empty without
     sessions: Ints  # (N, 2) open and close, ns

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sysquant import records
 from sysquant.checks import CHECKS
-from sysquant.risk import EXEMPT, PASS, REFUSE, review
+from sysquant.checks.chain import EXEMPT, PASS, REFUSE, review
 from tests.conftest import REPOSITORY
 
 NAN, INF = math.nan, math.inf
@@ -112,8 +112,9 @@ def reviewed(names, limits, **facts):
         row[name] = value
     count = len(names)
     value, room, verdict = np.empty(count), np.empty(count), np.empty(count, np.int8)
-    numbers = np.array([CHECKS[name].number for name in names], np.int64)
-    bits = review(row[0], base, moves, numbers, np.array(limits, float), value, room, verdict)
+    places = np.full(len(CHECKS), -1)
+    places[[CHECKS[name].number for name in names]] = np.arange(count)
+    bits = review(row[0], base, moves, places, np.array(limits, float), value, room, verdict)
     assert all(room >= 0), "a room is never negative and never NaN"
     assert bits == sum(1 << place for place in range(count) if verdict[place] == REFUSE)
     return value, verdict, room, bits

@@ -12,12 +12,13 @@ PACKAGE = Path(checks.__file__).parents[1]
 REVIEW = """
 import numpy as np
 from sysquant import records
-from sysquant.risk import RiskChain, review
+from sysquant.checks.chain import review
+from sysquant.risk import RiskChain
 chain = RiskChain(checks=[{"check": "order_quantity", "limit": 3.0}])
 order = np.ones(1, records.FACTS)
 order["quantity"] = 2.0
 value, room, verdict = np.zeros(1), np.zeros(1), np.zeros(1, np.int8)
-review(order[0], np.zeros(1), np.zeros(1), chain.checks, chain.limits, value, room, verdict)
+review(order[0], np.zeros(1), np.zeros(1), chain.places, chain.limits, value, room, verdict)
 print(value[0], verdict[0])
 """
 

@@ -8,10 +8,10 @@ import math
 import pytest
 import yaml
 
+from sysquant.checks.chain import PASS, REFUSE
 from sysquant.effects import FINANCING_KINDS, PURPOSES
 from sysquant.errors import ConfigError
 from sysquant.orders import KINDS
-from sysquant.risk import PASS, REFUSE
 from sysquant.sizing import FixedNotional, RiskPerTrade, VolatilityTarget, WeightSizing
 from tests.conftest import REPOSITORY
 from tests.test_limits import PRICES, SIGMA, TAIL, Z

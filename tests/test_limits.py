@@ -10,7 +10,7 @@ from statistics import NormalDist
 import pytest
 
 from sysquant.checks import CHECKS
-from sysquant.risk import EXEMPT, PASS, REFUSE
+from sysquant.checks.chain import EXEMPT, PASS, REFUSE
 from sysquant.sizing import WeightSizing
 from tests.told import SECOND, START, flat, ran, ticks
 

@@ -1,56 +1,26 @@
 """Whole sessions as a person runs them: processes, a real broker, the real store, signals."""
 
-import contextlib
 import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from pathlib import Path
-from urllib.parse import quote
 
 import kafka
 import pandas
-import psutil
 import pytest
 
 from sysquant.serve import ensure_server
 from sysquant.store import connect, find_server, migrate
 from tests.compare import TABLES, assert_same_decisions, decided
+from tests.sessions import ROOT, ended, journaled, run, synthetic, until
 
-ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["run", "synthetic"]  # fixtures
+
 ETHUSDT = "ticks_ethusdt_2025-05-19.parquet"
 MINUTES = "bars_btc-perp_1m_2022-01.parquet"
-
-
-@pytest.fixture
-def run(home):
-    """Start a runner; every process is ended with the test."""
-    started = []
-
-    def start(runner, *arguments, cwd=home, before=()):
-        command = [*before, sys.executable, str(ROOT / "runners" / f"{runner}.py"), *arguments]
-        process = subprocess.Popen(
-            command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def ended(process, *, timeout=90):
-    """Output of a process that must end well."""
-    out, err = process.communicate(timeout=timeout)
-    assert process.returncode == 0, f"{out}\n{err}"
-    return out
 
 
 def run_of(output):
@@ -129,25 +99,6 @@ def test_a_recording_over_kafka_trades_as_its_backtest_and_survives_sigkill(
     output = ended(run("live", *slowly))
     assert "events 11,328 (late 0, dead letters 0)" in output
     assert_same_decisions(store, run_of(output), undisturbed, least=10)
-
-
-def journaled(home, book):
-    """Inputs in a book's journal, while its runner writes it."""
-    path = home / "data" / "journals" / book / "journal.db"
-    if not path.exists():
-        return 0
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        try:
-            return db.execute("SELECT count(*) FROM inputs").fetchone()[0]
-        except sqlite3.OperationalError:  # not made yet
-            return 0
-
-
-def until(is_so, *, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
 
 
 BAD = [
@@ -272,12 +223,6 @@ def test_funding_that_the_store_lacks_is_refused_and_another_series_is_another_b
     store.command("INSERT INTO funding (symbol, ts, rate) VALUES ('BTC-PERP', '2024-03-01', 0.5)")
     said = sentence(run("live", *session, "feed.end=2024-03-01T15:00:00Z"))
     assert "this journal's book differs: series" in said and "journal=fresh" in said
-
-
-@pytest.fixture
-def synthetic():
-    """A session that goes on for long: an hour of a synthetic market at 60 times its speed."""
-    return ["strategy=buy_and_hold", "feed=synthetic", "feed.speed=60", "runtime.warmup_bars=0"]
 
 
 def until_trading(store):
@@ -446,93 +391,6 @@ def test_a_home_that_cannot_be_written_is_one_sentence(run, home, monkeypatch):
     monkeypatch.setenv("SYSQUANT_HOME", str(place / "below"))
     for runner in ("live", "backtest", "ingest", "backfill"):
         assert "set SYSQUANT_HOME elsewhere" in sentence(run(runner))
-
-
-def takes_signals(process):
-    """Whether a process handles SIGTERM, which it does last; Python by itself does not."""
-    status = Path(f"/proc/{process.pid}/status")
-    if not Path("/proc/self/status").exists():  # it cannot be seen here: long enough is waited
-        time.sleep(1)
-        return True
-    caught = re.search(r"SigCgt:\s*(\w+)", status.read_text())
-    return caught is not None and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1 == 1
-
-
-def processes(home):
-    """Those whose command line names the test's home, as its store's server does."""
-    name = quote(str(home.resolve()))
-    found = psutil.process_iter(["cmdline"])
-    return [process for process in found if name in " ".join(process.info["cmdline"] or [])]
-
-
-@pytest.mark.parametrize("after_s", [0.0, 0.4, 0.9, 1.5])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_during_the_start_ends_it_in_order(run, home, synthetic, number, after_s):
-    live = run("live", *synthetic)
-    until(lambda: takes_signals(live))
-    time.sleep(after_s)
-    live.send_signal(number)
-    asked = time.monotonic()
-    out, err = live.communicate(timeout=10)
-    assert time.monotonic() - asked < 5
-    assert (live.returncode, err.count("Traceback")) == (0, 0), f"{out}\n{err}"
-    until(lambda: not processes(home), timeout=10)
-
-
-@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.04, 0.06])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_before_it_is_taken_leaves_nothing_behind(run, home, synthetic, number, after_s):
-    live = run("live", *synthetic)
-    time.sleep(after_s)
-    live.send_signal(number)
-    out, err = live.communicate(timeout=10)
-    if live.returncode:  # it ended as Python does, before the first thing was begun
-        interrupted = number == signal.SIGINT and err.rstrip().endswith("\nKeyboardInterrupt")
-        assert live.returncode == -number or interrupted, f"{out}\n{err}"
-        assert not list(home.iterdir())
-    until(lambda: not processes(home), timeout=10)
-
-
-@contextlib.contextmanager
-def frozen_start(home):
-    """The server that starts in the test's home, held in its first instants."""
-    until(lambda: processes(home))
-    (server,) = processes(home)
-    server.suspend()
-    try:
-        yield server
-    finally:
-        for process in processes(home):
-            process.kill()
-
-
-@pytest.mark.parametrize("signals", [1, 2])
-def test_a_server_that_still_starts_at_the_deadline_is_not_left_behind(
-    run, home, synthetic, signals
-):
-    live = run("live", *synthetic)
-    with frozen_start(home) as server:
-        for _ in range(signals):
-            live.terminate()
-            time.sleep(0.2)
-        out, err = live.communicate(timeout=10)
-        assert live.returncode == (0 if signals == 1 else 128 + signal.SIGTERM), f"{out}\n{err}"
-        server.resume()
-        until(lambda: not processes(home), timeout=10)
-
-
-def test_a_server_that_is_being_revived_is_not_left_behind(run, home, synthetic):
-    live = run("live", *synthetic, "runtime.report_s=0.2")
-    until(lambda: journaled(home, "buy_and_hold-synthetic") > 5)
-    (served,) = processes(home)
-    served.kill()
-    until(lambda: served not in processes(home))
-    with frozen_start(home) as server:
-        live.terminate()
-        ended(live, timeout=10)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            server.resume()
-        until(lambda: not processes(home), timeout=10)
 
 
 def test_a_store_that_stalls_under_a_replay_does_not_hold_the_exit_up(run, server, store):

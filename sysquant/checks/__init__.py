@@ -1,19 +1,10 @@
-"""The checks of the risk chain by name and number, and the one switch that runs them.
+"""The checks of the risk chain by name and number; `chain` runs them.
 
 A check is a compiled function of an order's facts and its limit; historical ones see scenarios too.
-Numbers keep every chain the same compiled function. A new check is a function in the module of its
-theme, and here a name, its number and a line of the switch.
+Numbers keep every chain the same compiled function.
 """
 
 from typing import NamedTuple
-
-from sysquant.checks import order as of_order
-from sysquant.checks import portfolio as of_portfolio
-from sysquant.checks import tail as of_tail
-from sysquant.checks.outcome import Outcome
-from sysquant.compiled import inlined
-from sysquant.records import Row
-from sysquant.types import Floats
 
 _NAMES = (  # by number: the order, its pace, its position, the strategy, the book, losses, the tail
     "order_quantity", "order_notional", "order_size", "min_notional", "price_collar",
@@ -61,7 +52,7 @@ class Check(NamedTuple):
 
     Parameters
     ----------
-    number : its place in the switch.
+    number : its index in `RiskChain.places`.
     most : whether its limit is the most that passes, not the least.
     exempt : whether an order that truly reduces a position may fail it.
     """
@@ -75,148 +66,3 @@ CHECKS = {
     name: Check(number, most=name not in _LEAST, exempt=name not in _NEVER_EXEMPT)
     for number, name in enumerate(_NAMES)
 }
-
-
-@inlined
-def _check_order(number: int, order: Row, limit: float) -> Outcome:
-    if number == ORDER_QUANTITY:
-        return of_order.order_quantity(order, limit)
-    if number == ORDER_NOTIONAL:
-        return of_order.order_notional(order, limit)
-    if number == ORDER_SIZE:
-        return of_order.order_size(order, limit)
-    if number == MIN_NOTIONAL:
-        return of_order.min_notional(order, limit)
-    if number == PRICE_COLLAR:
-        return of_order.price_collar(order, limit)
-    if number == REFERENCE_COLLAR:
-        return of_order.reference_collar(order, limit)
-    if number == STALE_PRICE:
-        return of_order.stale_price(order, limit)
-    if number == FEED_LAG:
-        return of_order.feed_lag(order, limit)
-    if number == TICK_JUMP:
-        return of_order.tick_jump(order, limit)
-    return of_order.cash(order, limit)
-
-
-@inlined
-def _check_pace(number: int, order: Row, limit: float) -> Outcome:
-    if number == ORDER_RATE_SECOND:
-        return of_order.order_rate_second(order, limit)
-    if number == ORDER_RATE_MINUTE:
-        return of_order.order_rate_minute(order, limit)
-    if number == REPEATED_ORDER:
-        return of_order.repeated_order(order, limit)
-    if number == DUPLICATE_ORDER:
-        return of_order.duplicate_order(order, limit)
-    if number == SELF_MATCH:
-        return of_order.self_match(order, limit)
-    if number == WARM_UP:
-        return of_order.warm_up(order, limit)
-    if number == TRADING_WINDOW:
-        return of_order.trading_window(order, limit)
-    if number == RESTRICTED:
-        return of_order.restricted(order, limit)
-    return of_order.state(order, limit)
-
-
-@inlined
-def _check_position(number: int, order: Row, limit: float) -> Outcome:
-    if number == POSITION_QUANTITY:
-        return of_portfolio.position_quantity(order, limit)
-    if number == POSITION_NOTIONAL:
-        return of_portfolio.position_notional(order, limit)
-    if number == POSITION_WEIGHT:
-        return of_portfolio.position_weight(order, limit)
-    if number == NOT_PROMOTED:
-        return of_portfolio.not_promoted(order, limit)
-    if number == SHORT_LIMIT:
-        return of_portfolio.short_limit(order, limit)
-    if number == LONG_ONLY:
-        return of_portfolio.long_only(order, limit)
-    return of_portfolio.shortable(order, limit)
-
-
-@inlined
-def _check_strategy(number: int, order: Row, limit: float) -> Outcome:
-    if number == GROSS_EXPOSURE:
-        return of_portfolio.gross_exposure(order, limit)
-    if number == NET_EXPOSURE:
-        return of_portfolio.net_exposure(order, limit)
-    if number == LEVERAGE:
-        return of_portfolio.leverage(order, limit)
-    if number == CONCENTRATION:
-        return of_portfolio.concentration(order, limit)
-    if number == OPEN_POSITIONS:
-        return of_portfolio.open_positions(order, limit)
-    return of_portfolio.open_orders(order, limit)
-
-
-@inlined
-def _check_book(number: int, order: Row, limit: float) -> Outcome:
-    if number == BOOK_GROSS_EXPOSURE:
-        return of_portfolio.book_gross_exposure(order, limit)
-    if number == BOOK_NET_EXPOSURE:
-        return of_portfolio.book_net_exposure(order, limit)
-    if number == BOOK_LEVERAGE:
-        return of_portfolio.book_leverage(order, limit)
-    if number == BOOK_CONCENTRATION:
-        return of_portfolio.book_concentration(order, limit)
-    if number == BOOK_OPEN_POSITIONS:
-        return of_portfolio.book_open_positions(order, limit)
-    return of_portfolio.book_open_orders(order, limit)
-
-
-@inlined
-def _check_losses(number: int, order: Row, limit: float) -> Outcome:
-    if number == DRAWDOWN:
-        return of_portfolio.drawdown(order, limit)
-    if number == BOOK_DRAWDOWN:
-        return of_portfolio.book_drawdown(order, limit)
-    if number == DAILY_LOSS:
-        return of_portfolio.daily_loss(order, limit)
-    if number == BOOK_DAILY_LOSS:
-        return of_portfolio.book_daily_loss(order, limit)
-    if number == CONSECUTIVE_LOSSES:
-        return of_portfolio.consecutive_losses(order, limit)
-    if number == COOLDOWN:
-        return of_portfolio.cooldown(order, limit)
-    return of_portfolio.give_back(order, limit)
-
-
-@inlined
-def _check_tail(number: int, order: Row, limit: float) -> Outcome:
-    if number == COVARIANCE_VALUE_AT_RISK:
-        return of_tail.covariance_value_at_risk(order, limit)
-    if number == COVARIANCE_EXPECTED_SHORTFALL:
-        return of_tail.covariance_expected_shortfall(order, limit)
-    if number == VOLATILITY:
-        return of_tail.volatility(order, limit)
-    return of_tail.correlation(order, limit)
-
-
-@inlined
-def run_check(number: int, order: Row, limit: float) -> Outcome:
-    """Value, whether it passes, and room of a check that reads facts alone."""
-    if number <= CASH:
-        return _check_order(number, order, limit)
-    if number <= STATE:
-        return _check_pace(number, order, limit)
-    if number <= SHORTABLE:
-        return _check_position(number, order, limit)
-    if number <= OPEN_ORDERS:
-        return _check_strategy(number, order, limit)
-    if number <= BOOK_OPEN_ORDERS:
-        return _check_book(number, order, limit)
-    if number <= GIVE_BACK:
-        return _check_losses(number, order, limit)
-    return _check_tail(number, order, limit)
-
-
-@inlined
-def run_historical(number: int, order: Row, limit: float, base: Floats, moves: Floats) -> Outcome:
-    """The same of a check that reads scenarios, sorted for the order (`sort_scenarios`)."""
-    if number == VALUE_AT_RISK:
-        return of_tail.value_at_risk(order, limit, base, moves)
-    return of_tail.expected_shortfall(order, limit, base, moves)

@@ -1,0 +1,66 @@
+"""Runners as processes, for tests: started, waited for, looked at."""
+
+import contextlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import REPOSITORY as ROOT
+
+
+@pytest.fixture
+def run(home):
+    """Start a runner; every process is ended with the test."""
+    started = []
+    # To be ignored is inherited by what starts in the background, and by all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def start(runner, *arguments, cwd=home, before=()):
+        command = [*before, sys.executable, str(ROOT / "runners" / f"{runner}.py"), *arguments]
+        process = subprocess.Popen(
+            command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def ended(process, *, timeout=90):
+    """Output of a process that must end well."""
+    out, err = process.communicate(timeout=timeout)
+    assert process.returncode == 0, f"{out}\n{err}"
+    return out
+
+
+def journaled(home, book):
+    """Inputs in a book's journal, while its runner writes it."""
+    path = home / "data" / "journals" / book / "journal.db"
+    if not path.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        try:
+            return db.execute("SELECT count(*) FROM inputs").fetchone()[0]
+        except sqlite3.OperationalError:  # not made yet
+            return 0
+
+
+def until(is_so, *, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def synthetic():
+    """A session that goes on for long: an hour of a synthetic market at 60 times its speed."""
+    return ["strategy=buy_and_hold", "feed=synthetic", "feed.speed=60", "runtime.warmup_bars=0"]
