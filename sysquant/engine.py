@@ -115,6 +115,9 @@ class Engine:
         accounts = self._book.accounts
         accounts["key"] = [order_key(name) for name in names]
         accounts["promoted"] = [name in promoted for name in names]
+        strangers = sorted(set(promoted) - set(names))
+        if strangers:
+            raise ConfigError(f"promoted names {strangers}, the book holds {names}")
         self._fund(capital, fractions)
 
     def _fund(self, capital: float, fractions: Mapping[str, float] | None) -> None:
@@ -122,7 +125,7 @@ class Engine:
         shares = dict.fromkeys(names, 1.0 / len(names)) if fractions is None else dict(fractions)
         if set(shares) != set(names):
             raise ConfigError(f"fractions name {sorted(shares)}, the book holds {names}")
-        if min(shares.values()) <= 0 or sum(shares.values()) > 1 + 1e-12:
+        if not (min(shares.values()) > 0 and sum(shares.values()) <= 1 + 1e-12):
             raise ConfigError(f"fractions must be > 0 and sum to at most 1, were {shares}")
         accounts = self._book.accounts
         given = np.round([shares[n] * capital for n in names], 8)
@@ -202,6 +205,8 @@ class Engine:
     def set_state(self, strategy: str, state: Literal["active", "reducing", "off"]) -> None:
         """Switch a strategy: on, only towards flat, or off (flat as soon as its symbols trade)."""
         place = self._place(strategy)
+        if state not in STATES:
+            raise ConfigError(f"a state is one of {', '.join(STATES)}, was {state!r}")
         self._book.accounts["state"][place] = STATES.index(state)
         if state == "off":
             for symbol, cell in enumerate(self._book.cells[place]):
@@ -218,6 +223,8 @@ class Engine:
             If the source has less cash, or the amount is not > 0.
         """
         amount = round(amount, 8)
+        for name in filter(None, (source, target)):
+            self._place(name)
         clock = self._book.clock[0]
         cash = self._account(source)["cash"] if source else clock["pool"]
         if not 0 < amount <= cash:

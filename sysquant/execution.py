@@ -25,6 +25,7 @@ _CONSTANT, _ROLL, _CORWIN_SCHULTZ = range(3)
 _SUBMIT_DRAW, _CANCEL_DRAW = 0, 3  # of two draws each; 2 is that of a reject
 _MOST_SIGMA = 3.0
 _MOST_LATENCY_MS = 86_400_000.0
+_LEAST_HOURS = 1 / 3_600_000  # a millisecond
 _MOST_HOURS = 87_600.0
 _DEFAULT_TIER = "default"
 _TIER_KEYS = ("fee_bps", "maker_fee_bps")
@@ -179,9 +180,9 @@ _RANGES: dict[str, dict[str, Any]] = {
     "queue_share": {"least": 0, "most": 1},
     "reject_probability": {"least": 0, "most": 1},
     "maker_fee_bps": {"least": 0},
-    "financing_hours": {"above": 0, "most": _MOST_HOURS},
+    "financing_hours": {"least": _LEAST_HOURS, "most": _MOST_HOURS},
     "funding_rate": {"above": -1, "below": 1},
-    "funding_hours": {"above": 0, "most": _MOST_HOURS},
+    "funding_hours": {"least": _LEAST_HOURS, "most": _MOST_HOURS},
     "statistics_span": {"least": 1, "most": 1_000_000, "whole": True},
 }
 

@@ -342,3 +342,34 @@ def test_history_is_known_to_the_statistics_of_a_symbol_as_if_it_had_been_traded
         assert whole.state()["market"][name] == warmed.state()["market"][name]
     assert caused["orders"]["approved"][0] == 1
     assert not cold.step(minutes[50:])["orders"]["approved"].any()
+
+
+def test_what_a_call_cannot_mean_is_refused_before_anything_moved():
+    book = engine()
+    book.step(ticks(300))
+    before = book.state()
+    with pytest.raises(ConfigError, match="did you mean 'flip'"):
+        book.move_cash("flip", "filp", 1_000.0)
+    with pytest.raises(ConfigError, match="did you mean 'flip'"):
+        book.move_cash("", "filp", 1e-8)
+    with pytest.raises(ConfigError, match="active, reducing, off, was 'of'"):
+        book.set_state("flip", "of")
+    assert same(before, book.state())
+
+
+@pytest.mark.parametrize("fractions", [{"flip": float("nan")}, {"flip": 0.0}, {"flip": 1.1}])
+def test_fractions_that_are_no_shares_are_refused(fractions):
+    with pytest.raises(ConfigError, match="fractions must be > 0"):
+        engine(fractions=fractions)
+
+
+@pytest.mark.parametrize("promoted", [["flap"], "flip"])
+def test_only_strategies_of_the_book_can_be_promoted(promoted):
+    with pytest.raises(ConfigError, match="promoted names"):
+        engine(promoted=promoted)
+
+
+@pytest.mark.parametrize("key", ["financing_hours", "funding_hours"])
+def test_an_accrual_more_often_than_the_clock_can_tell_is_refused(key):
+    with pytest.raises(ConfigError, match=key):
+        Execution(**{key: 1e-13})
