@@ -180,7 +180,7 @@ def _close_bars(events: Events, clock_: Rows, bars: Rows, closed: ClosedBars) ->
                 clock.corrections += 1
                 continue
         engine_ts = max(engine_ts, ts)
-        symbol = int(events.symbol[i])
+        symbol = np.int64(events.symbol[i])
         if symbol < 0:
             continue
         if end == 0:

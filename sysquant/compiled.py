@@ -16,7 +16,8 @@ os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")  # it would give arrays o
 
 import numba
 import numpy as np
-from numba.core import config, event
+from numba import _dynfunc
+from numba.core import codegen, compiler, config, event
 from numba.core.registry import cpu_target
 
 from sysquant.home import PACKAGE, cache
@@ -67,19 +68,50 @@ class _NoCollection(event.Listener):
         self._depth = 0
         self._was_enabled = False
 
-    def on_start(self, event: Any) -> None:
+    def on_start(self, event: Any) -> None:  # noqa: ARG002
         if self._depth == 0:
             self._was_enabled = gc.isenabled()
             gc.disable()
         self._depth += 1
 
-    def on_end(self, event: Any) -> None:
+    def on_end(self, event: Any) -> None:  # noqa: ARG002
         self._depth -= 1
         if self._depth == 0 and self._was_enabled:
             gc.enable()
 
 
 event.register("numba:compile", _NoCollection())
+
+class _PartLibrary(codegen.JITCodeLibrary):
+    # Code that waits to be linked into a kernel's, which is optimised and translated as a whole.
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+
+class _PartCompiler(compiler.Compiler):
+    # numba would optimise and translate a function with all it calls, and do so again at every
+    # level of calls: two fifths of the time of compiling the engine.
+
+    def __init__(
+        self, typing: Any, target: Any, library: Any, args: Any, result: Any, flags: Any, local: Any
+    ) -> None:  # fmt: skip
+        library = library or _PartLibrary(target.codegen(), "part")
+        super().__init__(typing, target, library, args, result, flags, local)
+        self.state.targetctx.get_executable = _no_executable
+
+
+def _no_executable(library: Any, function: Any, environment: Any) -> Any:
+    # What stands for a part among the functions that compiled code may call.
+    return _dynfunc.make_function(
+        function.lookup_module(), function.qualname, "", 0, environment, (library,)
+    )
+
 
 _njit: Any = numba.njit  # its stubs know few of its options
 
@@ -106,17 +138,18 @@ def part(function: Callable[P, R]) -> Callable[P, R]:
     What would make it callable, and a place on disk of its own, are most of what a function with
     many arguments costs to compile.
     """
-    return _njit(
-        nogil=True, error_model="numpy", forceinline=False,
-        no_cpython_wrapper=True, no_cfunc_wrapper=True,
-    )(function)  # fmt: skip
+    return _part(function, forceinline=False)
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """As `part`, and always part of its caller: for what runs at every event."""
+    return _part(function, forceinline=True)
+
+
+def _part(function: Callable[P, R], *, forceinline: bool) -> Callable[P, R]:
     return _njit(
-        nogil=True, error_model="numpy", forceinline=True,
-        no_cpython_wrapper=True, no_cfunc_wrapper=True,
+        nogil=True, error_model="numpy", forceinline=forceinline,
+        no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_PartCompiler,
     )(function)  # fmt: skip
 
 

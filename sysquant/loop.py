@@ -7,6 +7,8 @@ order and no level costs a few comparisons. Rules: `docs/engine.md`, section 1.
 
 import math
 
+import numpy as np
+
 from sysquant import portfolio, proposal, protection
 from sysquant.bars import ClosedBars, Events, start_of, ts_of
 from sysquant.broker import TRAILING_STOP, meet_event
@@ -267,7 +269,7 @@ def _mark(
 @pasted
 def _event(book: Book, out: Out, events: Events, i: int, ts: int) -> bool:
     # One event that is not late; whether effects may have come of it.
-    symbol = int(events.symbol[i])  # as everywhere else: nothing is compiled twice
+    symbol = np.int64(events.symbol[i])  # as everywhere else, or all would be compiled twice
     if symbol < 0:
         _command(book, symbol, events.volume[i])
         return False

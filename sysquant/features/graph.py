@@ -70,8 +70,8 @@ def _evaluate(
         if rows[k, 1] >= 0:
             inputs = gathered
             for j in range(rows.shape[1]):
-                if rows[k, j] >= 0:
-                    gathered[j] = values[rows[k, j]]
+                for i in range(values.shape[1] if rows[k, j] >= 0 else 0):
+                    gathered[j, i] = values[rows[k, j], i]
         kernels[k](
             state[state_start : state_ends[k]],
             inputs,
