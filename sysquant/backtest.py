@@ -195,11 +195,11 @@ class _Closes:
         self._parts = [np.empty(0, self._FIELDS)]
 
     def add(self, batch: Ticks | Bars) -> None:
-        for at in range(0, len(batch), self._CHUNK):
-            events = events_of(batch[at : at + self._CHUNK], self._interval)
-            rows = np.empty(self._clock.close(events), self._FIELDS)
+        events = events_of(batch, self._interval)
+        for _, closed, bars in self._clock.passes(events, self._CHUNK):
+            rows = np.empty(bars, self._FIELDS)
             for name in self._FIELDS.names or ():
-                rows[name] = getattr(self._clock.closed, name)[: len(rows)]
+                rows[name] = getattr(closed, name)[:bars]
             self._parts.append(rows)
 
     def all(self, end: int) -> np.ndarray:

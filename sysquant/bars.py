@@ -5,13 +5,14 @@ before. A tick is a bar of no length, so ticks and imported bars go through the 
 event counts in a bar still open and in nothing else. No tick, no bar.
 """
 
+import functools
+from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sysquant import records
-from sysquant.bundle import Bundle
 from sysquant.compiled import inlined, kernel, part
 from sysquant.records import Row, Rows
 from sysquant.types import Bars, Floats, Ints, Ticks
@@ -32,12 +33,12 @@ class Events(NamedTuple):
     length: int  # ns that each lasts; 0 for ticks
 
 
-class ClosedBars(Bundle):
+class ClosedBars(NamedTuple):
     """Bars that closed, by (position, symbol): the mark stands before the event at `position`."""
 
     position: Ints
     ts: Ints
-    symbol: Ints
+    symbol: NDArray[np.int32]
     open: Floats
     high: Floats
     low: Floats
@@ -198,6 +199,26 @@ def _close_bars(events: Events, clock_: Rows, bars: Rows, closed: ClosedBars) ->
     return count
 
 
+@kernel
+def _are_bars(events: Events, clock_: Rows) -> bool:
+    # Whether each event is a bar of its own: of this interval, and later than all before it.
+    clock = clock_[0]
+    ends, symbols, interval = events.end, events.symbol, clock.interval
+    last = clock.end if clock.end > 0 else clock.engine_ts
+    if events.length != interval or ends[0] <= last or ends[0] % interval != 0:
+        return False
+    others, gaps = 0, 0
+    for i in range(len(ends)):
+        others |= symbols[i]
+    for i in range(1, len(ends)):
+        gaps += 1 if ends[i] - ends[i - 1] != interval else 0
+    if gaps > 0:
+        for i in range(1, len(ends)):
+            if ends[i] <= ends[i - 1] or ends[i] % interval != 0:
+                return False
+    return others == 0
+
+
 class BarClock:
     """Closes time bars of one interval over batches of events.
 
@@ -205,28 +226,55 @@ class BarClock:
     ----------
     symbols : how many there are.
     interval : ns, positive.
-
-    Attributes
-    ----------
-    closed : bars of the last batch, as many as `close` said; the next batch writes over them.
     """
 
     def __init__(self, symbols: int, interval: int) -> None:
         self.clock = np.zeros(1, records.CLOSING)
         self.clock["interval"] = interval
         self.open_bars = np.zeros(symbols, records.OPEN_BAR)
-        self.closed = _room(symbols)
+        self._closed = _room(0)
 
-    def close(self, events: Events) -> int:
-        """Take a batch; how many bars of it are in `closed`."""
+    def passes(self, events: Events, most: int) -> Iterator[tuple[Events, ClosedBars, int]]:
+        """Take events, `most` at a time: each time with what closed, and how many bars that are.
+
+        What closed is good until the next pass. Bars of this interval in one symbol are their own
+        closed bars, each of them when the next one comes: then nothing is copied.
+        """
+        were_bars = False
+        for start in range(0, len(events.end), most):
+            rows = slice(start, start + most)
+            taken = Events(*(column[rows] for column in events[:-1]), events.length)
+            are_bars = len(self.open_bars) == 1 and _are_bars(taken, self.clock)
+            if are_bars and were_bars:
+                yield taken, *self._pass_on(events, start, len(taken.end))
+            else:
+                yield taken, *self._close(taken)
+            were_bars = are_bars
+
+    def _close(self, events: Events) -> tuple[ClosedBars, int]:
         most = len(events.end) + len(self.open_bars)
-        if most > len(self.closed.ts):
-            self.closed = _room(2 * most)
-        return _close_bars(events, self.clock, self.open_bars, self.closed)
+        if most > len(self._closed.ts):
+            self._closed = _room(2 * most)
+        return self._closed, _close_bars(events, self.clock, self.open_bars, self._closed)
+
+    def _pass_on(self, events: Events, start: int, count: int) -> tuple[ClosedBars, int]:
+        # The one before is open, and every one closes it: as `_close_bars`, by the same rules.
+        before = slice(start - 1, start - 1 + count)
+        end, *columns = events[:-1]
+        last = start + count - 1
+        ts = end[last] - 1  # as `ts_of`
+        self.clock["end"], self.clock["engine_ts"] = end[last], ts
+        self.clock["bars"] += count
+        self.open_bars[0] = (1, ts, ts, *(column[last] for column in columns[1:]))
+        position = _counted(len(self._closed.ts))[:count]
+        return ClosedBars(position, end[before], *(column[before] for column in columns)), count
+
+
+@functools.cache
+def _counted(most: int) -> Ints:
+    return np.arange(most)
 
 
 def _room(bars: int) -> ClosedBars:
-    kinds = ClosedBars.__annotations__.items()
-    return ClosedBars(
-        **{n: np.empty(bars, np.int64 if k is Ints else np.float64) for n, k in kinds}
-    )
+    integers = {"position": np.int64, "ts": np.int64, "symbol": np.int32}
+    return ClosedBars(*(np.empty(bars, integers.get(n, np.float64)) for n in ClosedBars._fields))

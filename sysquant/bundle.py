@@ -22,7 +22,6 @@ from numba.extending import (
     lower_getattr_generic,
     models,
     register_model,
-    typeof_impl,
     unbox,
 )
 from numba.np.arrayobj import populate_array
@@ -70,17 +69,12 @@ class Bundle:
             **arrays,
             "words": words,
             "address": words.ctypes.data,
-            "numba_type": BundleType(type(self).__name__, members),
+            "_numba_type_": BundleType(type(self).__name__, members),
         }
         self.__dict__.update(fixed)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{name!r} is written in place, not replaced")
-
-
-@typeof_impl.register(Bundle)
-def _typeof(value: Any, _context: Any) -> Any:
-    return value.numba_type
 
 
 @register_model(BundleType)

@@ -68,19 +68,20 @@ class _NoCollection(event.Listener):
         self._depth = 0
         self._was_enabled = False
 
-    def on_start(self, event: Any) -> None:  # noqa: ARG002
+    def on_start(self, event: Any) -> None:
         if self._depth == 0:
             self._was_enabled = gc.isenabled()
             gc.disable()
         self._depth += 1
 
-    def on_end(self, event: Any) -> None:  # noqa: ARG002
+    def on_end(self, event: Any) -> None:
         self._depth -= 1
         if self._depth == 0 and self._was_enabled:
             gc.enable()
 
 
 event.register("numba:compile", _NoCollection())
+
 
 class _PartLibrary(codegen.JITCodeLibrary):
     # Code that waits to be linked into a kernel's, which is optimised and translated as a whole.

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sysquant import records
-from sysquant.bars import BarClock, ClosedBars, Events, events_of
+from sysquant.bars import BarClock, ClosedBars, events_of
 from sysquant.book import book_of, buffers_of, one_of, rules_of
 from sysquant.clockwork import take_history
 from sysquant.decider import Decider
@@ -158,19 +158,14 @@ class Engine:
     def step(self, batch: Ticks | Bars) -> Effects:
         """Advance over a batch, in its order, and return what it caused."""
         parts: list[Effects] = []
-        most = _PASS[type(batch)]
-        for at in range(0, len(batch), most):
-            self._advance(events_of(batch[at : at + most], self.interval), parts)
+        events = events_of(batch, self.interval)
+        done = np.empty(2, np.int64)
+        for taken, closed, bars in self._bar_clock.passes(events, _PASS[type(batch)]):
+            targets = self._decide(closed, bars)
+            done[:] = 0
+            while not run(self._book, self._out, taken, closed, bars, targets, done):
+                parts.append(self._drain())
         return Effects.join([*parts, self._drain()])
-
-    def _advance(self, events: Events, parts: list[Effects]) -> None:
-        # What fills the buffers goes to `parts`; the rest stays in them.
-        bars = self._bar_clock.close(events)
-        closed = self._bar_clock.closed
-        targets = self._decide(closed, bars)
-        done = np.zeros(2, np.int64)
-        while not run(self._book, self._out, events, closed, bars, targets, done):
-            parts.append(self._drain())
 
     def _drain(self) -> Effects:
         # Copies what the loop wrote, as words: three times faster than as records. A snapshot

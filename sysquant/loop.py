@@ -248,7 +248,7 @@ def _mark(
     if ts >= clock.next_risk_bar:
         close_risk_bar(book, ts)
     while bar < bars and closed.position[bar] == position:
-        symbol = closed.symbol[bar]
+        symbol = np.int64(closed.symbol[bar])
         take_bar(
             book.market[symbol], book.instruments[symbol], terms,
             closed.high[bar], closed.low[bar], closed.close[bar], closed.volume[bar],
@@ -259,7 +259,7 @@ def _mark(
         take_snapshot(book, out, ts)
     for strategy in range(len(targets)):
         for place in range(first, bar):
-            symbol, target = closed.symbol[place], targets[strategy, place]
+            symbol, target = np.int64(closed.symbol[place]), targets[strategy, place]
             if not _stands(book, strategy, symbol, target):
                 _decide(book, out, strategy, symbol, ts, target)
                 wrote = True
@@ -310,6 +310,10 @@ def run(
     events = Events(
         lent(events.end), lent(events.symbol), lent(events.open), lent(events.high),
         lent(events.low), lent(events.close), lent(events.volume), events.length,
+    )  # fmt: skip
+    closed = ClosedBars(
+        lent(closed.position), lent(closed.ts), lent(closed.symbol), lent(closed.open),
+        lent(closed.high), lent(closed.low), lent(closed.close), lent(closed.volume),
     )  # fmt: skip
     clock = book.clock[0]
     bar, count = done[1], len(events.end)

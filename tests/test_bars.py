@@ -5,18 +5,18 @@ import pandas as pd
 import pytest
 
 from sysquant.bars import BarClock, events_of
-from sysquant.types import SECOND
-from tests.market import ticks
+from sysquant.types import CLOCK_MARK, SECOND, Bars
+from tests.market import START, ticks
 
 COLUMNS = ("ts", "symbol", "open", "high", "low", "close", "volume")
 
 
-def closed(batches):
-    clock = BarClock(2, SECOND)
+def closed(batches, symbols=2, most=1_000):
+    clock = BarClock(symbols, SECOND)
     parts = []
     for batch in batches:
-        count = clock.close(events_of(batch, SECOND))
-        parts.append({name: getattr(clock.closed, name)[:count].copy() for name in COLUMNS})
+        for _, bars, count in clock.passes(events_of(batch, SECOND), most):
+            parts.append({name: getattr(bars, name)[:count].copy() for name in COLUMNS})
     return clock, {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
 
 
@@ -78,3 +78,25 @@ def test_a_tick_at_the_very_end_belongs_to_the_next_bar():
     _, rows = closed([batch])
     assert rows["close"].tolist() == [1.0, 2.0]
     assert rows["ts"].tolist() == [start + SECOND, start + 2 * SECOND]
+
+
+def test_bars_that_are_passed_on_are_those_that_are_built():
+    draw = np.random.default_rng(3)
+    passed_on = 0
+    for _ in range(300):
+        gaps = draw.choice([1, 1, 1, 1, 3, 0, -1], 30, p=[0.24, 0.24, 0.24, 0.18, 0.08, 0.01, 0.01])
+        ts = START + np.cumsum(gaps) * SECOND + (draw.random(30) < 0.01)
+        close = 100.0 + draw.normal(size=30)
+        batch = Bars(
+            ts=ts, symbol=np.where(draw.random(30) < 0.005, CLOCK_MARK, 0).astype(np.int32),
+            open=close + 1.0, high=close + 2.0, low=close - 1.0, close=close, volume=close / 7.0,
+            partition=np.zeros(30, np.int32), offset=np.arange(30),
+        )  # fmt: skip
+        batches = [batch[:11], batch[11:]]
+        (built, rows), (given, same) = (closed(batches, 1, most) for most in (30, 4))
+        for name in COLUMNS:
+            assert rows[name].tobytes() == same[name].tobytes()
+        assert built.clock.tobytes() == given.clock.tobytes()
+        assert built.open_bars.tobytes() == given.open_bars.tobytes()
+        passed_on += bool((np.diff(ts) > 0).all())
+    assert passed_on > 100

@@ -1,5 +1,6 @@
 """Values of expressions and indicators, against numpy, pandas and TA-Lib."""
 
+import itertools
 import subprocess
 import sys
 
@@ -216,6 +217,25 @@ def test_recursive_indicators_skip_leading_gaps():
     value = evaluate(ema(bar.close, 10), close=close)
     assert value[5:].tobytes() == evaluate(ema(bar.close, 10), close=close[5:]).tobytes()
     assert np.isnan(value[:14]).all()
+
+
+def test_two_averages_at_once_are_those_of_one_at_a_time():
+    draw = np.random.default_rng(4)
+    x = draw.normal(size=400)
+    x[draw.random(400) < 0.03] = np.nan
+    x[draw.random(400) < 0.03] = np.inf
+    close = Bar().close
+    spans = (3, 20, 7, 1)
+    graph = FeatureGraph({f"{n}": ema(close, n) for n in spans} | {"open": ema(Bar().open, 3)})
+    cuts = [0, 1, 2, 9, 25, 26, 300, 400]
+    parts = [graph.run({"close": x[a:b], "open": -x[a:b]}) for a, b in itertools.pairwise(cuts)]
+    for n in spans:
+        alone = FeatureGraph({"x": ema(close, n)}).run({"close": x})["x"]
+        assert np.concatenate([part[f"{n}"] for part in parts]).tobytes() == alone.tobytes()
+    opposite = np.concatenate([part["open"] for part in parts])
+    np.testing.assert_array_equal(opposite, -np.concatenate([part["3"] for part in parts]))
+    # Nodes are computed in another order than they were named in, and keep their names.
+    assert set(graph.state()) == {f"ema(close, {n})" for n in spans} | {"ema(open, 3)"}
 
 
 def test_equal_formulas_are_one_node():

@@ -19,7 +19,7 @@ P = ParamSpec("P")
 
 
 def indicator(
-    kernel: Kernel, *, first_state: Callable[..., Sequence[float]]
+    kernel: Kernel, *, first_state: Callable[..., Sequence[float]], twin: Kernel | None = None
 ) -> Callable[[Callable[P, Parts]], Callable[P, Expression]]:
     """Make an indicator from a compiled kernel `(state, inputs, params, out)`.
 
@@ -30,10 +30,11 @@ def indicator(
     ----------
     kernel : see `kernels`; it must leave the same results however the bars are cut.
     first_state : parameters -> state before the first bar.
+    twin : kernel of two nodes at once; see `Operation`.
     """
 
     def define(function: Callable[P, Parts]) -> Callable[P, Expression]:
-        operation = Operation(function.__name__, kernel, first_state)
+        operation = Operation(function.__name__, kernel, first_state, twin)
 
         @functools.wraps(function)
         def build(*args: P.args, **kwargs: P.kwargs) -> Expression:

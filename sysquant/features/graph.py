@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sysquant.compiled import kernel
 from sysquant.errors import DataError, StrategyError
-from sysquant.features.expression import Expression, Operation
+from sysquant.features.expression import Expression, Kernel
 from sysquant.types import Floats, Ints
 
 _TABLE = 65_536  # node values computed at a time (half a MiB): they stay in the CPU's cache
@@ -52,6 +52,7 @@ def _appender() -> Any:
 @kernel
 def _evaluate(
     kernels: Any,
+    counts: Ints,
     rows: Ints,
     state: Floats,
     state_ends: Ints,
@@ -60,9 +61,9 @@ def _evaluate(
     values: Floats,
     gathered: Floats,
 ) -> None:
-    # Node k reads the rows `rows[k]` of `values` (as far as they are not -1), and writes its own,
-    # which follow those of the bar's fields.
-    first = values.shape[0] - len(kernels)
+    # Call k reads the rows `rows[k]` of `values` (as far as they are not -1), and writes those of
+    # its nodes, `counts[k]` of them; the first follows those of the bar's fields.
+    first = values.shape[0] - counts.sum()
     state_start, param_start = 0, 0
     for k in range(len(kernels)):
         row = max(rows[k, 0], 0)
@@ -76,8 +77,9 @@ def _evaluate(
             state[state_start : state_ends[k]],
             inputs,
             params[param_start : param_ends[k]],
-            values[first + k],
+            values[first : first + counts[k]].reshape(-1),
         )
+        first += counts[k]
         state_start, param_start = state_ends[k], param_ends[k]
 
 
@@ -105,21 +107,26 @@ class FeatureGraph:
 
     def __init__(self, features: Mapping[str, Expression]) -> None:
         order = _in_order(list(features.values()))
-        nodes = [node for node in order.values() if node.operation.kernel is not None]
+        calls = _calls([node for node in order.values() if node.operation.kernel is not None])
+        nodes = [node for call in calls for node in call]
         self.names = tuple(features)
         self.fields = tuple(n for n, node in order.items() if node.operation.kernel is None)
         self.nodes = tuple(node.name for node in nodes)
         row_of = {name: row for row, name in enumerate((*self.fields, *self.nodes))}
         self._outputs = np.array([row_of[e.name] for e in features.values()], dtype=np.intp)
-        self._inputs = np.full((len(nodes), _MOST_INPUTS), -1)
-        for k, node in enumerate(nodes):
-            self._inputs[k, : len(node.inputs)] = [row_of[i.name] for i in node.inputs]
+        self._inputs = np.full((len(calls), _MOST_INPUTS), -1)
         self._kernels = _no_kernels()
-        for node in nodes:
-            _appender()(self._kernels, _compiled(node.operation))
-        self._params, self._param_ends = _flat([node.parameters for node in nodes])
+        for k, (node, *twins) in enumerate(calls):
+            self._inputs[k, : len(node.inputs)] = [row_of[i.name] for i in node.inputs]
+            operation = node.operation
+            kernel = operation.twin if twins else operation.kernel
+            _appender()(self._kernels, _compiled(operation.name, kernel))
+        self._params, param_ends = _flat([node.parameters for node in nodes])
         first = [node.operation.first_state(*node.parameters) for node in nodes]
         self._state, self._state_ends = _flat(first)
+        self._counts = np.array([len(call) for call in calls], np.int64)
+        last = np.cumsum(self._counts) - 1  # node of each call
+        self._call_ends = self._state_ends[last], param_ends[last]
         self._height = len(row_of)
         self._values = np.empty((self._height, 0))
         self._gathered = np.empty((_MOST_INPUTS, 0))
@@ -211,13 +218,15 @@ class FeatureGraph:
             self._gathered = np.empty((_MOST_INPUTS, width))
         for row, field in enumerate(self.fields):
             self._values[row] = columns[field][rows]
+        state_ends, param_ends = self._call_ends
         _evaluate(
             self._kernels,
+            self._counts,
             self._inputs,
             self._state,
-            self._state_ends,
+            state_ends,
             self._params,
-            self._param_ends,
+            param_ends,
             self._values,
             self._gathered,
         )
@@ -243,15 +252,31 @@ def _in_order(wanted: Sequence[Expression]) -> dict[str, Expression]:
     return order
 
 
-def _compiled(operation: Operation) -> Dispatcher:
+def _calls(nodes: Sequence[Expression]) -> list[list[Expression]]:
+    # What is computed by one call each: a node, or two that one kernel can compute together.
+    calls = []
+    waiting = {node.name: node for node in nodes}
+    while waiting:
+        node = waiting.pop(next(iter(waiting)))
+        twins = [name for name, other in waiting.items() if _are_twins(node, other)]
+        calls.append([node, *(waiting.pop(name) for name in twins[:1])])
+    return calls
+
+
+def _are_twins(node: Expression, other: Expression) -> bool:
+    if node.operation.twin is None or other.operation is not node.operation:
+        return False
+    return [i.name for i in node.inputs] == [i.name for i in other.inputs]
+
+
+def _compiled(name: str, function: Kernel | None) -> Dispatcher:
     # For the one signature there is; from the disk cache when it has been compiled before.
-    function = operation.kernel
     if not isinstance(function, Dispatcher):
-        raise StrategyError(f"{operation.name}: a kernel must be compiled, was {function!r}")
+        raise StrategyError(f"{name}: a kernel must be compiled, was {function!r}")
     try:
         function.compile(SIGNATURE)
     except NumbaError as error:
-        raise StrategyError(f"{operation.name} does not compile: {error}") from error
+        raise StrategyError(f"{name} does not compile: {error}") from error
     return function
 
 

@@ -33,7 +33,7 @@ def _moments(span: float, _ddof: float) -> list[float]:
     return _window([0.0, math.nan, 0.0, 0.0], 2 * span)
 
 
-@indicator(kernels.ema, first_state=lambda span: [0.0, 0.0, 0.0])
+@indicator(kernels.ema, first_state=lambda span: [0.0, 0.0, 0.0], twin=kernels.two_emas)
 def ema(x: Expression, span: int) -> Parts:
     """Exponential moving average, weight 2 / (span + 1) on the newest value.
 

@@ -13,16 +13,21 @@ import math
 
 import numpy as np
 
-from sysquant.compiled import kernel
+from sysquant.compiled import inlined, kernel
 from sysquant.types import Floats
+
+
+@inlined
+def _averaged(x: float, weight: float, average: float, step: float) -> tuple[float, float]:
+    # An average before its last step, and the step, moved on. A value's distance from the average
+    # is told from those two: each bar waits for two operations of the last one, not for three.
+    return average + step, weight * ((x - average) - step)
 
 
 @kernel
 def ema(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
     """Average seeded with the mean; see `indicators.ema`."""
-    # state: values seen (at most span); their sum while seeding, then the average before its last
-    # step; that step. A value's distance from the average is told from the one before and the step:
-    # each bar waits for two operations of the last one, not for three.
+    # state: values seen (at most span); their sum while seeding, then as of `_averaged`.
     span = params[0]
     weight = 2.0 / (span + 1.0)
     seen, average, step = state
@@ -31,9 +36,7 @@ def ema(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
         if not np.isfinite(x):
             out[i] = np.nan
         elif seen == span:
-            distance = (x - average) - step
-            average += step
-            step = weight * distance
+            average, step = _averaged(x, weight, average, step)
             out[i] = average + step
         else:
             seen += 1.0
@@ -42,6 +45,27 @@ def ema(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
                 average /= span
             out[i] = average if seen == span else np.nan
     state[0], state[1], state[2] = seen, average, step
+
+
+@kernel
+def two_emas(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
+    """Two of them on one input: the one moves on while the other waits."""
+    count = inputs.shape[1]
+    if state[0] != params[0] or state[3] != params[1]:  # one of them is still being seeded
+        ema(state[:3], inputs, params[:1], out[:count])
+        ema(state[3:], inputs, params[1:], out[count:])
+        return
+    weight, other_weight = 2.0 / (params[0] + 1.0), 2.0 / (params[1] + 1.0)
+    _, average, step, _, other, other_step = state
+    for i in range(count):
+        x = inputs[0, i]
+        if np.isfinite(x):
+            average, step = _averaged(x, weight, average, step)
+            other, other_step = _averaged(x, other_weight, other, other_step)
+            out[i], out[count + i] = average + step, other + other_step
+        else:
+            out[i] = out[count + i] = np.nan
+    state[1], state[2], state[4], state[5] = average, step, other, other_step
 
 
 @kernel

@@ -1,7 +1,5 @@
 """Momentum: follow the trend as two moving averages see it."""
 
-import numpy as np
-
 from sysquant.features import ema
 from sysquant.strategy import Strategy
 
@@ -27,4 +25,4 @@ class Momentum(Strategy):
         return {"fast": ema(bar.close, self.fast), "slow": ema(bar.close, self.slow)}
 
     def target(self, f):
-        return np.where(f["fast"] > f["slow"], 1.0, 0.0)
+        return (f["fast"] > f["slow"]).astype(float)
