@@ -69,7 +69,7 @@ class RiskChain:
         check_choice("risk.min_history", min_history, HISTORY)
         check_number("risk.least_history", least_history, least=1, most=window, whole=True)
         self.cut = cut
-        self.risk_bar = interval_ns(risk_bar)
+        self.risk_bar = interval_ns(risk_bar, "risk.risk_bar")
         self.window = window
         self.confidence = confidence
         self.decay = decay
