@@ -15,14 +15,7 @@ from sysquant.orders import KINDS
 from sysquant.sizing import FixedNotional, RiskPerTrade, VolatilityTarget, WeightSizing
 from tests.conftest import REPOSITORY
 from tests.test_limits import PRICES, SIGMA, TAIL, Z
-from tests.told import SECOND, START, bars, flat, ran, ticks
-
-NAN = math.nan
-STILL = (100, 100, 100, 100, 1e6)
-
-
-def at(seconds):
-    return START + round(seconds * SECOND)
+from tests.told import NAN, SECOND, START, STILL, at, bars, flat, ran, ticks
 
 
 def made(found):
