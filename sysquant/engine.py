@@ -34,7 +34,7 @@ _STATE = (
     "own_returns", "tails", "own_lowest",
 )  # fmt: skip
 _SERIES = ("latencies", "sessions", "funding_ts", "funding_rate")
-_MOVED = ("allocation", "equity", "peak", "day_equity", "exit_peak", "risk_equity")
+_BASES = ("peak", "day_equity", "exit_peak", "risk_equity")  # equity is a fraction of each
 STATES = ("active", "reducing", "off")
 _WEIGHT = WeightSizing()
 _MARKET_ORDERS = Orders()
@@ -129,7 +129,7 @@ class Engine:
             raise ConfigError(f"fractions must be > 0 and sum to at most 1, were {shares}")
         accounts = self._book.accounts
         given = np.round([shares[n] * capital for n in names], 8)
-        for field in ("cash", *_MOVED):
+        for field in ("allocation", "cash", "equity", *_BASES):
             accounts[field] = given
         clock = self._book.clock
         clock["pool"] = np.round(capital - given.sum(), 8)
@@ -217,6 +217,8 @@ class Engine:
     def move_cash(self, source: str, target: str, amount: float) -> None:
         """Move capital between strategies, or from or to the pool (""); no profit, no loss.
 
+        Drawdowns, and the returns of the day and of the risk bar, stay the fractions they were.
+
         Raises
         ------
         ConfigError
@@ -233,10 +235,7 @@ class Engine:
             if not name:
                 clock["pool"] = round(float(clock["pool"]) + change, 8)
                 continue
-            account = self._account(name)
-            account["cash"] = round(float(account["cash"]) + change, 8)
-            for field in _MOVED:
-                account[field] += change
+            _move(self._account(name), change)
 
     def rearm(self, strategy: str) -> None:
         """Let a strategy order again that `repeated_order` had disabled."""
@@ -354,6 +353,20 @@ class Engine:
         for name, deciders in zip(self.strategies, self._deciders, strict=True):
             for symbol, decider in zip(self.symbols, deciders, strict=True):
                 yield name, symbol, decider
+
+
+def _move(account: Any, amount: float) -> None:
+    # Equity divided by a base stays what it was; where there is none to divide, bases move along.
+    before = float(account["equity"])
+    after = before + amount
+    account["allocation"] += amount
+    account["cash"] = round(float(account["cash"]) + amount, 8)
+    account["equity"] = after
+    for field in _BASES:
+        if before > 0 and after > 0:
+            account[field] = after * (account[field] / before)  # never below, rounded, at a peak
+        else:
+            account[field] += amount
 
 
 def _named(row: records.Row) -> dict[str, Any]:
