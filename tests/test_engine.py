@@ -344,6 +344,20 @@ def test_history_is_known_to_the_statistics_of_a_symbol_as_if_it_had_been_traded
     assert not cold.step(minutes[50:])["orders"]["approved"].any()
 
 
+def test_history_fills_no_risk_bars():
+    risk = RiskChain(
+        checks=[{"check": "value_at_risk", "limit": 9}], risk_bar=SECOND, least_history=20
+    )
+    book = engine(Hold(), universe=UNIVERSE[:1], risk=risk, sizing=WeightSizing(retry_after=0))
+    minutes = bars((100 * np.exp(np.cumsum(np.sin(np.arange(80.0) ** 2) / 300))).tolist())
+    book.warm(minutes[:40])
+    first = minutes.ts[40]
+    orders = book.step(minutes[40:])["orders"]
+    allowed = orders["ts"][orders["approved"] == 1]
+    assert len(orders) > 20
+    assert allowed.min() == first + 20 * SECOND
+
+
 def test_what_a_call_cannot_mean_is_refused_before_anything_moved():
     book = engine()
     book.step(ticks(300))
