@@ -6,21 +6,21 @@ tick or a year: the effects are the same bytes. No I/O, no wall clock, no global
 """
 
 import hashlib
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from sysquant import records
 from sysquant.bars import BarClock, ClosedBars, Events, events_of
-from sysquant.book import book_of, buffers_of, one_of, rules_of
+from sysquant.book import book_of, buffers_of, each_of, rules_of
 from sysquant.clockwork import take_history
 from sysquant.decider import Decider
 from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.execution import Execution, order_key
 from sysquant.exits import Exits
+from sysquant.keys import check_number
 from sysquant.loop import run
 from sysquant.orders import Orders
 from sysquant.risk import RiskChain
@@ -62,8 +62,8 @@ class Engine:
     Raises
     ------
     ConfigError
-        If there is no strategy or symbol, an instrument's currency cannot be converted, or the
-        fractions cannot be meant.
+        If there is no strategy or symbol, an instrument's currency cannot be converted, or a
+        number, a name or the fractions cannot be meant.
     """
 
     def __init__(
@@ -86,11 +86,10 @@ class Engine:
     ) -> None:
         if not strategies or not universe:
             raise ConfigError("a book needs at least one strategy and one symbol")
-        if interval <= 0 or snapshot_ns <= 0 or not 0 < capital < math.inf:
-            raise ConfigError(
-                "bar interval, snapshot interval and capital must be > 0, "
-                f"were {interval} ns, {snapshot_ns} ns, {capital}"
-            )
+        check_number("interval", interval, above=0, below=2**63, whole=True)
+        check_number("snapshot_ns", snapshot_ns, above=0, below=2**63, whole=True)
+        check_number("capital", capital, above=0)
+        check_number("seed", seed, least=-(2**63), below=2**63, whole=True)
         self.symbols = tuple(instrument.symbol for instrument in universe)
         self.strategies = dict(sorted(strategies.items()))
         self.risk = risk
@@ -105,8 +104,11 @@ class Engine:
         self._book = book_of(
             universe, currency, execution, risk, interval, seed, snapshot_ns,
             rules=[
-                rules_of(one_of(sizing, n), one_of(orders, n), one_of(exits, n), len(universe))
-                for n in names
+                rules_of(*chosen, len(universe))
+                for chosen in zip(
+                    each_of("sizing", sizing, names), each_of("orders", orders, names),
+                    each_of("exits", exits, names), strict=True,
+                )
             ],
         )  # fmt: skip
         buffers, self._out = buffers_of(self._book)
@@ -348,6 +350,19 @@ class Engine:
             decider.restore(
                 {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             )
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied: `state` is what a book is between two steps.
+
+        Raises
+        ------
+        ConfigError
+            Always.
+        """
+        raise ConfigError(
+            "an engine cannot be pickled or copied: make another with the same arguments, and "
+            "give it the state() of this one by restore()"
+        )
 
     def _named_deciders(self) -> Iterator[tuple[str, str, Decider]]:
         for name, deciders in zip(self.strategies, self._deciders, strict=True):

@@ -15,7 +15,7 @@ import numpy as np
 from sysquant.checks import CHECKS
 from sysquant.errors import ConfigError, nearest
 from sysquant.history import interval_ns
-from sysquant.keys import check_choice, check_flag, check_number
+from sysquant.keys import check_choice, check_flag, check_kind, check_number
 from sysquant.types import SECOND, Floats, Ints
 
 VERDICTS = ("refuse", "pass", "exempt")
@@ -100,6 +100,7 @@ class RiskChain:
 
 def _names(checks: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
     # Names of the checks, in order; refuses a list that cannot be meant.
+    check_kind("risk.checks", checks, Sequence, "a list of check and limit")
     if not 1 <= len(checks) <= MOST_CHECKS:
         raise ConfigError(f"risk.checks must hold 1 to {MOST_CHECKS} checks, was {len(checks)}")
     names = list[str]()
