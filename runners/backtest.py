@@ -27,6 +27,7 @@ def main(cfg: DictConfig) -> None:
     endless = compose.choice("feed") == "synthetic" and not (cfg.feed.length_s or cfg.feed.end)
     if endless or compose.choice("feed") == "kafka":
         raise ConfigError("a backtest needs a feed that ends: feed=replay, or feed.length_s=3600")
+    warmup_bars = parts.runtime_of(cfg).warmup_bars
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)
 
@@ -39,7 +40,7 @@ def main(cfg: DictConfig) -> None:
         backfill.sample(client, universe)
     feed = parts.feed_of(cfg, universe, opened)
     engine = parts.engine_of(cfg, universe, parts.funding_of(cfg, universe, opened, feed))
-    history = parts.warmup_of(cfg, universe, opened, feed) if cfg.runtime.warmup_bars else None
+    history = parts.warmup_of(cfg, universe, opened, feed) if warmup_bars else None
     result = backtest.run(
         engine, backtest.poll_all(feed), name=f"backtest-{secrets.token_hex(6)}", history=history
     )

@@ -9,10 +9,11 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import hydra
 import msgspec
@@ -26,6 +27,12 @@ from sysquant import __version__
 from sysquant.compiled import machine, source_hash
 from sysquant.errors import ConfigError, SysquantError
 from sysquant.home import home
+from sysquant.keys import check_choice
+
+_MEANINGS = {
+    int: "a whole number", float: "a number", str: "text", bool: "true or false",
+    NoneType: "null", object: "a value",
+}  # fmt: skip
 
 
 def main(
@@ -93,12 +100,18 @@ def _sentence(error: Exception) -> str:
 def build(node: DictConfig, **arguments: Any) -> Any:
     """The object that one YAML file describes, with the arguments only the runner knows.
 
+    Parameters
+    ----------
+    node : of a composed configuration, where its place gives its keys their full names.
+    **arguments : they count instead of keys of their names.
+
     Raises
     ------
     ConfigError
         If `_target_` is nothing of the package, or refuses an argument.
     """
-    given: Any = OmegaConf.to_container(node, resolve=True)
+    listed: Any = OmegaConf.to_container(node, resolve=True)
+    given: dict[str, Any] = {k: v for k, v in listed.items() if k not in arguments}
     target = str(given.pop("_target_", ""))
     if not target:
         raise ConfigError("this choice has no _target_, so no object is made of it; choose another")
@@ -111,28 +124,46 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     # What a module of ours only imports (`sysquant.home.Path`) is not ours.
     if not callable(make) or not str(getattr(make, "__module__", "")).startswith("sysquant."):
         raise ConfigError(f"_target_ {target!r} lies outside sysquant; nothing else is run")
-    _check_types(make, given)
+    _check_types(make, given, str(node._get_full_key(None)))
     try:
         return make(**given, **arguments)
     except TypeError as error:
         raise ConfigError(f"{target}: {error}") from error
 
 
-def _check_types(make: Callable[..., Any], given: Mapping[str, Any]) -> None:
+def _check_types(make: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
     # A constructor's annotations are the schema; those that YAML cannot hold are left alone.
     parameters = inspect.signature(make).parameters
     for name, found in given.items():
         if name in parameters:
-            _convert(found, parameters[name].annotation, name)
+            _convert(found, parameters[name].annotation, f"{where}.{name}".lstrip("."))
 
 
-def _convert(found: Any, kind: Any, name: str) -> Any:
+def _convert(found: Any, kind: Any, key: str) -> Any:
     try:
         return msgspec.convert(found, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{name}={found!r} cannot be meant: {_sentence(error)}") from error
+        if get_origin(kind) is Literal:
+            check_choice(key, found, get_args(kind))
+        raise ConfigError(f"{key} must be {_meaning(kind)}, was {found!r}") from error
     except TypeError:  # no annotation, or a type that no YAML holds
         return found
+
+
+def _meaning(kind: Any) -> str:
+    # What an annotation asks for, as it is written in YAML.
+    origin, inside = get_origin(kind), [_meaning(part) for part in get_args(kind)]
+    if origin in (Union, UnionType):
+        return " or ".join(inside)
+    if origin is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"{{name: {inside[1]}}}"
+    if isinstance(origin, type) and issubclass(origin, tuple):
+        return f"[{', '.join(inside)}]"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"[{inside[0]}, ...]"
+    return _MEANINGS.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def value(cfg: DictConfig, key: str, kind: Any) -> Any:

@@ -35,7 +35,6 @@ from sysquant.journal import Journal, JournalReader
 from sysquant.live import LiveRunner
 from sysquant.outbox import Outbox
 from sysquant.rows import run_row
-from sysquant.runtime import Runtime
 from sysquant.serve import end, ensure_server, revive
 from sysquant.store import connect, migrate
 
@@ -56,7 +55,7 @@ def main(cfg: DictConfig) -> None:
 
 def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     book, wish, ingest = _wishes(cfg)
-    runtime = _runtime(cfg)
+    runtime = parts.runtime_of(cfg)
     stop.deadline_s = runtime.deadline_s + 1.5
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)
@@ -116,12 +115,6 @@ def _wishes(cfg: DictConfig) -> tuple[str, str, str]:
         raise ConfigError(f"book.name names a directory: letters, digits, . _ -, was {book!r}")
     wish = compose.value(cfg, "journal", Literal["resume", "fresh"])
     return str(book), wish, compose.value(cfg, "ingest", Literal["auto", "none"])
-
-
-def _runtime(cfg: DictConfig) -> Runtime:
-    if cfg.runtime.clock == "auto":
-        cfg.runtime.clock = "wall" if compose.choice("feed") == "kafka" else "event"
-    return compose.build(cfg.runtime)
 
 
 def _journal(book: str, wish: str) -> Journal:

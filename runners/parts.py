@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -16,6 +16,8 @@ from sysquant.engine import Engine
 from sysquant.errors import ConfigError, nearest
 from sysquant.execution import Execution
 from sysquant.feeds.replay import ReplayFeed
+from sysquant.keys import check_choice
+from sysquant.runtime import Runtime
 from sysquant.types import SECOND, Bars, Feed, Floats, Instrument, Ints, Ticks, clock_mark
 
 Connect = Callable[[], Any]
@@ -39,6 +41,13 @@ def universe_of(cfg: DictConfig) -> list[Instrument]:
         raise ConfigError(f"universe.instruments: {error}") from error
 
 
+def runtime_of(cfg: DictConfig) -> Runtime:
+    """How a session runs; `runtime.clock=auto` becomes what the feed needs."""
+    if value(cfg, "runtime.clock", Literal["auto", "event", "wall"]) == "auto":
+        cfg.runtime.clock = "wall" if choice("feed") == "kafka" else "event"
+    return build(cfg.runtime)
+
+
 def engine_of(
     cfg: DictConfig, universe: list[Instrument], funding: Funding | None = None
 ) -> Engine:
@@ -52,19 +61,25 @@ def engine_of(
         sizing=build(cfg.sizing),
         orders=build(cfg.orders),
         exits=build(cfg.exits),
-        interval=history.interval_ns(value(cfg, "bars", str)),
+        interval=_interval_of(cfg, "bars"),
         capital=value(cfg, "book.capital", float),
         fractions={name: value(cfg, "book.fraction", float)},
         seed=value(cfg, "seed", int),
-        snapshot_ns=history.interval_ns(value(cfg, "snapshots", str)),
+        snapshot_ns=_interval_of(cfg, "snapshots"),
         currency=value(cfg, "book.currency", str),
     )
 
 
+def _interval_of(cfg: DictConfig, key: str) -> int:
+    # A number without a unit could be meant in several.
+    return history.interval_ns(str(OmegaConf.select(cfg, key)), key)
+
+
 def _execution_of(cfg: DictConfig, funding: Funding | None) -> Execution:
     node = cfg.execution
-    if node.funding != "store":
+    if not isinstance(node.funding, str):
         return build(node)
+    check_choice("execution.funding", node.funding, ("null", "store"))
     if choice("feed") != "replay":
         # What comes later is no input of the journal: a restart would charge other rates.
         raise ConfigError(
@@ -72,8 +87,7 @@ def _execution_of(cfg: DictConfig, funding: Funding | None) -> Execution:
             "to come are not in the store yet; set execution.funding=null and a constant "
             "execution.funding_rate"
         )
-    rest = OmegaConf.masked_copy(node, [key for key in node if key != "funding"])
-    return build(rest, funding=funding)
+    return build(node, funding=funding)
 
 
 def funding_of(

@@ -34,19 +34,23 @@ _TAIL = {
 }  # fmt: skip
 
 
-def one_of(choice: "T | Mapping[str, T]", name: str) -> "T":
-    """What is chosen for a strategy: by its name, or the same for all.
+def each_of(key: str, choice: "T | Mapping[str, T]", names: Sequence[str]) -> "list[T]":
+    """What is chosen for each strategy: by its name, or the same for all.
 
     Raises
     ------
     ConfigError
-        If the mapping has nothing for it.
+        If the mapping lacks a strategy, or has one that is not in the book.
     """
     if not isinstance(choice, Mapping):
-        return choice
-    if name not in choice:
-        raise ConfigError(f"nothing is configured for {name!r}{nearest(name, list(choice))}")
-    return choice[name]  # pyright: ignore[reportUnknownVariableType]
+        return [choice] * len(names)
+    for name in names:
+        if name not in choice:
+            raise ConfigError(f"{key} has nothing for {name!r}{nearest(name, list(choice))}")
+    for name in choice:
+        if name not in names:
+            raise ConfigError(f"{key} names {name!r}, the book holds {list(names)}")
+    return [choice[name] for name in names]  # pyright: ignore[reportUnknownVariableType]
 
 
 def rules_of(sizing: Sizing, orders: Orders, exits: Exits, symbols: int) -> dict[str, Any]:
@@ -68,6 +72,15 @@ def _instruments(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     # Rows, and the series they point into.
     symbols = [instrument.symbol for instrument in universe]
+    for place, symbol in enumerate(symbols):
+        if symbol in symbols[:place]:
+            raise ConfigError(f"the universe names {symbol!r} twice; give each symbol once")
+    for symbol in execution.funding or ():
+        if symbol not in symbols:
+            raise ConfigError(
+                f"execution.funding has rates of {symbol!r}, which is not in the universe"
+                f"{nearest(symbol, symbols)}"
+            )
     sessions, session_from, session_to = sessions_of(universe)
     rows = np.zeros(len(universe), records.INSTRUMENT)
     times: list[np.ndarray] = [np.empty(0, np.int64)]

@@ -6,21 +6,21 @@ tick or a year: the effects are the same bytes. No I/O, no wall clock, no global
 """
 
 import hashlib
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from sysquant import records
 from sysquant.bars import BarClock, ClosedBars, events_of
-from sysquant.book import book_of, buffers_of, one_of, rules_of
+from sysquant.book import book_of, buffers_of, each_of, rules_of
 from sysquant.clockwork import take_history
 from sysquant.decider import Decider
 from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.execution import Execution, order_key
 from sysquant.exits import Exits
+from sysquant.keys import check_number
 from sysquant.loop import run
 from sysquant.orders import Orders
 from sysquant.risk import RiskChain
@@ -34,7 +34,7 @@ _STATE = (
     "own_returns", "tails", "own_lowest",
 )  # fmt: skip
 _SERIES = ("latencies", "sessions", "funding_ts", "funding_rate")
-_MOVED = ("allocation", "equity", "peak", "day_equity", "exit_peak", "risk_equity")
+_BASES = ("peak", "day_equity", "exit_peak", "risk_equity")  # equity is a fraction of each
 STATES = ("active", "reducing", "off")
 _WEIGHT = WeightSizing()
 _MARKET_ORDERS = Orders()
@@ -62,8 +62,8 @@ class Engine:
     Raises
     ------
     ConfigError
-        If there is no strategy or symbol, an instrument's currency cannot be converted, or the
-        fractions cannot be meant.
+        If there is no strategy or symbol, an instrument's currency cannot be converted, or a
+        number, a name or the fractions cannot be meant.
     """
 
     def __init__(
@@ -86,11 +86,10 @@ class Engine:
     ) -> None:
         if not strategies or not universe:
             raise ConfigError("a book needs at least one strategy and one symbol")
-        if interval <= 0 or snapshot_ns <= 0 or not 0 < capital < math.inf:
-            raise ConfigError(
-                "bar interval, snapshot interval and capital must be > 0, "
-                f"were {interval} ns, {snapshot_ns} ns, {capital}"
-            )
+        check_number("interval", interval, above=0, below=2**63, whole=True)
+        check_number("snapshot_ns", snapshot_ns, above=0, below=2**63, whole=True)
+        check_number("capital", capital, above=0)
+        check_number("seed", seed, least=-(2**63), below=2**63, whole=True)
         self.symbols = tuple(instrument.symbol for instrument in universe)
         self.strategies = dict(sorted(strategies.items()))
         self.risk = risk
@@ -105,8 +104,11 @@ class Engine:
         self._book = book_of(
             universe, currency, execution, risk, interval, seed, snapshot_ns,
             rules=[
-                rules_of(one_of(sizing, n), one_of(orders, n), one_of(exits, n), len(universe))
-                for n in names
+                rules_of(*chosen, len(universe))
+                for chosen in zip(
+                    each_of("sizing", sizing, names), each_of("orders", orders, names),
+                    each_of("exits", exits, names), strict=True,
+                )
             ],
         )  # fmt: skip
         buffers, self._out = buffers_of(self._book)
@@ -129,7 +131,7 @@ class Engine:
             raise ConfigError(f"fractions must be > 0 and sum to at most 1, were {shares}")
         accounts = self._book.accounts
         given = np.round([shares[n] * capital for n in names], 8)
-        for field in ("cash", *_MOVED):
+        for field in ("allocation", "cash", "equity", *_BASES):
             accounts[field] = given
         clock = self._book.clock
         clock["pool"] = np.round(capital - given.sum(), 8)
@@ -212,6 +214,8 @@ class Engine:
     def move_cash(self, source: str, target: str, amount: float) -> None:
         """Move capital between strategies, or from or to the pool (""); no profit, no loss.
 
+        Drawdowns, and the returns of the day and of the risk bar, stay the fractions they were.
+
         Raises
         ------
         ConfigError
@@ -228,10 +232,7 @@ class Engine:
             if not name:
                 clock["pool"] = round(float(clock["pool"]) + change, 8)
                 continue
-            account = self._account(name)
-            account["cash"] = round(float(account["cash"]) + change, 8)
-            for field in _MOVED:
-                account[field] += change
+            _move(self._account(name), change)
 
     def rearm(self, strategy: str) -> None:
         """Let a strategy order again that `repeated_order` had disabled."""
@@ -345,10 +346,37 @@ class Engine:
                 {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             )
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied: `state` is what a book is between two steps.
+
+        Raises
+        ------
+        ConfigError
+            Always.
+        """
+        raise ConfigError(
+            "an engine cannot be pickled or copied: make another with the same arguments, and "
+            "give it the state() of this one by restore()"
+        )
+
     def _named_deciders(self) -> Iterator[tuple[str, str, Decider]]:
         for name, deciders in zip(self.strategies, self._deciders, strict=True):
             for symbol, decider in zip(self.symbols, deciders, strict=True):
                 yield name, symbol, decider
+
+
+def _move(account: Any, amount: float) -> None:
+    # Equity divided by a base stays what it was; where there is none to divide, bases move along.
+    before = float(account["equity"])
+    after = before + amount
+    account["allocation"] += amount
+    account["cash"] = round(float(account["cash"]) + amount, 8)
+    account["equity"] = after
+    for field in _BASES:
+        if before > 0 and after > 0:
+            account[field] = after * (account[field] / before)  # never below, rounded, at a peak
+        else:
+            account[field] += amount
 
 
 def _named(row: records.Row) -> dict[str, Any]:

@@ -7,7 +7,7 @@ replay repeats it, and another strategy in the book does not change it. Orders a
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from sysquant.compiled import inlined, inlined_kernel, kernel
 from sysquant.errors import ConfigError, nearest
-from sysquant.keys import check_choice, check_number
+from sysquant.keys import check_choice, check_kind, check_number
 from sysquant.records import Row
 from sysquant.steps import tick_beyond
 from sysquant.types import Floats, Instrument, Ints
@@ -261,14 +261,25 @@ class Execution:
                 f"{self.spread_model!r} estimates the spread: set one of them"
             )
         self._check_sample()
+        check_kind("execution.tiers", self.tiers, Mapping, "name -> its fees")
         for name, tier in self.tiers.items():
             _check_tier(name, tier)
+        if self.funding is not None:
+            check_kind(
+                "execution.funding", self.funding, Mapping, "symbol -> (times, rates), or None"
+            )
         for symbol in self.funding or ():
             self.series(symbol)
 
     def _check_sample(self) -> None:
         if self.latency_sample_ms is None:
             return
+        check_kind(
+            "execution.latency_sample_ms",
+            self.latency_sample_ms,
+            Collection,
+            "recorded ms, or None",
+        )
         if not len(self.latency_sample_ms):
             raise ConfigError("execution.latency_sample_ms is empty; give recorded ms, or null")
         for place, value in enumerate(self.latency_sample_ms):

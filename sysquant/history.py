@@ -9,6 +9,7 @@ symbol). Nothing is written here, and no engine is opened.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -77,8 +78,13 @@ ORDER BY symbol, at
 """
 
 
-def interval_ns(interval: int | str) -> int:
-    """Nanoseconds of `1s`, `5m`, `1h`, `1d` (or ns as they are).
+def interval_ns(interval: int | str, key: str = "interval") -> int:
+    """Nanoseconds of `1s`, `5m`, `1h`, `1d` (or ns as they are, a whole number).
+
+    Parameters
+    ----------
+    interval : the length.
+    key : its name in an error.
 
     Raises
     ------
@@ -90,9 +96,9 @@ def interval_ns(interval: int | str) -> int:
         value = int(parts[1]) * _UNITS[parts[2]] if parts else 0
     else:
         value = interval
-    if value <= 0:
-        raise ConfigError(f"interval must be like 1s, 5m, 1h or 1d, was {interval!r}")
-    return value
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 < value < 2**63:
+        raise ConfigError(f"{key} must be like 1s, 5m, 1h or 1d, was {interval!r}")
+    return int(value)
 
 
 def instant(value: int | str) -> int:

@@ -79,7 +79,9 @@ class Inspection:
         return {name: seen.rows for name, seen in pairs if seen.rows}
 
     def take(self, block: Ticks | Bars | Rates) -> None:
-        """Look at the next block."""
+        """Look at the next block; one without rows has nothing to look at."""
+        if not len(block):
+            return
         self.rows += len(block)
         self.first = min(self.first, int(block.ts.min()))
         self.last = max(self.last, int(block.ts.max()))

@@ -48,6 +48,18 @@ def check_number(
         raise ConfigError(f"{key} must be {kind}{' and '.join(limits)}, was {value!r}")
 
 
+def check_kind(key: str, value: object, kind: type, meant: str) -> None:
+    """Refuse what is no `kind`, where `meant` says what it must be.
+
+    Raises
+    ------
+    ConfigError
+        If it is of another kind.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{key} must be {meant}, was {value!r}")
+
+
 def check_choice(key: str, value: object, known: Iterable[str]) -> None:
     """Refuse a word that is not one of `known`.
 

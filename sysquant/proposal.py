@@ -212,8 +212,8 @@ def _refuse(book: Book, strategy: int, symbol: int, slot: int, refused_by: int) 
         cell.refused_target = cell.target
         cell.refused_bar = book.market[symbol].bars
         cell.slices = 0
-    place = book.places[REPEATED_ORDER]
-    if place >= 0 and refused_by >> place & 1:
+    bit = book.places[REPEATED_ORDER]
+    if bit >= 0 and refused_by >> bit & 1:
         book.accounts[strategy].disabled = 1
 
 

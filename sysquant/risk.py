@@ -15,7 +15,7 @@ import numpy as np
 from sysquant.checks import CHECKS
 from sysquant.errors import ConfigError, nearest
 from sysquant.history import interval_ns
-from sysquant.keys import check_choice, check_flag, check_number
+from sysquant.keys import check_choice, check_flag, check_kind, check_number
 from sysquant.types import SECOND, Floats, Ints
 
 VERDICTS = ("refuse", "pass", "exempt")
@@ -69,7 +69,7 @@ class RiskChain:
         check_choice("risk.min_history", min_history, HISTORY)
         check_number("risk.least_history", least_history, least=1, most=window, whole=True)
         self.cut = cut
-        self.risk_bar = interval_ns(risk_bar)
+        self.risk_bar = interval_ns(risk_bar, "risk.risk_bar")
         self.window = window
         self.confidence = confidence
         self.decay = decay
@@ -100,6 +100,7 @@ class RiskChain:
 
 def _names(checks: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
     # Names of the checks, in order; refuses a list that cannot be meant.
+    check_kind("risk.checks", checks, Sequence, "a list of check and limit")
     if not 1 <= len(checks) <= MOST_CHECKS:
         raise ConfigError(f"risk.checks must hold 1 to {MOST_CHECKS} checks, was {len(checks)}")
     names = list[str]()

@@ -1,9 +1,20 @@
 """How a live session runs, as configured by `conf/runtime`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from sysquant.errors import ConfigError
+from sysquant.keys import check_choice, check_number
+
+CLOCKS = ("event", "wall")
+_RANGES: dict[str, dict[str, Any]] = {
+    "grace_ms": {"least": 0, "whole": True},
+    "warmup_bars": {"least": 0, "whole": True},
+    "snapshot_s": {"least": 0},
+    "outbox_rows": {"least": 1, "whole": True},
+    "stop_after_idle_s": {"least": 0},
+    "deadline_s": {"least": 0},
+    "report_s": {"least": 0.01},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +32,11 @@ class Runtime:
     stop_after_idle_s : end when nothing came for so long; None never.
     deadline_s : from the request to stop to the exit.
     report_s : wall time between two reports.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be meant.
     """
 
     clock: Literal["event", "wall"] = "event"
@@ -34,11 +50,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        least = {
-            "grace_ms": 0, "warmup_bars": 0, "snapshot_s": 0, "outbox_rows": 1,
-            "stop_after_idle_s": 0, "deadline_s": 0, "report_s": 0.01,
-        }  # fmt: skip
-        for name, bound in least.items():
+        check_choice("runtime.clock", self.clock, CLOCKS)
+        for name, range_ in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not value >= bound:
-                raise ConfigError(f"runtime.{name} must be >= {bound}, was {value}")
+            if not (value is None and name == "stop_after_idle_s"):
+                check_number(f"runtime.{name}", value, **range_)

@@ -270,8 +270,7 @@ def _first_line(error: ClickHouseError) -> str:
     text = str(error)
     if "Max retries exceeded" in text or "Connection" in text:
         return "no connection"
-    lines = text.strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return next(iter(text.strip().splitlines()), type(error).__name__)
 
 
 def migrate(client: Client) -> list[int]:

@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 
 import hydra
 import pytest
@@ -14,7 +14,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from runners import compose, kafka
+from runners import compose, kafka, parts
 from runners.command_line import check_command_line, groups_of, options_of
 from runners.parts import universe_of
 from sysquant.errors import ConfigError
@@ -169,6 +169,68 @@ def test_values_that_yaml_cannot_mean_are_refused_where_they_stand():
         _terms("simulated", "+execution.tiers.vip=3")
 
 
+UNMEANT = [
+    ("runtime.clock=evnt", "does not know 'evnt'; did you mean 'event'?"),
+    ("runtime.clock=stopped", "does not know 'stopped'; there is: auto, event, wall"),
+    ("runtime.warmup_bars=2.5", "must be a whole number, was 2.5"),
+    ("runtime.warmup_bars=-1", "must be a whole number >= 0 and finite, was -1"),
+    ("runtime.snapshot_s=abc", "must be a number, was 'abc'"),
+    ("runtime.snapshot_s=inf", "must be >= 0 and finite, was inf"),
+    ("runtime.outbox_rows=null", "must be a whole number, was None"),
+    ("runtime.stop_after_idle_s=-1", "must be >= 0 and finite, was -1"),
+    ("execution.funding=stor", "does not know 'stor'; did you mean 'store'?"),
+    ("execution.funding=daily", "does not know 'daily'; there is: null, store"),
+    ("execution.latency_sample_ms=5", "must be [a number, ...] or null, was 5"),
+    ("execution.tiers=null", "must be {name: {name: a number or null}}, was None"),
+    ("risk.checks=null", "must be [{name: a value}, ...], was None"),
+    ("risk.risk_bar=1.5", "must be a whole number or text, was 1.5"),
+    ("risk.risk_bar=0h", "must be like 1s, 5m, 1h or 1d, was '0h'"),
+    ("snapshots=0s", "must be like 1s, 5m, 1h or 1d, was '0s'"),
+    ("bars=60", "must be like 1s, 5m, 1h or 1d, was '60'"),
+    ("seed=1.7", "must be a whole number, was 1.7"),
+]
+
+
+def configured(monkeypatch, *words):
+    """What a runner gets, and what it knows of itself."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config", list(words), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize(("word", "said"), UNMEANT, ids=[word for word, _ in UNMEANT])
+def test_a_value_that_cannot_be_meant_is_refused_by_its_full_key(word, said, monkeypatch):
+    cfg = configured(monkeypatch, word)
+    made = (
+        parts.runtime_of
+        if word.startswith("runtime.")
+        else partial(parts.engine_of, universe=UNIVERSE)
+    )
+    with pytest.raises(ConfigError) as caught:
+        made(cfg)
+    assert str(caught.value) == f"{word.partition('=')[0]} {said}"
+
+
+def test_a_backtest_refuses_a_warmup_that_cannot_be_meant(home):
+    words = ["feed=synthetic", "runtime.warmup_bars=2.5"]
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "runners" / "backtest.py"), *words],
+        cwd=home, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    said = "error: runtime.warmup_bars must be a whole number, was 2.5\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_a_word_that_only_the_runner_understands_becomes_what_it_means(monkeypatch):
+    cfg = configured(monkeypatch, "execution.funding=store", "runtime.clock=auto")
+    assert parts.runtime_of(cfg).clock == "event"
+    rates = {"SIM:OAK": ([1, 5], [0.1, -0.2])}
+    engine, without = (parts.engine_of(cfg, UNIVERSE, funding) for funding in (rates, None))
+    assert engine.fingerprint()["series"] != without.fingerprint()["series"]
+
+
 def test_tiers_and_funding_can_be_said_on_the_command_line():
     words = ["+execution.tiers.vip={fee_bps: 2.0, maker_fee_bps: 0.0}"]
     words += ["execution.funding={P: [[1, 5], [0.1, -0.2]]}"]
@@ -319,10 +381,8 @@ def test_index_into_a_list_changes_that_entry_alone():
 
 
 def test_overrides_of_some_groups_are_handed_on_as_they_were_said(monkeypatch):
-    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     said = ["feed=kafka", "feed.topic=t", "+feed.security.a=b", "seed=2", "store=clickhouse"]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        HydraConfig.instance().set_config(hydra.compose("config", said, return_hydra_config=True))
+    configured(monkeypatch, *said)
     assert compose.overrides("feed", "store") == [*said[:3], said[4]]
 
 

@@ -15,14 +15,7 @@ from sysquant.orders import KINDS
 from sysquant.sizing import FixedNotional, RiskPerTrade, VolatilityTarget, WeightSizing
 from tests.conftest import REPOSITORY
 from tests.test_limits import PRICES, SIGMA, TAIL, Z
-from tests.told import SECOND, START, bars, flat, ran, ticks
-
-NAN = math.nan
-STILL = (100, 100, 100, 100, 1e6)
-
-
-def at(seconds):
-    return START + round(seconds * SECOND)
+from tests.told import NAN, SECOND, START, STILL, at, bars, flat, ran, ticks
 
 
 def made(found):
@@ -308,6 +301,56 @@ def test_capital_that_is_moved_is_no_profit():
     assert found.engine.accounts()["s0"]["allocation"] == 15_000
     with pytest.raises(ConfigError, match="at most 5,000"):
         found.engine.move_cash("", "s0", 5_001.0)
+
+
+BASES = ("peak", "day_equity", "exit_peak", "risk_equity")
+
+
+@pytest.mark.parametrize(("source", "target"), [("s0", ""), ("", "s0"), ("s0", "s1"), ("s1", "s0")])
+def test_capital_that_is_moved_leaves_drawdowns_and_returns_as_they_are(source, target):
+    states = []
+
+    def move(engine):
+        states.append(engine.state())
+        engine.move_cash(source, target, 4_000.0)
+        states.append(engine.state())
+
+    found = ran(  # a drawdown of 1 - 9,020 / 10,980
+        flat(100, 100, 120, 80, 80, 80), {"s0": {1: 0.5, 5: 0.8}, "s1": {1: 0.5, 5: 0.8}},
+        capital=30_000.0, fractions={"s0": 1 / 3, "s1": 1 / 3}, calls={4: move},
+        checks=[("drawdown", 0.2)], exits={"flatten_drawdown": 0.2}, risk={"risk_bar": "1s"},
+    )  # fmt: skip
+    before, after = states
+    for old, new in zip(before["accounts"], after["accounts"], strict=True):
+        kept = [new["equity"] / new[base] for base in BASES]
+        assert kept == pytest.approx([old["equity"] / old[base] for base in BASES], rel=1e-14)
+        moved = [new[field] - old[field] for field in ("allocation", "cash")]
+        assert moved == pytest.approx([new["equity"] - old["equity"]] * 2)
+    assert after["accounts"]["equity"].sum() + after["clock"]["pool"] == 9_020 * 2 + 10_000
+    for field in ("equity", "peak", "day_equity"):
+        assert before["clock"][field] == after["clock"][field], "all of it is the book's"
+    assert {row.purpose for row in found.orders} == {PURPOSES.index("signal")}
+    assert {row.approved for row in found.orders} == {1}
+
+
+def test_capital_that_comes_and_goes_makes_no_drawdown():
+    engine = ran(flat(100, 100), [0.5], capital=20_000.0, fractions={"s0": 0.5}).engine
+    for amount in (0.01, 333.33, 1_234.56789, 5_000.1):
+        for names in (("s0", ""), ("", "s0")):
+            engine.move_cash(*names, amount)
+            assert engine.accounts()["s0"]["drawdown"] == 0
+
+
+def test_all_capital_that_is_taken_and_given_back_leaves_the_drawdown():
+    def move(engine):
+        before = engine.accounts()["s0"]
+        engine.move_cash("s0", "", before["equity"])
+        assert engine.accounts()["s0"]["equity"] == 0
+        engine.move_cash("", "s0", before["equity"])
+        assert engine.accounts()["s0"] == pytest.approx(before)
+        assert before["drawdown"] == pytest.approx(8_220 / 11_780 - 1)
+
+    ran(flat(100, 100, 120, 80, 80, 80), [0.9, 0.9, 0.9, 0.0], calls={5: move})
 
 
 def test_a_strategy_that_is_reducing_only_comes_nearer_to_flat():

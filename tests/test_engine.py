@@ -1,5 +1,6 @@
 """The engine: one path whatever the cut, money conserved, nothing filled before its time."""
 
+import copy
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -13,6 +14,7 @@ from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution
 from sysquant.exits import Exits
+from sysquant.orders import Orders
 from sysquant.risk import RiskChain
 from sysquant.sizing import WeightSizing
 from sysquant.types import SECOND, Ticks, clock_mark
@@ -232,13 +234,54 @@ def test_no_tick_makes_no_bar():
         {"fractions": {"flip": 0.0}},
         {"strategies": {}},
         {"universe": []},
-        {"capital": float("nan")},
-        {"interval": 0},
     ],
 )
 def test_a_book_that_cannot_be_meant_is_refused(wrong):
     with pytest.raises(ConfigError):
         engine(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"capital": float("nan")}, "capital must be > 0 and finite, was nan"),
+        ({"capital": "1"}, "capital must be > 0 and finite, was '1'"),
+        ({"interval": 0}, "interval must be a whole number > 0"),
+        (
+            {"interval": "1s"},
+            "interval must be a whole number > 0 and < 9.22337203685e+18, was '1s'",
+        ),
+        ({"interval": 1e9}, "was 1000000000.0"),
+        ({"snapshot_ns": None}, "snapshot_ns must be a whole number > 0"),
+        ({"snapshot_ns": 2**63}, "snapshot_ns must be a whole number > 0"),
+        ({"seed": 1.7}, "seed must be a whole number"),
+        ({"seed": "1"}, "seed must be a whole number"),
+        ({"seed": 2**64}, "seed must be a whole number"),
+        ({"universe": [*UNIVERSE, UNIVERSE[0]]}, "the universe names 'SIM:A' twice"),
+        (
+            {"execution": Execution(funding={"SIM:AA": ([1], [0.1])})},
+            "execution.funding has rates of 'SIM:AA', which is not in the universe; did you mean",
+        ),
+        ({"sizing": {"flip": WeightSizing(), "flop": WeightSizing()}}, "sizing names 'flop', the "),
+        ({"orders": {"flip": Orders(), "flop": Orders()}}, "orders names 'flop', the book holds"),
+        ({"exits": {"flip": Exits(), "flop": Exits()}}, "exits names 'flop', the book holds"),
+        ({"exits": {"flop": Exits()}}, "exits has nothing for 'flip'; did you mean 'flop'?"),
+    ],
+)
+def test_an_argument_that_cannot_be_meant_is_named_with_what_it_was(wrong, said):
+    with pytest.raises(ConfigError) as caught:
+        engine(**wrong)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda book: book.__reduce_ex__(4)],
+    ids=["copy", "deepcopy", "pickle"],
+)
+def test_an_engine_that_is_to_be_copied_says_how(copied):
+    with pytest.raises(ConfigError, match=r"state\(\) of this one by restore\(\)"):
+        copied(engine())
 
 
 def test_money_is_conserved_over_a_million_ticks_with_strategies_switched_and_cash_moved():
@@ -342,6 +385,20 @@ def test_history_is_known_to_the_statistics_of_a_symbol_as_if_it_had_been_traded
         assert whole.state()["market"][name] == warmed.state()["market"][name]
     assert caused["orders"]["approved"][0] == 1
     assert not cold.step(minutes[50:])["orders"]["approved"].any()
+
+
+def test_history_fills_no_risk_bars():
+    risk = RiskChain(
+        checks=[{"check": "value_at_risk", "limit": 9}], risk_bar=SECOND, least_history=20
+    )
+    book = engine(Hold(), universe=UNIVERSE[:1], risk=risk, sizing=WeightSizing(retry_after=0))
+    minutes = bars((100 * np.exp(np.cumsum(np.sin(np.arange(80.0) ** 2) / 300))).tolist())
+    book.warm(minutes[:40])
+    first = minutes.ts[40]
+    orders = book.step(minutes[40:])["orders"]
+    allowed = orders["ts"][orders["approved"] == 1]
+    assert len(orders) > 20
+    assert allowed.min() == first + 20 * SECOND
 
 
 def test_what_a_call_cannot_mean_is_refused_before_anything_moved():

@@ -388,6 +388,9 @@ def test_boundaries_of_each_range(key, least, most, outside):
         ({"funding": {"P": ([2, 1], [0.1, 0.1])}}, "times must rise"),
         ({"funding": {"P": ([1, 1], [0.1, 0.1])}}, "times must rise"),
         ({"funding": {"P": ([1], [math.nan])}}, "execution.funding[P] rate 0 must be"),
+        ({"funding": "store"}, "funding must be symbol -> (times, rates), or None, was 'store'"),
+        ({"tiers": None}, "execution.tiers must be name -> its fees, was None"),
+        ({"latency_sample_ms": 5}, "latency_sample_ms must be recorded ms, or None, was 5"),
         ({"funding": {"P": ([1.5], [0.1])}}, "execution.funding[P] time 0 must be a whole number"),
     ],
 )

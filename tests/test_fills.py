@@ -11,14 +11,7 @@ from sysquant.effects import END_REASONS, PURPOSES
 from sysquant.orders import KINDS
 from sysquant.records import NEVER
 from tests.oracle_market import order_key, uniform
-from tests.told import SECOND, START, bars, flat, ran, ticks
-
-NAN = math.nan
-STILL = (100, 100, 100, 100, 1e6)
-
-
-def at(seconds):
-    return START + round(seconds * SECOND)
+from tests.told import NAN, STILL, at, bars, flat, ran, ticks
 
 
 def ends(found):

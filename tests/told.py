@@ -24,7 +24,15 @@ FREE = {"latency_ms": 0.0, "slippage_bps": 0.0, "fee_bps": 0.0}
 PLAIN = {"tick_size": 0.01, "lot_size": 1.0, "min_notional": 0.0}
 NEVER_REFUSES = (("order_quantity", 1e12),)
 
+NAN = math.nan
+STILL = (100, 100, 100, 100, 1e6)  # a bar on which nothing happens
+
 Targets = Sequence[float] | Mapping[int, float]  # bar by bar, or by the second of its close
+
+
+def at(seconds: float) -> int:
+    """Time of so many seconds from the start, ns."""
+    return START + round(seconds * SECOND)
 
 
 def bars(*rows, symbol=0, first=1):

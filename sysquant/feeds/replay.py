@@ -53,7 +53,7 @@ class ReplayFeed:
         if kind not in ("ticks", "bars"):
             raise ConfigError(f"kind of a replay was {kind!r}{nearest(kind, ('ticks', 'bars'))}")
         self.kind: Literal["ticks", "bars"] = kind
-        self.interval = history.interval_ns(interval) if kind == "bars" else 0
+        self.interval = history.interval_ns(interval, "feed.interval") if kind == "bars" else 0
         self._universe, self._connect, self._source = universe, connect, source
         self._start, self._end = start, end
         self._client: Client | None = None
