@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sysquant import records
-from sysquant.compiled import inlined, kernel, part
+from sysquant.compiled import inlined, kernel, part, wide
 from sysquant.records import Row, Rows
 from sysquant.types import Bars, Floats, Ints, Ticks
 
@@ -181,7 +181,7 @@ def _close_bars(events: Events, clock_: Rows, bars: Rows, closed: ClosedBars) ->
                 clock.corrections += 1
                 continue
         engine_ts = max(engine_ts, ts)
-        symbol = np.int64(events.symbol[i])
+        symbol = wide(events.symbol[i])
         if symbol < 0:
             continue
         if end == 0:
@@ -243,7 +243,7 @@ class BarClock:
         were_bars = False
         for start in range(0, len(events.end), most):
             rows = slice(start, start + most)
-            taken = Events(*(column[rows] for column in events[:-1]), events.length)
+            taken = Events._make([*(column[rows] for column in events[:-1]), events.length])
             are_bars = len(self.open_bars) == 1 and _are_bars(taken, self.clock)
             if are_bars and were_bars:
                 yield taken, *self._pass_on(events, start, len(taken.end))
@@ -267,7 +267,8 @@ class BarClock:
         self.clock["bars"] += count
         self.open_bars[0] = (1, ts, ts, *(column[last] for column in columns[1:]))
         position = _counted(len(self._closed.ts))[:count]
-        return ClosedBars(position, end[before], *(column[before] for column in columns)), count
+        closed = [position, end[before], *(column[before] for column in columns)]
+        return ClosedBars._make(closed), count
 
 
 @functools.cache
@@ -277,4 +278,4 @@ def _counted(most: int) -> Ints:
 
 def _room(bars: int) -> ClosedBars:
     integers = {"position": np.int64, "ts": np.int64, "symbol": np.int32}
-    return ClosedBars(*(np.empty(bars, integers.get(n, np.float64)) for n in ClosedBars._fields))
+    return ClosedBars._make(np.empty(bars, integers.get(n, np.float64)) for n in ClosedBars._fields)

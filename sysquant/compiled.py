@@ -16,7 +16,7 @@ os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")  # it would give arrays o
 
 import numba
 import numpy as np
-from numba import _dynfunc
+from numba import _dynfunc  # pyright: ignore[reportAttributeAccessIssue]
 from numba.core import codegen, compiler, config, event
 from numba.core.registry import cpu_target
 
@@ -166,6 +166,13 @@ def numbers(*span: int) -> Any:
     once more for each value.
     """
     return np.arange(*span)
+
+
+wide: Any = np.int64
+"""A whole number of the one width that compiled functions take.
+
+Each is compiled once more for every other width, and that of a column is kept by `int`.
+"""
 
 
 def is_compiled() -> bool:

@@ -7,15 +7,13 @@ order and no level costs a few comparisons. Rules: `docs/engine.md`, section 1.
 
 import math
 
-import numpy as np
-
 from sysquant import portfolio, proposal, protection
 from sysquant.bars import ClosedBars, Events, start_of, ts_of
 from sysquant.broker import TRAILING_STOP, meet_event
 from sysquant.bundle import lent
 from sysquant.calm import glide, is_calm
 from sysquant.clockwork import close_risk_bar, is_ready, take_snapshot
-from sysquant.compiled import inlined, kernel, part, pasted
+from sysquant.compiled import inlined, kernel, part, pasted, wide
 from sysquant.portfolio import mark
 from sysquant.proposal import act, is_settled
 from sysquant.state import SIGNALS, STOP_LEG, TARGET, Book, Out, has_room
@@ -248,7 +246,7 @@ def _mark(
     if ts >= clock.next_risk_bar:
         close_risk_bar(book, ts)
     while bar < bars and closed.position[bar] == position:
-        symbol = np.int64(closed.symbol[bar])
+        symbol = wide(closed.symbol[bar])
         take_bar(
             book.market[symbol], book.instruments[symbol], terms,
             closed.high[bar], closed.low[bar], closed.close[bar], closed.volume[bar],
@@ -259,7 +257,7 @@ def _mark(
         take_snapshot(book, out, ts)
     for strategy in range(len(targets)):
         for place in range(first, bar):
-            symbol, target = np.int64(closed.symbol[place]), targets[strategy, place]
+            symbol, target = wide(closed.symbol[place]), targets[strategy, place]
             if not _stands(book, strategy, symbol, target):
                 _decide(book, out, strategy, symbol, ts, target)
                 wrote = True
@@ -269,7 +267,7 @@ def _mark(
 @pasted
 def _event(book: Book, out: Out, events: Events, i: int, ts: int) -> bool:
     # One event that is not late; whether effects may have come of it.
-    symbol = np.int64(events.symbol[i])  # as everywhere else, or all would be compiled twice
+    symbol = wide(events.symbol[i])
     if symbol < 0:
         _command(book, symbol, events.volume[i])
         return False
