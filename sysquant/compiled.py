@@ -5,6 +5,7 @@ still valid: an edited inner function would go on running as the old one. The ca
 therefore named by a hash of every compiled source file, the versions and the CPU.
 """
 
+import ctypes
 import gc
 import hashlib
 import os
@@ -107,10 +108,13 @@ class _PartCompiler(compiler.Compiler):
         self.state.targetctx.get_executable = _no_executable
 
 
+_REFUSE: Any = ctypes.cast(ctypes.pythonapi.PyErr_BadArgument, ctypes.c_void_p).value
+
+
 def _no_executable(library: Any, function: Any, environment: Any) -> Any:
-    # What stands for a part among the functions that compiled code may call.
+    # What stands for a part among compiled functions; to Python it answers with a TypeError.
     return _dynfunc.make_function(
-        function.lookup_module(), function.qualname, "", 0, environment, (library,)
+        function.lookup_module(), function.qualname, "", _REFUSE, environment, (library,)
     )
 
 
@@ -134,7 +138,7 @@ def inlined_kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def part(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function that only kernels call: it cannot be called from Python.
+    """Compile a function that only kernels call: from Python it is a TypeError.
 
     What would make it callable, and a place on disk of its own, are most of what a function with
     many arguments costs to compile.

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sysquant import checks
+from sysquant.compiled import kernel, part
 
 PACKAGE = Path(checks.__file__).parents[1]
 REVIEW = """
@@ -42,3 +45,17 @@ def test_an_edited_check_gives_its_new_verdict_after_a_restart(tmp_path):
     assert edited != text
     source.write_text(edited)
     assert reviewed() == ["4.0", "0"]
+
+
+def test_a_part_of_compiled_functions_is_no_function_of_python():
+    @part
+    def twice(value):
+        return 2.0 * value
+
+    @kernel
+    def four_times(value):
+        return twice(twice(value))
+
+    assert four_times(1.5) == 6.0
+    with pytest.raises(TypeError):
+        twice(1.5)
