@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from tests.conftest import REPOSITORY as ROOT
@@ -30,7 +31,11 @@ def run(home):
     yield start
     for process in started:
         if process.poll() is None:
+            servers = psutil.Process(process.pid).children(recursive=True)
             process.kill()
+            for server in servers:  # what is killed cannot end them
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    server.terminate()
         process.communicate()
 
 
