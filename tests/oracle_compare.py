@@ -171,9 +171,10 @@ def close(left: float, right: float, tolerance: float) -> bool:
     return abs(left - right) <= tolerance * max(1.0, abs(left), abs(right))
 
 
-def is_tie(values: tuple[float, float], limit: float) -> bool:
+def is_tie(values: tuple[float, float], limit: float, slack: float) -> bool:
     """Whether rounding alone decides on which side of the limit both values lie."""
-    return all(abs(value - limit) <= VALUE * max(abs(limit), VALUE) for value in values)
+    near = VALUE * max(abs(limit), VALUE)
+    return all(abs(value - limit) <= near + slack * max(1.0, abs(value)) for value in values)
 
 
 def sane(ratio: float) -> float:
@@ -200,10 +201,13 @@ def skipped(table: str, row: dict) -> bool:
     return table == "portfolio_history" and row["symbol"] >= 0 and not row["quantity"]
 
 
-def first_difference(
+def first_differences(
     ours: dict[str, list[dict]], theirs: dict[str, list[dict]], names: list[str]
-) -> tuple[Difference | None, bool]:
-    """The earliest difference of engine (`ours`) and oracle; whether a tie comes before it."""
+) -> tuple[list[Difference], bool]:
+    """Where engine (`ours`) and oracle first differ, all of that time; whether a tie comes before.
+
+    What led to the others at one time may be any of them.
+    """
     found: list[tuple[int, int, Difference | None]] = []
     for place, (table, key) in enumerate(KEYS.items()):
         left, right = (
@@ -225,8 +229,8 @@ def first_difference(
     ties = [ts for ts, _, what in found if what is None]
     found = sorted((one for one in found if one[2]), key=lambda one: one[:2])
     if ties and (not found or min(ties) <= found[0][0]):
-        return None, True
-    return (found[0][2] if found else None), False
+        return [], True
+    return [what for ts, _, what in found if what and ts == found[0][0]], False
 
 
 def row_differences(table: str, key: tuple, one: dict, other: dict) -> list[Difference]:
@@ -256,22 +260,22 @@ def receipt_differences(
     key: tuple, one: dict, other: dict, names: list[str]
 ) -> list[Difference | None]:
     """None stands for a tie."""
-    for place, (name, value, limit, verdict, room, unsure) in enumerate(other["receipts"]):
+    for place, (name, value, limit, verdict, room, slack) in enumerate(other["receipts"]):
         assert names[place] == name
         got = (one["value"][place], one["verdict"][place], one["room"][place])
         if got[1] != verdict:
-            if unsure or is_tie((value, got[0]), limit):
+            if math.isinf(slack) or is_tie((value, got[0]), limit, slack):
                 return [None]
             what = "accepted breach" if verdict == 0 else "false refusal"
             what = "verdict" if got[1] and verdict else what
             seen = (name, f"limit {limit}", f"value {value}")
             return [Difference(one["ts"], "risk_receipts", (*key, *seen), name, got, verdict, what)]
-        if unsure:
+        if math.isinf(slack):
             continue
         is_root = name.startswith("covariance_") or name == "volatility"  # of a sum that cancels
         exact = ROOM if is_root or name == "cash" else VALUE
         for field, left, right, tolerance in (
-            ("value", got[0], value, exact), ("room", got[2], room, ROOM),
+            ("value", got[0], value, exact + slack), ("room", got[2], room, ROOM),
         ):  # fmt: skip
             if not close(left, right, tolerance):
                 at = (*key, name)
@@ -286,9 +290,10 @@ def compare(switches: Switches) -> Outcome:
     theirs = oracle.run()
     ours, engine = run_engine(case)
     names = [check["check"] for check in case.risk["checks"]]
-    difference, tie = first_difference(ours, theirs, names)
-    if difference and is_close_call(oracle, ours, difference):
-        difference, tie = None, True
+    differences, tie = first_differences(ours, theirs, names)
+    if any(is_close_call(oracle, ours, difference) for difference in differences):
+        differences, tie = [], True
+    difference = differences[0] if differences else None
     if difference is None and not tie:
         difference = account_difference(oracle, engine)
     return Outcome(counted(case, theirs), tie, difference)

@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tests.oracle_book import Account, worst_of
-from tests.oracle_market import NAN, Cell, Kind, Order, cut, divide
+from tests.oracle_market import NAN, Cell, Kind, Order, cut, fraction
 
 if TYPE_CHECKING:
     from tests.oracle import Oracle
@@ -15,7 +15,7 @@ class Facts:
 
     def __init__(self, book: "Oracle", account: Account, order: Order, ts: int) -> None:
         self.book, self.account, self.order, self.ts = book, account, order, ts
-        self.unsure: set[str] = set()  # checks whose value is made of rounding
+        self.slack: dict[str, float] = {}  # check -> how far rounding may have moved its value
         self.cell = account.cells[order.symbol]
         self.market = book.markets[order.symbol]
         self.rules = self.market.rules
@@ -112,11 +112,11 @@ class Facts:
         if self.rows is None:
             return NAN
         if self.rows == 0:
-            return 0.0
+            return fraction(0.0, self.B)
         worst = sorted(self.pnl(self.exposures(q), self.rows))
         worst = worst[: worst_of(self.rows, self.book.case.risk.confidence)]
         loss = -sum(worst) / len(worst) if shortfall else -worst[-1]
-        return divide(max(0.0, loss), self.B)
+        return fraction(max(0.0, loss), self.B)
 
     @cached_property
     def quadratic(self) -> tuple[float, float, float]:

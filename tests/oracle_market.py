@@ -48,6 +48,11 @@ def divide(a: float, b: float) -> float:
     return a / b
 
 
+def fraction(a: float, b: float) -> float:
+    """Of what is not above 0, any amount is infinitely much."""
+    return math.inf if b <= 0 else a / b
+
+
 def cut(value: float, step: float) -> float:
     if step < 1.0:
         inverse = round(1.0 / step)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from tests.oracle_book import DAY, Account
 from tests.oracle_facts import Facts
-from tests.oracle_market import NAN, SECOND, Kind, Order, cut, divide
+from tests.oracle_market import NAN, SECOND, Kind, Order, cut, divide, fraction
 
 if TYPE_CHECKING:
     from tests.oracle import Oracle
 
 REFUSE, PASS, EXEMPT = range(3)
+GRAIN = 1e-7  # of an account's money: fills and payments are each cut to 1e-8
 Answer = tuple[float, float | None]
 
 
@@ -38,7 +39,7 @@ def position_quantity(f: Facts, limit: float) -> Answer:
 
 def short_limit(f: Facts, limit: float) -> Answer:
     others = sum(max(0.0, -n) for n in f.others)
-    value = divide(others + max(0.0, -f.n), f.E)
+    value = fraction(others + max(0.0, -f.n), f.E)
     room = (limit * f.E - others) / f.u + f.h if limit * f.E >= others else 0.0
     return seller(value, room, f)
 
@@ -63,7 +64,7 @@ def net(f: Facts, limit: float) -> Answer:
 
 def leverage(f: Facts, limit: float) -> Answer:
     others = sum(map(abs, f.others))
-    return bounded(divide(others + abs(f.n), f.E), (limit * f.E - others) / f.u, f)
+    return bounded(fraction(others + abs(f.n), f.E), (limit * f.E - others) / f.u, f)
 
 
 def concentration(f: Facts, limit: float) -> Answer:
@@ -92,7 +93,7 @@ def book_net(f: Facts, limit: float) -> Answer:
 
 def book_leverage(f: Facts, limit: float) -> Answer:
     others = sum(map(abs, f.book_others))
-    return bounded(divide(others + abs(f.n), f.B), (limit * f.B - others) / f.u, f)
+    return bounded(fraction(others + abs(f.n), f.B), (limit * f.B - others) / f.u, f)
 
 
 def book_concentration(f: Facts, limit: float) -> Answer:
@@ -114,9 +115,13 @@ def price_collar(f: Facts, limit: float) -> Answer:
     return abs(worst / f.p - 1), None
 
 
+def fallen(now: float, before: float) -> float:
+    return math.inf if before <= 0 else 1 - now / before
+
+
 def give_back(f: Facts, limit: float) -> Answer:
     gained = f.account.peak - f.account.allocation
-    f.unsure |= {"give_back"} if abs(gained) < 1e-3 else set()  # a ratio to a rounding error
+    f.slack["give_back"] = GRAIN / abs(gained) if gained else math.inf
     return ((f.account.peak - f.E) / gained if gained > 0 else 0.0), None
 
 
@@ -138,9 +143,10 @@ def by_covariance(f: Facts, limit: float, factor: float) -> Answer:
     """`factor` x the standard deviation of the book's P&L, over B."""
     a, b, c = f.quadratic
     variance = a + 2 * b * f.q + c * f.q**2
-    value = divide(factor * math.sqrt(max(0.0, variance)), f.B) if variance == variance else NAN
-    if math.isnan(value):
-        return NAN, 0.0
+    sigma = 0.0 if variance < 0 else math.sqrt(variance)
+    value = fraction(factor * sigma, f.B)
+    if not value < math.inf:
+        return value, 0.0
     top = (limit * f.B / factor) ** 2 if limit >= 0 else -1.0
     if c == 0:
         return value, (math.inf if a <= top else 0.0)
@@ -222,7 +228,7 @@ CHECKS = {
     "order_quantity": (lambda f, x: (f.size, x), True, False),
     "order_notional": (lambda f, x: (f.size * f.u, x / f.u), True, False),
     "order_size": (
-        lambda f, x: (f.size * f.u / f.account.allocation, x * f.account.allocation / f.u),
+        lambda f, x: (fraction(f.size * f.u, f.account.allocation), x * f.account.allocation / f.u),
         True,
         True,
     ),
@@ -238,7 +244,7 @@ CHECKS = {
     "position_quantity": (position_quantity, True, True),
     "position_notional": (lambda f, x: bounded(abs(f.n), x / f.u, f), True, True),
     "position_weight": (
-        lambda f, x: bounded(divide(abs(f.n), f.E), x * f.E / f.u, f), True, True
+        lambda f, x: bounded(fraction(abs(f.n), f.E), x * f.E / f.u, f), True, True
     ),
     "short_limit": (short_limit, True, True),
     "long_only": (long_only, False, True),
@@ -257,10 +263,10 @@ CHECKS = {
     "book_open_orders": (
         lambda f, x: (sum(map(working, f.book.accounts)) + 1, None), True, True
     ),
-    "drawdown": (lambda f, x: (1 - f.E / f.account.peak, None), True, True),
-    "book_drawdown": (lambda f, x: (1 - f.B / f.book.peak, None), True, True),
-    "daily_loss": (lambda f, x: (1 - f.E / f.account.day_equity, None), True, True),
-    "book_daily_loss": (lambda f, x: (1 - f.B / f.book.day_equity, None), True, True),
+    "drawdown": (lambda f, x: (fallen(f.E, f.account.peak), None), True, True),
+    "book_drawdown": (lambda f, x: (fallen(f.B, f.book.peak), None), True, True),
+    "daily_loss": (lambda f, x: (fallen(f.E, f.account.day_equity), None), True, True),
+    "book_daily_loss": (lambda f, x: (fallen(f.B, f.book.day_equity), None), True, True),
     "consecutive_losses": (lambda f, x: (f.account.losses, None), True, True),
     "cooldown": (lambda f, x: (since_stop(f), None), False, True),
     "give_back": (give_back, True, True),
@@ -278,7 +284,7 @@ CHECKS = {
     "warm_up": (lambda f, x: (f.cell.bars, None), False, True),
     "not_promoted": (
         lambda f, x: bounded(
-            0.0 if f.account.promoted else divide(abs(f.n), f.E),
+            0.0 if f.account.promoted else fraction(abs(f.n), f.E),
             math.inf if f.account.promoted else x * f.E / f.u,
             f,
         ),
@@ -294,7 +300,7 @@ CHECKS = {
 
 
 def review(book: "Oracle", account: Account, order: Order, ts: int) -> list[tuple]:
-    """Every check of the chain on one order: (name, value, limit, verdict, room, unsure)."""
+    """Every check of the chain on one order: (name, value, limit, verdict, room, slack)."""
     facts = Facts(book, account, order, ts)
     receipts = []
     for name, limit in book.case.risk.checks:
@@ -306,6 +312,5 @@ def review(book: "Oracle", account: Account, order: Order, ts: int) -> list[tupl
             verdict = EXEMPT
         if room is None:
             room = math.inf if passes else 0.0
-        unsure = name in facts.unsure
-        receipts.append((name, value, limit, verdict, max(0.0, room), unsure))
+        receipts.append((name, value, limit, verdict, max(0.0, room), facts.slack.get(name, 0.0)))
     return receipts
