@@ -343,6 +343,21 @@ def test_a_loss_is_a_fraction_of_however_little_there_was():
     assert checked("drawdown", 0.5, peak=0.5, equity=0.25)[:2] == (0.5, PASS)
 
 
+@pytest.mark.parametrize("left", [0.0, -0.0, -1024.0])
+def test_a_fraction_of_nothing_is_infinite(left):
+    capital = {
+        "order_size": "allocation", "position_weight": "equity", "not_promoted": "equity",
+        "short_limit": "equity", "leverage": "equity", "book_leverage": "book_equity",
+        "drawdown": "peak", "book_drawdown": "book_peak", "daily_loss": "day_equity",
+        "book_daily_loss": "book_day_equity", "value_at_risk": "book_equity",
+        "expected_shortfall": "book_equity", "covariance_value_at_risk": "book_equity",
+        "covariance_expected_shortfall": "book_equity", "volatility": "book_equity",
+    }  # fmt: skip
+    for name, of in capital.items():
+        order = of_size(1.0, -1, {of: left, "promoted": 0.0, "variance_a": 4.0})
+        assert checked(name, 1e9, **order) == (INF, REFUSE, 0.0), name
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
