@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from sysquant import records
 from sysquant.compiled import inlined, kernel, part, wide
+from sysquant.errors import DataError
 from sysquant.records import Row, Rows
-from sysquant.types import Bars, Floats, Ints, Ticks
+from sysquant.types import Bars, Floats, Ints, Ticks, halt_mark
 
 T = TypeVar("T", bound=np.generic)
 
@@ -52,24 +53,18 @@ def events_of(batch: Ticks | Bars, interval: int) -> Events:
     A bar's last instant is one nanosecond before its close: what it knows belongs before the mark.
     """
     if isinstance(batch, Ticks):
-        price = _usable(batch.price)
-        prices, length = (price, price, price, price), 0
+        columns, length = (batch.price,), 0
     else:
-        prices = (
-            _usable(batch.open),
-            _usable(batch.high),
-            _usable(batch.low),
-            _usable(batch.close),
-        )
-        length = interval
-    return Events(
-        _usable(batch.ts), _usable(batch.symbol), *prices, _usable(batch.volume), length
-    )  # fmt: skip
+        columns, length = (batch.open, batch.high, batch.low, batch.close), interval
+    prices = [_usable(column, np.float64) for column in columns]
+    prices *= 4 // len(prices)
+    ts, symbol = _usable(batch.ts, np.int64), _usable(batch.symbol, np.int32)
+    return Events._make([ts, symbol, *prices, _usable(batch.volume, np.float64), length])
 
 
-def _usable(column: NDArray[T]) -> NDArray[T]:
+def _usable(column: NDArray[np.generic], kind: type[T]) -> NDArray[T]:
     # Of the one kind that functions are compiled for; copied only if it is of another.
-    return np.require(column, requirements=["C", "W"])
+    return np.require(column, kind, ["C", "W"])
 
 
 @inlined
@@ -239,7 +234,13 @@ class BarClock:
 
         What closed is good until the next pass. Bars of this interval in one symbol are their own
         closed bars, each of them when the next one comes: then nothing is copied.
+
+        Raises
+        ------
+        DataError
+            If a symbol is not in the universe; nothing has been taken then.
         """
+        self._check_symbols(events.symbol)
         were_bars = False
         for start in range(0, len(events.end), most):
             rows = slice(start, start + most)
@@ -250,6 +251,17 @@ class BarClock:
             else:
                 yield taken, *self._close(taken)
             were_bars = are_bars
+
+    def _check_symbols(self, numbers: NDArray[np.int32]) -> None:
+        # Compiled code looks at no bounds.
+        count = len(self.open_bars)
+        least = halt_mark(count - 1, resume=True)
+        if len(numbers) and not (least <= numbers.min() and numbers.max() < count):
+            wrong = numbers[(numbers < least) | (numbers >= count)][0]
+            raise DataError(
+                f"the data have symbol number {wrong}, the universe holds {count} symbols, from "
+                "number 0 on; give the universe that the data were read with"
+            )
 
     def _close(self, events: Events) -> tuple[ClosedBars, int]:
         most = len(events.end) + len(self.open_bars)

@@ -83,9 +83,9 @@ def glide(
         if ts < engine_ts:
             event += np.uint64(1)
             continue
-        if ts >= wake or events.symbol[event] < 0:
-            break
         close = events.close[event]
+        if ts >= wake or events.symbol[event] < 0 or not close > 0.0:
+            break
         if is_held:
             if has_exit and (events.low[event] <= exit_low or events.high[event] >= exit_high):
                 break

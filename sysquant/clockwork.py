@@ -66,7 +66,9 @@ def close_risk_bar(book: Book, ts: int) -> None:
     for strategy in range(len(book.accounts)):
         account = book.accounts[strategy]
         if clock.returns > taken:
-            change = account.equity / account.risk_equity - 1.0
+            change = 0.0
+            if account.risk_equity != 0.0:  # it is 0 while all capital is elsewhere
+                change = account.equity / account.risk_equity - 1.0
             take_return(
                 account, book.own_returns[strategy], book.own_lowest[strategy], taken, change,
                 terms,

@@ -23,6 +23,7 @@ from sysquant.exits import Exits
 from sysquant.keys import check_number
 from sysquant.loop import run
 from sysquant.orders import Orders
+from sysquant.portfolio import BASES, move_capital
 from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.state import enlist
@@ -34,7 +35,6 @@ _STATE = (
     "own_returns", "tails", "own_lowest",
 )  # fmt: skip
 _SERIES = ("latencies", "sessions", "funding_ts", "funding_rate")
-_BASES = ("peak", "day_equity", "exit_peak", "risk_equity")  # equity is a fraction of each
 STATES = ("active", "reducing", "off")
 _WEIGHT = WeightSizing()
 _MARKET_ORDERS = Orders()
@@ -131,7 +131,7 @@ class Engine:
             raise ConfigError(f"fractions must be > 0 and sum to at most 1, were {shares}")
         accounts = self._book.accounts
         given = np.round([shares[n] * capital for n in names], 8)
-        for field in ("allocation", "cash", "equity", *_BASES):
+        for field in ("allocation", "cash", "equity", *BASES):
             accounts[field] = given
         clock = self._book.clock
         clock["pool"] = np.round(capital - given.sum(), 8)
@@ -158,7 +158,17 @@ class Engine:
         return start - start % self.interval
 
     def step(self, batch: Ticks | Bars) -> Effects:
-        """Advance over a batch, in its order, and return what it caused."""
+        """Advance over a batch, in its order, and return what it caused.
+
+        After an error of a strategy the engine is of no more use; `restore` an earlier state.
+
+        Raises
+        ------
+        DataError
+            If a symbol is not in the universe; nothing has been taken then.
+        StrategyError
+            If a `target` is no weight.
+        """
         parts: list[Effects] = []
         events = events_of(batch, self.interval)
         done = np.empty(2, np.int64)
@@ -214,14 +224,17 @@ class Engine:
     def move_cash(self, source: str, target: str, amount: float) -> None:
         """Move capital between strategies, or from or to the pool (""); no profit, no loss.
 
-        Drawdowns, and the returns of the day and of the risk bar, stay the fractions they were.
+        Drawdowns, what was given back, and the returns of the day and of the risk bar stay the
+        fractions they were. A strategy whose equity is not above 0, as after all of it was moved
+        away, begins anew with what comes. What working orders may cost is not held back.
 
         Raises
         ------
         ConfigError
             If the source has less cash, or the amount is not > 0.
         """
-        amount = round(amount, 8)
+        check_number("amount", amount, above=0)
+        amount = round(float(amount), 8)
         for name in filter(None, (source, target)):
             self._place(name)
         clock = self._book.clock[0]
@@ -232,7 +245,7 @@ class Engine:
             if not name:
                 clock["pool"] = round(float(clock["pool"]) + change, 8)
                 continue
-            _move(self._account(name), change)
+            move_capital(self._account(name), change)
 
     def rearm(self, strategy: str) -> None:
         """Let a strategy order again that `repeated_order` had disabled."""
@@ -280,7 +293,7 @@ class Engine:
         fields = ("allocation", "cash", "equity", "peak")
         return {
             name: {field: float(row[field]) for field in fields}
-            | {"drawdown": float(row["equity"] / row["peak"] - 1.0)}
+            | {"drawdown": float(row["equity"] / row["peak"] - 1.0) if row["peak"] > 0 else 0.0}
             for name, row in zip(self.strategies, self._book.accounts, strict=True)
         }
 
@@ -363,20 +376,6 @@ class Engine:
         for name, deciders in zip(self.strategies, self._deciders, strict=True):
             for symbol, decider in zip(self.symbols, deciders, strict=True):
                 yield name, symbol, decider
-
-
-def _move(account: Any, amount: float) -> None:
-    # Equity divided by a base stays what it was; where there is none to divide, bases move along.
-    before = float(account["equity"])
-    after = before + amount
-    account["allocation"] += amount
-    account["cash"] = round(float(account["cash"]) + amount, 8)
-    account["equity"] = after
-    for field in _BASES:
-        if before > 0 and after > 0:
-            account[field] = after * (account[field] / before)  # never below, rounded, at a peak
-        else:
-            account[field] += amount
 
 
 def _named(row: records.Row) -> dict[str, Any]:

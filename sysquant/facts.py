@@ -302,6 +302,7 @@ def gather(book: Book, strategy: int, symbol: int, ts: int, leg: bool) -> None:
     order.session_left_s = session_left(book.sessions, instrument, market, ts)
     order.state = max(clock.state, account.state, 2 * market.halted)
     order.allocation = account.allocation
+    order.stake = account.stake
     order.equity = account.equity
     order.peak = account.peak
     order.unit_cost = _cost(draft, instrument, market, terms, quantity) / abs(quantity)

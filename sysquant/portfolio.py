@@ -4,6 +4,8 @@ Conservation of money: over one snapshot, cash + value = capital + realised + un
 - financing. Cash is cut to 1e-8, so that sums in SQL reconcile.
 """
 
+from typing import Any
+
 from sysquant.compiled import inlined, inlined_kernel, kernel, numbers
 from sysquant.records import Row, Rows
 from sysquant.state import NOBODY
@@ -11,6 +13,8 @@ from sysquant.steps import cut_cash, cut_lots
 from sysquant.types import Ints
 
 FUNDING, BORROW, INTEREST = numbers(3)
+# Equity is a fraction of each.
+BASES = ("peak", "stake", "day_equity", "exit_peak", "risk_equity")
 _YEAR_NS = 8760.0 * 3600e9
 
 
@@ -84,8 +88,8 @@ def revalue(accounts: Rows, cells: Rows, market: Rows, clock: Row) -> None:
 
 @kernel
 def drawdown(account: Row) -> float:
-    """Equity against its peak, a fraction <= 0."""
-    return account.equity / account.peak - 1.0
+    """Equity against its peak, a fraction <= 0; 0 where there was none."""
+    return account.equity / account.peak - 1.0 if account.peak > 0.0 else 0.0
 
 
 @kernel
@@ -229,3 +233,26 @@ def snapshot(
                 _position_row(rows[count], cells[strategy, symbol], market[symbol])
                 count += 1
     counts[place] = count
+
+
+def move_capital(account: Any, amount: float) -> None:
+    """Give capital to a strategy, or take it away (`amount` below 0); see `Engine.move_cash`.
+
+    Equity divided by a base stays what it was; an account that had none begins anew.
+
+    Parameters
+    ----------
+    account : its `records.ACCOUNT` row, in Python.
+    amount : the book's currency.
+    """
+    before = float(account["equity"])
+    after = before + amount
+    account["allocation"] += amount
+    account["cash"] = round(float(account["cash"]) + amount, 8)
+    account["equity"] = after
+    for base in BASES:
+        if before > 0:
+            ratio = account[base] / before
+            account[base] = max(after, 0.0) * ratio  # never below, rounded, at a peak
+        elif after > 0:
+            account[base] = after

@@ -64,7 +64,7 @@ MARKET = _row(  # (Y,): the last trade, who is in it, statistics per bar
 ACCOUNT = _row(  # (S,)
     ints="key order_no state promoted disabled losses stopped_ts rate_head rate_second rate_minute"
     " open_orders",
-    floats="allocation cash value equity peak day_equity exit_peak risk_equity financing"
+    floats="allocation cash value equity peak day_equity exit_peak risk_equity stake financing"
     " mean squares losses_squared"  # of its returns per risk bar in the window
     " volatility sharpe sortino value_at_risk",
 )
@@ -88,7 +88,7 @@ FACTS = _row(  # one order as the risk chain sees it; "others" without the order
     ints="reduces side exposed",
     floats="quantity held unit price worst reference previous"
     " stale_s feed_lag_s min_notional max_position shortable restricted session_left_s state"
-    " allocation equity peak cash_others unit_cost fixed_cost"
+    " allocation stake equity peak cash_others unit_cost fixed_cost"
     " shorts_others gross_others net_others largest_others positions_others open_orders"
     " book_equity book_peak book_gross_others book_net_others book_held book_largest_others"
     " book_positions_others book_open_orders"

@@ -1,10 +1,13 @@
 """Bars from ticks, against pandas, with ticks out of order."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from sysquant.bars import BarClock, events_of
+from sysquant.errors import DataError
 from sysquant.types import CLOCK_MARK, SECOND, Bars
 from tests.market import START, ticks
 
@@ -100,3 +103,22 @@ def test_bars_that_are_passed_on_are_those_that_are_built():
         assert built.open_bars.tobytes() == given.open_bars.tobytes()
         passed_on += bool((np.diff(ts) > 0).all())
     assert passed_on > 100
+
+
+def test_a_symbol_outside_the_universe_is_refused_before_anything_is_taken():
+    for number in (2, -6, 1_000_000):
+        batch = ticks(6, symbols=1)
+        batch.symbol[3] = number
+        clock = BarClock(2, SECOND)
+        with pytest.raises(DataError, match=f"symbol number {number}, the universe holds 2"):
+            list(clock.passes(events_of(batch, SECOND), 100))
+        assert clock.clock["engine_ts"] == 0
+
+
+def test_columns_of_other_types_are_those_of_the_contract():
+    batch = ticks(6, symbols=1)
+    narrow = dataclasses.replace(
+        batch, price=batch.price.astype(np.float32), symbol=batch.symbol.astype(np.int64)
+    )
+    events = events_of(narrow, SECOND)
+    assert [column.dtype for column in events[:-1]] == [np.int64, np.int32, *[np.float64] * 5]

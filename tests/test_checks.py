@@ -21,6 +21,7 @@ SAFE = {
     "worst": 64.0, "reference": 64.0, "previous": 64.0, "stale_s": 0.0, "feed_lag_s": 0.0,
     "min_notional": 16.0, "max_position": INF, "shortable": 1.0, "restricted": 0.0,
     "session_left_s": INF, "state": 0.0, "allocation": 1024.0, "equity": 1024.0, "peak": 1024.0,
+    "stake": 1024.0,
     "cash_others": 1024.0, "unit_cost": UNIT, "fixed_cost": 2.0, "shorts_others": 0.0,
     "gross_others": 0.0, "net_others": 0.0, "largest_others": 0.0, "positions_others": 0.0,
     "open_orders": 0.0, "book_equity": 4096.0, "book_peak": 4096.0, "book_gross_others": 0.0,

@@ -303,7 +303,7 @@ def test_capital_that_is_moved_is_no_profit():
         found.engine.move_cash("", "s0", 5_001.0)
 
 
-BASES = ("peak", "day_equity", "exit_peak", "risk_equity")
+BASES = ("peak", "stake", "day_equity", "exit_peak", "risk_equity")
 
 
 @pytest.mark.parametrize(("source", "target"), [("s0", ""), ("", "s0"), ("s0", "s1"), ("s1", "s0")])
@@ -333,6 +333,21 @@ def test_capital_that_is_moved_leaves_drawdowns_and_returns_as_they_are(source, 
     assert {row.approved for row in found.orders} == {1}
 
 
+@pytest.mark.parametrize("amount", [-2_000.0, 5_000.0])
+def test_capital_that_is_moved_leaves_what_was_given_back(amount):
+    def given_back(engine):
+        (account,) = engine.state()["accounts"]
+        return (account["peak"] - account["equity"]) / (account["peak"] - account["stake"])
+
+    engine = ran(
+        flat(100, 100, 120, 110, 110), [0.5, 0.5, 0.5, 0.5], capital=20_000.0, fractions={"s0": 0.5}
+    ).engine
+    before = given_back(engine)
+    engine.move_cash(*(("", "s0") if amount > 0 else ("s0", "")), abs(amount))
+    assert given_back(engine) == pytest.approx(before, rel=1e-12)
+    assert before == pytest.approx(0.5)
+
+
 def test_capital_that_comes_and_goes_makes_no_drawdown():
     engine = ran(flat(100, 100), [0.5], capital=20_000.0, fractions={"s0": 0.5}).engine
     for amount in (0.01, 333.33, 1_234.56789, 5_000.1):
@@ -341,16 +356,34 @@ def test_capital_that_comes_and_goes_makes_no_drawdown():
             assert engine.accounts()["s0"]["drawdown"] == 0
 
 
-def test_all_capital_that_is_taken_and_given_back_leaves_the_drawdown():
-    def move(engine):
-        before = engine.accounts()["s0"]
-        engine.move_cash("s0", "", before["equity"])
-        assert engine.accounts()["s0"]["equity"] == 0
-        engine.move_cash("", "s0", before["equity"])
-        assert engine.accounts()["s0"] == pytest.approx(before)
-        assert before["drawdown"] == pytest.approx(8_220 / 11_780 - 1)
+@pytest.mark.parametrize("amount", [1_000.0, 8_220.0, 100_000.0])
+def test_a_strategy_that_all_capital_left_begins_anew_with_what_comes(amount):
+    def leave(engine):
+        account = engine.accounts()["s0"]
+        assert account["drawdown"] == pytest.approx(8_220 / 11_780 - 1)
+        engine.move_cash("s0", "", account["equity"])
+        assert engine.accounts()["s0"]["drawdown"] == 0
 
-    ran(flat(100, 100, 120, 80, 80, 80), [0.9, 0.9, 0.9, 0.0], calls={5: move})
+    def come_back(engine):
+        engine.move_cash("", "s0", amount)
+        accounts = engine.state()["accounts"]
+        assert [accounts[base][0] for base in BASES] == [amount] * len(BASES)
+
+    found = ran(
+        flat(100, 100, 120, 80, 80, 80, 80, 80), [0.9, 0.9, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0],
+        calls={5: leave, 7: come_back}, capital=120_000.0, fractions={"s0": 1 / 12},
+        risk={"risk_bar": "1s"},
+    )  # fmt: skip
+    assert math.isfinite(found.engine.state()["accounts"]["volatility"][0])
+
+
+@pytest.mark.parametrize("amount", ["5", None, True, 0.0, -1.0, math.nan, math.inf])
+def test_an_amount_that_cannot_be_meant_moves_nothing(amount):
+    engine = ran(flat(100, 100), [0.5], capital=20_000.0, fractions={"s0": 0.5}).engine
+    before = engine.state()["accounts"].tobytes()
+    with pytest.raises(ConfigError, match="amount must be"):
+        engine.move_cash("", "s0", amount)
+    assert engine.state()["accounts"].tobytes() == before
 
 
 def test_a_strategy_that_is_reducing_only_comes_nearer_to_flat():

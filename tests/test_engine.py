@@ -339,6 +339,18 @@ CHECKED = RiskChain(
 )  # fmt: skip
 
 
+def test_prices_that_no_market_has_are_taken_alike_however_they_are_cut():
+    events = ticks(300, seed=2, symbols=1)
+    events.price[100], events.price[150:153], events.price[200] = 0.0, -1.0, np.nan
+    states = []
+    for size in (300, 1, 7):
+        book = engine(Hold(), universe=UNIVERSE[:1], risk=CHECKED, sizing=WeightSizing(split=False))
+        for at in range(0, 300, size):
+            book.step(events[at : at + size])
+        states.append({name: array.tobytes() for name, array in book.state().items()})
+    assert states[0] == states[1] == states[2]
+
+
 @pytest.mark.parametrize("disorder", [False, True])
 @pytest.mark.parametrize(
     "exits",

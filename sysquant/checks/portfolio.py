@@ -256,6 +256,6 @@ def cooldown(order: Row, limit: float) -> Outcome:
 @inlined
 def give_back(order: Row, limit: float) -> Outcome:
     """Part of the strategy's best profit that is lost again, a fraction; at most."""
-    if order.peak <= order.allocation:
+    if order.peak <= order.stake:
         return at_most(0.0, limit)
-    return at_most((order.peak - order.equity) / (order.peak - order.allocation), limit)
+    return at_most((order.peak - order.equity) / (order.peak - order.stake), limit)

@@ -5,7 +5,7 @@ computed in one compiled call, each once however often it is used; their memory 
 that can be taken out and put back by the nodes' names. It knows nothing of strategies.
 """
 
-import functools
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +23,7 @@ from sysquant.types import Floats, Ints
 
 _TABLE = 65_536  # node values computed at a time (half a MiB): they stay in the CPU's cache
 _MOST_INPUTS = 4
+_COMPILING = threading.Lock()  # of two threads that come first, one compiles
 
 _f8 = types.float64
 SIGNATURE = types.void(_f8[::1], _f8[:, ::1], _f8[::1], _f8[::1])
@@ -40,12 +41,13 @@ def _append(kernels: Any, function: Any) -> None:
     kernels.append(function)
 
 
-@functools.cache
 def _appender() -> Any:
     # For functions of the one signature, not for each function anew.
     append: Any = _append
-    append.compile((types.ListType(_KERNEL_TYPE), _KERNEL_TYPE))
-    append.disable_compile()
+    with _COMPILING:
+        if not append.signatures:
+            append.compile((types.ListType(_KERNEL_TYPE), _KERNEL_TYPE))
+            append.disable_compile()
     return append
 
 
