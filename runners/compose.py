@@ -76,9 +76,12 @@ def main(
             except ConfigError as error:
                 print(f"error: {error}", file=sys.stderr)
                 raise SystemExit(2) from None
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
-                guarded
-            )()
+            run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+            try:
+                run(guarded)()
+                print(end="", flush=True)
+            except BrokenPipeError:  # `| head` has read enough; leave nothing to write at the exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
         return entry
 
@@ -124,15 +127,27 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     # What a module of ours only imports (`sysquant.home.Path`) is not ours.
     if not callable(make) or not str(getattr(make, "__module__", "")).startswith("sysquant."):
         raise ConfigError(f"_target_ {target!r} lies outside sysquant; nothing else is run")
-    _check_types(make, given, str(node._get_full_key(None)))
+    check_types(make, given, str(node._get_full_key(None)))
     try:
         return make(**given, **arguments)
     except TypeError as error:
         raise ConfigError(f"{target}: {error}") from error
 
 
-def _check_types(make: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
-    # A constructor's annotations are the schema; those that YAML cannot hold are left alone.
+def check_types(make: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
+    """Refuse arguments that are not of the types a constructor says; others than YAML's pass.
+
+    Parameters
+    ----------
+    make : its annotations are the schema.
+    given : the arguments.
+    where : the full name of the key that they stand in.
+
+    Raises
+    ------
+    ConfigError
+        If one is of another type.
+    """
     parameters = inspect.signature(make).parameters
     for name, found in given.items():
         if name in parameters:
@@ -174,7 +189,10 @@ def value(cfg: DictConfig, key: str, kind: Any) -> Any:
     ConfigError
         If it is of another.
     """
-    return _convert(OmegaConf.select(cfg, key), kind, key)
+    found: Any = OmegaConf.select(cfg, key)
+    if OmegaConf.is_config(found):
+        found = OmegaConf.to_container(found, resolve=True)
+    return _convert(found, kind, key)
 
 
 def require_home() -> None:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from runners.compose import build, choice, value
+from runners.compose import build, check_types, choice, value
 from sysquant import history
 from sysquant.compiled import is_compiled
 from sysquant.effects import Labels
@@ -29,16 +29,22 @@ def universe_of(cfg: DictConfig) -> list[Instrument]:
     """The instruments of `universe.instruments`, in their order."""
     if not cfg.universe.instruments:
         raise ConfigError("universe.instruments is empty; name at least one symbol")
-    listed: Any = OmegaConf.to_container(cfg.universe.instruments)
-    for instrument in listed:
-        for key in set(instrument) - set(INSTRUMENT):
-            raise ConfigError(f"universe.instruments: no key {key!r}{nearest(key, INSTRUMENT)}")
-        if instrument.get("max_position", 0) is None:  # null: none
-            del instrument["max_position"]
+    listed = value(cfg, "universe.instruments", list[dict[object, object]])
+    return [_instrument(keys, f"universe.instruments.{n}") for n, keys in enumerate(listed)]
+
+
+def _instrument(given: dict[Any, Any], where: str) -> Instrument:
+    for key in set(given) - set(INSTRUMENT):
+        raise ConfigError(f"{where}: no key {key!r}{nearest(str(key), INSTRUMENT)}")
+    if "symbol" not in given:
+        raise ConfigError(f"{where} has no symbol, was {given}")
+    if given.get("max_position", 0) is None:  # null: none
+        del given["max_position"]
+    check_types(Instrument, given, where)
     try:
-        return msgspec.convert(listed, list[Instrument])
-    except (msgspec.ValidationError, ConfigError) as error:
-        raise ConfigError(f"universe.instruments: {error}") from error
+        return msgspec.convert(given, Instrument)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def runtime_of(cfg: DictConfig) -> Runtime:

@@ -32,6 +32,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from sysquant.errors import ConfigError, StoreError
 from sysquant.home import PACKAGE, under_home
+from sysquant.keys import check_kind
 
 log = logging.getLogger(__name__)
 # What it would warn of is raised here, in one sentence.
@@ -41,6 +42,7 @@ DEFAULT_DSN = "chdb:data/store"
 SCHEMA = PACKAGE / "schema"
 CONNECT_TIMEOUT_S = 2
 ANSWER_TIMEOUT_S = 60
+_MEANT = "chdb:<directory> or http(s)://user:password@host:port/database"  # as a DSN
 # One insert is one block of the engine up to this many rows, and only a block can be recognised
 # as a repetition; longer tables go as several inserts, cut at the same rows every time.
 BLOCK_ROWS = 1_000_000
@@ -82,6 +84,7 @@ class Dsn:
         ConfigError
             If it is neither.
         """
+        check_kind("store.dsn", dsn, str, _MEANT)
         try:
             parts = urlsplit(dsn)
             port = parts.port
@@ -110,10 +113,7 @@ class Server:
 # What was given may hold a password: only its scheme is repeated.
 def _bad_dsn(dsn: str) -> str:
     scheme = dsn.split(":", 1)[0]
-    return (
-        "a store's dsn must be chdb:<directory> or http(s)://user:password@host:port/database, "
-        f"this one begins with {scheme!r}"
-    )
+    return f"store.dsn must be {_MEANT}, this one begins with {scheme!r}"
 
 
 def find_server(directory: Path) -> Server | None:

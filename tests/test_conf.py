@@ -270,13 +270,26 @@ def test_keys_of_an_instrument_reach_it_and_null_means_no_largest_position():
         ({"symbol": "A", "tick_size": None}, "tick_size"),
         ({"symbol": "A", "shortable": "no"}, "shortable"),
         ({"symbol": "A", "multiplier": -1}, "multiplier of A must be > 0 and finite, was -1"),
-        ({"tick_size": 1.0}, "symbol"),
+        ({"tick_size": 1.0}, "universe.instruments.0 has no symbol, was {'tick_size': 1.0}"),
+        ({"symbol": 5}, "universe.instruments.0.symbol must be text, was 5"),
+        ({"symbol": "A", "tick_size": "abc"}, "universe.instruments.0.tick_size must be a number"),
+        ({"symbol": "A", 1: 2}, "no key 1"),
+        (5, "universe.instruments must be [{name: a value}, ...], was [5]"),
     ],
 )
 def test_instrument_that_cannot_be_meant_is_answered_with_its_key(given, said):
     with pytest.raises(ConfigError, match=r"universe\.instruments") as caught:
         _universe(given)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [5, "abc", {"a": 1}, [[]], [None]], ids=str)
+def test_instruments_that_are_no_list_of_mappings_are_refused(given):
+    cfg = OmegaConf.create({"universe": {"instruments": given}})
+    said = f"universe.instruments must be [{{name: a value}}, ...], was {given!r}"
+    with pytest.raises(ConfigError) as caught:
+        universe_of(cfg)
+    assert str(caught.value) == said
 
 
 def test_every_group_of_conf_belongs_to_a_root():
@@ -454,6 +467,16 @@ def test_help_says_what_the_runner_does_and_its_examples_can_be_meant(runner, ho
     for group in groups_of(root) if root else ():
         assert f"  {group}=" in done.stdout
     assert list(home.iterdir()) == []  # it makes nothing
+
+
+@pytest.mark.parametrize("asked", [["--help"], ["--cfg", "job"]], ids=" ".join)
+def test_output_that_is_not_read_to_its_end_is_no_error(asked, home):
+    command = [sys.executable, str(REPOSITORY / "runners" / "live.py"), *asked]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as output:
+        done = subprocess.run(command, cwd=home, stdout=output, stderr=subprocess.PIPE, timeout=60)
+    assert done.stderr == b""
 
 
 # -- secrets
