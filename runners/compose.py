@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -53,6 +54,7 @@ def main(
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         def guarded(cfg: DictConfig) -> None:
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a session has sockets, too
             try:
                 task(cfg)
             except (SysquantError, OmegaConfBaseException, OSError) as error:
@@ -76,12 +78,11 @@ def main(
             except ConfigError as error:
                 print(f"error: {error}", file=sys.stderr)
                 raise SystemExit(2) from None
-            run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
-            try:
-                run(guarded)()
-                print(end="", flush=True)
-            except BrokenPipeError:  # `| head` has read enough; leave nothing to write at the exit
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # What is only shown (`--help | head -1`) ends quietly when its reader has enough.
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
+                guarded
+            )()
 
         return entry
 
