@@ -183,7 +183,8 @@ UNMEANT = [
     ("execution.latency_sample_ms=5", "must be [a number, ...] or null, was 5"),
     ("execution.tiers=null", "must be {name: {name: a number or null}}, was None"),
     ("risk.checks=null", "must be [{name: a value}, ...], was None"),
-    ("risk.risk_bar=1.5", "must be a whole number or text, was 1.5"),
+    ("risk.risk_bar=1.5", "must be like 1s, 5m, 1h or 1d, was '1.5'"),
+    ("risk.risk_bar=5", "must be like 1s, 5m, 1h or 1d, was '5'"),
     ("risk.risk_bar=0h", "must be like 1s, 5m, 1h or 1d, was '0h'"),
     ("snapshots=0s", "must be like 1s, 5m, 1h or 1d, was '0s'"),
     ("bars=60", "must be like 1s, 5m, 1h or 1d, was '60'"),
@@ -213,14 +214,38 @@ def test_a_value_that_cannot_be_meant_is_refused_by_its_full_key(word, said, mon
     assert str(caught.value) == f"{word.partition('=')[0]} {said}"
 
 
-def test_a_backtest_refuses_a_warmup_that_cannot_be_meant(home):
-    words = ["feed=synthetic", "runtime.warmup_bars=2.5"]
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("runtime.warmup_bars=2.5", "runtime.warmup_bars must be a whole number, was 2.5"),
+        ("journal=new", "journal does not know 'new'; there is: fresh, resume"),
+        ("ingest=maybe", "ingest does not know 'maybe'; there is: auto, none"),
+    ],
+)
+def test_a_backtest_refuses_what_a_session_refuses(word, said, home):
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "runners" / "backtest.py"), *words],
+        [sys.executable, str(REPOSITORY / "runners" / "backtest.py"), "feed=synthetic", word],
         cwd=home, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    said = "error: runtime.warmup_bars must be a whole number, was 2.5\n"
-    assert (done.returncode, done.stderr) == (1, said)
+    assert (done.returncode, done.stderr) == (1, f"error: {said}\n")
+
+
+@pytest.mark.parametrize("time", ["5", "-6", "'\"-6\"'", "999999999999999", "abc", "-6parsec"])
+def test_a_time_that_cannot_be_meant_is_refused_before_the_store_is_asked(time, monkeypatch):
+    for key in ("feed.start", "feed.end"):
+        cfg = configured(monkeypatch, f"{key}={time}")
+        with pytest.raises(ConfigError) as caught:
+            parts.feed_of(cfg, UNIVERSE, lambda: None)
+        like = "like -6h, 2026-01-31 or 2026-01-31T12:00"
+        assert str(caught.value).startswith(f"{key} must be {like}, was ")
+
+
+@pytest.mark.parametrize(
+    "time", ["-20m", "null", "2026-01-31", "2026-01-31T12:00:00Z", "1767225600000000000"]
+)
+def test_a_time_that_can_be_meant_is_taken(time, monkeypatch):
+    cfg = configured(monkeypatch, f"feed.start={time}", f"feed.end={time}")
+    assert parts.feed_of(cfg, UNIVERSE, lambda: None)
 
 
 def test_a_word_that_only_the_runner_understands_becomes_what_it_means(monkeypatch):
@@ -474,7 +499,7 @@ def test_output_that_is_not_read_to_its_end_is_no_error(asked, home):
     command = [sys.executable, str(REPOSITORY / "runners" / "live.py"), *asked]
     reader, writer = os.pipe()
     os.close(reader)
-    with open(writer, "wb") as output:
+    with os.fdopen(writer, "wb") as output:
         done = subprocess.run(command, cwd=home, stdout=output, stderr=subprocess.PIPE, timeout=60)
     assert done.stderr == b""
 

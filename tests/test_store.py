@@ -290,16 +290,16 @@ def test_dsn_is_taken_apart(home: Path, dsn: str, directory: str | None, url: st
 @pytest.mark.parametrize("dsn", ["", "data/store", "chdb:", "mysql://u:secret@h", "http:///x",
                                  "http://u:secret@h:port/x"])  # fmt: skip
 def test_dsn_that_cannot_be_meant_is_one_sentence_without_password(dsn: str):
-    with pytest.raises(ConfigError, match="store.dsn must be chdb:") as raised:
+    with pytest.raises(ConfigError, match=r"store\.dsn must be chdb:") as raised:
         store.connect(dsn)
     assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("dsn", [5, None, ["a"]])
 def test_dsn_that_is_no_text_is_one_sentence(dsn: object):
-    with pytest.raises(ConfigError, match=r"^store.dsn must be chdb:<directory> or .*, was ") as said:
+    with pytest.raises(ConfigError, match=r"^store\.dsn must be chdb:<directory> or ") as said:
         store.connect(dsn)  # pyright: ignore[reportArgumentType]
-    assert str(said.value).endswith(f"was {dsn!r}")
+    assert str(said.value).endswith(f", was {dsn!r}")
 
 
 def test_unreachable_server_is_one_sentence():
