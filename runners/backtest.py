@@ -27,6 +27,7 @@ def main(cfg: DictConfig) -> None:
     endless = compose.choice("feed") == "synthetic" and not (cfg.feed.length_s or cfg.feed.end)
     if endless or compose.choice("feed") == "kafka":
         raise ConfigError("a backtest needs a feed that ends: feed=replay, or feed.length_s=3600")
+    parts.wishes_of(cfg)
     warmup_bars = parts.runtime_of(cfg).warmup_bars
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)

@@ -20,7 +20,6 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
 
 from clickhouse_connect.driver.client import Client
 from omegaconf import DictConfig, OmegaConf
@@ -113,8 +112,7 @@ def _wishes(cfg: DictConfig) -> tuple[str, str, str]:
     book = cfg.book.name or f"{compose.choice('strategy')}-{compose.choice('feed')}"
     if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]", str(book)):
         raise ConfigError(f"book.name names a directory: letters, digits, . _ -, was {book!r}")
-    wish = compose.value(cfg, "journal", Literal["resume", "fresh"])
-    return str(book), wish, compose.value(cfg, "ingest", Literal["auto", "none"])
+    return str(book), *parts.wishes_of(cfg)
 
 
 def _journal(book: str, wish: str) -> Journal:

@@ -54,6 +54,12 @@ def runtime_of(cfg: DictConfig) -> Runtime:
     return build(cfg.runtime)
 
 
+def wishes_of(cfg: DictConfig) -> tuple[str, str]:
+    """What is wanted of the journal, and of ingest; a backtest has neither, and refuses alike."""
+    journal = value(cfg, "journal", Literal["resume", "fresh"])
+    return journal, value(cfg, "ingest", Literal["auto", "none"])
+
+
 def engine_of(
     cfg: DictConfig, universe: list[Instrument], funding: Funding | None = None
 ) -> Engine:
@@ -62,7 +68,7 @@ def engine_of(
     return Engine(
         universe=universe,
         strategies={name: build(cfg.strategy)},
-        risk=build(cfg.risk),
+        risk=build(cfg.risk, risk_bar=_interval_of(cfg, "risk.risk_bar")),
         execution=_execution_of(cfg, funding),
         sizing=build(cfg.sizing),
         orders=build(cfg.orders),

@@ -27,6 +27,7 @@ Kind = Literal["ticks", "bars"]
 MINUTE = 60 * SECOND
 BLOCK_ROWS = 262_144
 _UNITS = {"s": SECOND, "m": MINUTE, "h": 60 * MINUTE, "d": 1440 * MINUTE}
+_LEAST_NS = 10**15  # what is less, eleven days from 1970, lacks its unit
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _BARS_OF_TICKS_SQL = f"""
@@ -101,8 +102,13 @@ def interval_ns(interval: int | str, key: str = "interval") -> int:
     return int(value)
 
 
-def instant(value: int | str) -> int:
+def instant(value: int | str, key: str = "a time") -> int:
     """Nanoseconds since 1970 of an ISO 8601 time, read as UTC where it names no zone.
+
+    Parameters
+    ----------
+    value : the time (or ns as they are).
+    key : its name in an error.
 
     Raises
     ------
@@ -114,7 +120,8 @@ def instant(value: int | str) -> int:
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
-        raise ConfigError(f"a time must be like 2026-01-01T00:00:00Z, was {value!r}") from None
+        said = f"{key} must be like 2026-01-31 or 2026-01-31T12:00, was {value!r}"
+        raise ConfigError(said) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
@@ -156,6 +163,24 @@ def span(
     if moments[0] >= moments[1]:
         raise ConfigError(f"history must end after its start, was start={start} end={end}")
     return moments
+
+
+def check_moment(key: str, moment: Moment) -> None:
+    """Refuse a time of a range that cannot be meant, before any store is asked.
+
+    Raises
+    ------
+    ConfigError
+        If it is no time, or a number that is too small for ns since 1970.
+    """
+    try:
+        meant = not isinstance(moment, int) or abs(moment) >= _LEAST_NS
+        _moment(moment, 0, 0)
+    except ConfigError:
+        meant = False
+    if not meant:
+        like = "-6h, 2026-01-31 or 2026-01-31T12:00"
+        raise ConfigError(f"{key} must be like {like}, was {moment!r}")
 
 
 def _moment(moment: Moment, default: int, last: int) -> int:

@@ -34,7 +34,7 @@ class ReplayFeed:
     Raises
     ------
     ConfigError
-        If a parameter cannot be meant; a time only at first use.
+        If a parameter cannot be meant.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class ReplayFeed:
             raise ConfigError(f"kind of a replay was {kind!r}{nearest(kind, ('ticks', 'bars'))}")
         self.kind: Literal["ticks", "bars"] = kind
         self.interval = history.interval_ns(interval, "feed.interval") if kind == "bars" else 0
+        history.check_moment("feed.start", start)
+        history.check_moment("feed.end", end)
         self._universe, self._connect, self._source = universe, connect, source
         self._start, self._end = start, end
         self._client: Client | None = None
