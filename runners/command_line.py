@@ -179,9 +179,36 @@ def _check_key(known: DictConfig, override: Override, groups: list[str]) -> None
         if not (override.is_add() or override.is_force_add()):
             raise ConfigError(f"{where!r} has no key {last!r} yet: write +{override.input_line}")
         return
-    _below(node, last, where, groups)
+    node = _below(node, last, where, groups)
     if override.is_add():
         raise ConfigError(f"{key!r} is there already: write {key}=..., without the +")
+    _check_shape(node, override, groups)
+
+
+def _check_shape(node: Any, override: Override, groups: list[str]) -> None:
+    # A list stays a list, and a mapping keeps to its keys.
+    key, given = override.key_or_group, override.value()
+    said = str(override.input_line).partition("=")[2]
+    if isinstance(node, ListConfig) and isinstance(given, dict):
+        raise ConfigError(f"{key} must be [{_shape(node)}, ...], was {said}")
+    if not isinstance(node, DictConfig):
+        return
+    if isinstance(given, list):
+        raise ConfigError(f"{key} must be {_shape([node])}, was {said}")
+    if not isinstance(given, dict) or override.is_force_add():
+        return
+    for name in map(str, given):
+        if not len(node):
+            raise ConfigError(f"{key!r} has no key {name!r} yet: write +{key}.{name}=...")
+        _below(node, name, key, groups)
+
+
+def _shape(entries: Any) -> str:
+    # What the first entry is like, as it is written in YAML.
+    first = entries[0] if len(entries) else None
+    if not isinstance(first, DictConfig):
+        return "..."
+    return f"{{{', '.join(f'{name}: ...' for name in _names(first)) or 'name: ...'}}}"
 
 
 def _below(node: Any, part: str, where: str, groups: list[str]) -> Any:

@@ -354,6 +354,11 @@ MISTAKES = [
     ("hydra/job_logging=nope", "Could not find 'hydra/job_logging/nope'"),
     ("risk.checks=[{check: cash}", "stands in quotes of its own"),
     ("store.dsn=chdb:data/x?database=y", "stands in quotes of its own"),
+    ("risk.checks={a: 1}", "risk.checks must be [{check: ..., limit: ...}, ...], was {a: 1}"),
+    ("execution.tiers=[1]", "execution.tiers must be {name: ...}, was [1]"),
+    ("execution.tiers={vip: {fee_bps: 2.0}}", "write +execution.tiers.vip=..."),
+    ("universe.instruments={a: 1}", "universe.instruments must be [{symbol: ..., tick_size: ..."),
+    ("hydra.job={nme: x}", "there is no key 'nme' in 'hydra.job'; did you mean 'name'?"),
     ("nonsense", "'nonsense' is not understood: write key=value"),
     ("=3", "there is no key ''"),
     ("+new=1", "there is no key 'new'; there is: bars, book, "),
@@ -407,6 +412,7 @@ def test_mistake_on_the_command_line_is_answered_in_one_sentence(words, said):
         ["sizing=fixed_notional", "sizing.notional=1", "orders=twap", "exits=bracket"],
         ["execution=replayed", "execution.latency_sample_ms=[1.5, 2.5]"],
         ["+execution.tiers.vip={fee_bps: 2.0, maker_fee_bps: 0.0}"],
+        ["++execution.tiers={vip: {fee_bps: 2.0, maker_fee_bps: 0.0}}"],
     ],
 )
 def test_what_can_be_meant_is_let_through(words):
