@@ -128,11 +128,17 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     # What a module of ours only imports (`sysquant.home.Path`) is not ours.
     if not callable(make) or not str(getattr(make, "__module__", "")).startswith("sysquant."):
         raise ConfigError(f"_target_ {target!r} lies outside sysquant; nothing else is run")
-    check_types(make, given, str(node._get_full_key(None)))
+    where = str(node._get_full_key(None))
+    check_types(make, given, where)
     try:
         return make(**given, **arguments)
     except TypeError as error:
         raise ConfigError(f"{target}: {error}") from error
+    except ConfigError as error:
+        # The object knows its arguments' names, `span` or `Momentum.span`; only we, their place.
+        said = str(error).removeprefix(f"{target.rpartition('.')[2]}.")
+        ours = where and said.split()[0] in given
+        raise ConfigError(f"{where}.{said}" if ours else str(error)) from error
 
 
 def check_types(make: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:

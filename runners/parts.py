@@ -16,7 +16,7 @@ from sysquant.engine import Engine
 from sysquant.errors import ConfigError, nearest
 from sysquant.execution import Execution
 from sysquant.feeds.replay import ReplayFeed
-from sysquant.keys import check_choice
+from sysquant.keys import check_choice, check_number
 from sysquant.runtime import Runtime
 from sysquant.types import SECOND, Bars, Feed, Floats, Instrument, Ints, Ticks, clock_mark
 
@@ -65,6 +65,9 @@ def engine_of(
 ) -> Engine:
     """The engine of a book with one strategy; `funding` is what `funding_of` found."""
     name = choice("strategy")
+    capital, fraction = (value(cfg, key, float) for key in ("book.capital", "book.fraction"))
+    check_number("book.capital", capital, above=0)
+    check_number("book.fraction", fraction, above=0, most=1)
     return Engine(
         universe=universe,
         strategies={name: build(cfg.strategy)},
@@ -74,8 +77,8 @@ def engine_of(
         orders=build(cfg.orders),
         exits=build(cfg.exits),
         interval=_interval_of(cfg, "bars"),
-        capital=value(cfg, "book.capital", float),
-        fractions={name: value(cfg, "book.fraction", float)},
+        capital=capital,
+        fractions={name: fraction},
         seed=value(cfg, "seed", int),
         snapshot_ns=_interval_of(cfg, "snapshots"),
         currency=value(cfg, "book.currency", str),

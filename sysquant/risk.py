@@ -110,12 +110,12 @@ def _names(checks: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
         name = str(check["check"])
         check_choice("risk.checks", name, CHECKS)
         if name in names:
-            raise ConfigError(f"risk check {name!r} is named twice")
+            raise ConfigError(f"risk.checks: {name!r} is named twice")
         for key in sorted(set(check) - {"check", "limit"}):
             hint = nearest(key, ("check", "limit"))
-            raise ConfigError(f"risk check {name!r} has no key {key!r}{hint}")
+            raise ConfigError(f"risk.checks: {name!r} has no key {key!r}{hint}")
         if "limit" not in check:
-            raise ConfigError(f"risk check {name!r} has no limit")
-        check_number(f"limit of risk check {name!r}", check["limit"])
+            raise ConfigError(f"risk.checks: {name!r} has no limit")
+        check_number(f"risk.checks: limit of {name!r}", check["limit"])
         names.append(name)
     return tuple(names)

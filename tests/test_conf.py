@@ -188,6 +188,11 @@ UNMEANT = [
     ("risk.risk_bar=0h", "must be like 1s, 5m, 1h or 1d, was '0h'"),
     ("snapshots=0s", "must be like 1s, 5m, 1h or 1d, was '0s'"),
     ("bars=60", "must be like 1s, 5m, 1h or 1d, was '60'"),
+    ("book.capital=0", "must be > 0 and finite, was 0.0"),
+    ("book.capital=inf", "must be > 0 and finite, was inf"),
+    ("book.fraction=0", "must be > 0 and <= 1, was 0.0"),
+    ("book.fraction=1.5", "must be > 0 and <= 1, was 1.5"),
+    ("strategy.fast=1.5", "must be int, was 1.5"),
     ("seed=1.7", "must be a whole number, was 1.7"),
 ]
 
@@ -228,6 +233,21 @@ def test_a_backtest_refuses_what_a_session_refuses(word, said, home):
         cwd=home, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, f"error: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["feed.batch=0"], "feed.batch must be >= 1 row, was 0"),
+        (["feed.speed=-1"], "feed.speed must be 'max' or a positive number, was -1"),
+        (["feed=synthetic", "feed.start=abc"], "feed.start must be like 2026-01-31 or "),
+        (["feed=synthetic", "feed.length_s=90"], "feed.start + length_s must be a whole minute"),
+    ],
+)
+def test_a_feed_refuses_its_keys_by_their_full_names(words, said, monkeypatch):
+    with pytest.raises(ConfigError) as caught:
+        parts.feed_of(configured(monkeypatch, *words), UNIVERSE, lambda: None)
+    assert str(caught.value).startswith(said)
 
 
 @pytest.mark.parametrize("time", ["5", "-6", "'\"-6\"'", "999999999999999", "abc", "-6parsec"])

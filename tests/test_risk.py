@@ -70,7 +70,7 @@ def test_numbers_of_checks_are_their_places_in_the_table():
         ([{"check": "cash"}], "'cash' has no limit"),
         ([{"limit": 1.0}], "pairs of check and limit"),
         (["cash"], "pairs of check and limit, was 'cash'"),
-        ([{"check": "cash", "limit": math.nan}], "limit of risk check 'cash' .* finite.* nan"),
+        ([{"check": "cash", "limit": math.nan}], "risk.checks: limit of 'cash' .* finite.* nan"),
         ([{"check": "cash", "limit": math.inf}], "finite"),
         ([{"check": "cash", "limit": -math.inf}], "finite"),
         ([{"check": "cash", "limit": True}], "finite.*, was True"),

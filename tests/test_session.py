@@ -333,7 +333,7 @@ def sentence(process, *, timeout=30):
         (["--multirun", "strategy.fast=1,2"], "no --multirun"),
         (["hydra.mode=MULTIRUN"], "no --multirun"),
         (["strategy.fast=abc"], "fast"),
-        (["risk.checks=[{check: cash}]"], "risk check 'cash' has no limit"),
+        (["risk.checks=[{check: cash}]"], "risk.checks: 'cash' has no limit"),
         (["feed=kafka", "feed.bootstrap=127.0.0.1:1"], "does not answer"),
         (["store=clickhouse", "store.dsn=http://127.0.0.1:1/db"], "does not answer"),
         (["store.dsn=postgres://x"], "dsn must be chdb"),

@@ -17,7 +17,7 @@ from sysquant.types import Bars, Instrument, Poll, Ticks
 
 
 def _whole_minute(name: str, value: int | str) -> int:
-    ns = instant(value)
+    ns = instant(value, name)
     if ns % MINUTE:
         raise ConfigError(f"{name} must be a whole minute, was {value}")
     return ns // MINUTE
