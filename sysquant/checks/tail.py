@@ -54,8 +54,9 @@ def _halve(order: Row, limit: float, base: Floats, moves: Floats, is_mean: bool)
 @inlined
 def _by_history(order: Row, limit: float, base: Floats, moves: Floats, is_mean: bool) -> Outcome:
     value = _loss_at(order, base, moves, is_mean, order.quantity)
+    size = abs(order.quantity)
     if value <= limit:
-        return value, True, abs(order.quantity)
+        return value, True, size if size >= 0.0 else 0.0  # NaN too
     if math.isnan(value) or not limit >= 0.0:
         return value, False, 0.0
     return value, False, _halve(order, limit, base, moves, is_mean)

@@ -5,12 +5,12 @@ computed in one compiled call, each once however often it is used; their memory 
 that can be taken out and put back by the nodes' names. It knows nothing of strategies.
 """
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numba import types
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 from numba.typed import List
@@ -23,7 +23,6 @@ from sysquant.types import Floats, Ints
 
 _TABLE = 65_536  # node values computed at a time (half a MiB): they stay in the CPU's cache
 _MOST_INPUTS = 4
-_COMPILING = threading.Lock()  # of two threads that come first, one compiles
 
 _f8 = types.float64
 SIGNATURE = types.void(_f8[::1], _f8[:, ::1], _f8[::1], _f8[::1])
@@ -44,7 +43,7 @@ def _append(kernels: Any, function: Any) -> None:
 def _appender() -> Any:
     # For functions of the one signature, not for each function anew.
     append: Any = _append
-    with _COMPILING:
+    with global_compiler_lock:  # of two threads that come first, one compiles
         if not append.signatures:
             append.compile((types.ListType(_KERNEL_TYPE), _KERNEL_TYPE))
             append.disable_compile()
