@@ -18,6 +18,7 @@ from sysquant.execution import Execution
 from sysquant.feeds.replay import ReplayFeed
 from sysquant.keys import check_choice, check_number
 from sysquant.runtime import Runtime
+from sysquant.times import interval_ns
 from sysquant.types import SECOND, Bars, Feed, Floats, Instrument, Ints, Ticks, clock_mark
 
 Connect = Callable[[], Any]
@@ -87,7 +88,7 @@ def engine_of(
 
 def _interval_of(cfg: DictConfig, key: str) -> int:
     # A number without a unit could be meant in several.
-    return history.interval_ns(str(OmegaConf.select(cfg, key)), key)
+    return interval_ns(str(OmegaConf.select(cfg, key)), key)
 
 
 def _execution_of(cfg: DictConfig, funding: Funding | None) -> Execution:
@@ -147,7 +148,7 @@ def feed_of(cfg: DictConfig, universe: list[Instrument], connect: Connect) -> Fe
     """The feed; one that replays the store gets a client of its own."""
     own = {"connect": connect} if choice("feed") == "replay" else {}
     feed: Feed = build(cfg.feed, universe=universe, **own)
-    if feed.kind == "bars" and feed.interval != history.interval_ns(cfg.bars):
+    if feed.kind == "bars" and feed.interval != interval_ns(cfg.bars):
         raise ConfigError(
             f"feed.interval must be that of the strategies' bars ({cfg.bars}), was "
             f"{feed.interval / SECOND:g} s; set bars=..., which feed.interval follows"
@@ -163,7 +164,7 @@ def warmup_of(
     Causal: they hold nothing that the feed is still to bring. A tick of it that came late, but lies
     before its first one, ends the history earlier.
     """
-    interval = history.interval_ns(cfg.bars)
+    interval = interval_ns(cfg.bars)
 
     def before(end: int, first: Mapping[int, int]) -> Bars:
         if isinstance(feed, ReplayFeed):

@@ -20,11 +20,12 @@ import pyarrow as pa
 from sysquant import history
 from sysquant.errors import ConfigError, DataError
 from sysquant.feeds.synthetic import synthetic_bars, synthetic_ticks
-from sysquant.history import MINUTE, instant
+from sysquant.history import MINUTE
 from sysquant.inspection import Finding, Inspection, iso
 from sysquant.mapping import FileMapping
 from sysquant.store import insert, store_errors
 from sysquant.tables import bar_table, rate_table, tick_table
+from sysquant.times import instant
 from sysquant.types import SECOND, Bars, Instrument, Rates, Ticks
 
 if TYPE_CHECKING:

@@ -6,29 +6,23 @@ gap. Ticks come by (running maximum of ts in their partition, partition, offset)
 symbol). Nothing is written here, and no engine is opened.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from sysquant.blocks import INSIDE, TICKS_INSIDE, ask, asking, column, read_ticks, tick_windows
 from sysquant.errors import ConfigError, DataError
+from sysquant.times import Moment, instant, interval_ns, moment_ns
 from sysquant.types import SECOND, Bars, Floats, Instrument, Ints, Ticks
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-Moment = int | str | None
 Kind = Literal["ticks", "bars"]
 
 MINUTE = 60 * SECOND
 BLOCK_ROWS = 262_144
-_UNITS = {"s": SECOND, "m": MINUTE, "h": 60 * MINUTE, "d": 1440 * MINUTE}
-_LEAST_NS = 10**15  # what is less, eleven days from 1970, lacks its unit
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _BARS_OF_TICKS_SQL = f"""
 SELECT (intDiv(toUnixTimestamp64Nano(t.ts), {{interval:Int64}}) + 1) * {{interval:Int64}}
@@ -79,54 +73,6 @@ ORDER BY symbol, at
 """
 
 
-def interval_ns(interval: int | str, key: str = "interval") -> int:
-    """Nanoseconds of `1s`, `5m`, `1h`, `1d` (or ns as they are, a whole number).
-
-    Parameters
-    ----------
-    interval : the length.
-    key : its name in an error.
-
-    Raises
-    ------
-    ConfigError
-        If it is no positive length.
-    """
-    if isinstance(interval, str):
-        parts = re.fullmatch(r"([0-9]+)\s*([smhd])", interval.strip())
-        value = int(parts[1]) * _UNITS[parts[2]] if parts else 0
-    else:
-        value = interval
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 < value < 2**63:
-        raise ConfigError(f"{key} must be like 1s, 5m, 1h or 1d, was {interval!r}")
-    return int(value)
-
-
-def instant(value: int | str, key: str = "a time") -> int:
-    """Nanoseconds since 1970 of an ISO 8601 time, read as UTC where it names no zone.
-
-    Parameters
-    ----------
-    value : the time (or ns as they are).
-    key : its name in an error.
-
-    Raises
-    ------
-    ConfigError
-        If it is no time.
-    """
-    if isinstance(value, int):
-        return value
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        said = f"{key} must be like 2026-01-31 or 2026-01-31T12:00, was {value!r}"
-        raise ConfigError(said) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
-
-
 def span(
     client: "Client",
     universe: Sequence[Instrument],
@@ -159,36 +105,10 @@ def span(
     first, last = 0, 0
     if any(m is None or (isinstance(m, str) and m.startswith("-")) for m in (start, end)):
         first, last = _edges(client, universe, kind, source)
-    moments = _moment(start, first, last), _moment(end, last, last)
+    moments = moment_ns(start, first, last), moment_ns(end, last, last)
     if moments[0] >= moments[1]:
         raise ConfigError(f"history must end after its start, was start={start} end={end}")
     return moments
-
-
-def check_moment(key: str, moment: Moment) -> None:
-    """Refuse a time of a range that cannot be meant, before any store is asked.
-
-    Raises
-    ------
-    ConfigError
-        If it is no time, or a number that is too small for ns since 1970.
-    """
-    try:
-        meant = not isinstance(moment, int) or abs(moment) >= _LEAST_NS
-        _moment(moment, 0, 0)
-    except ConfigError:
-        meant = False
-    if not meant:
-        like = "-6h, 2026-01-31 or 2026-01-31T12:00"
-        raise ConfigError(f"{key} must be like {like}, was {moment!r}")
-
-
-def _moment(moment: Moment, default: int, last: int) -> int:
-    if moment is None:
-        return default
-    if isinstance(moment, str) and moment.startswith("-"):
-        return last - interval_ns(moment[1:])
-    return instant(moment)
 
 
 def _edges(

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from sysquant.errors import ConfigError, DataError, nearest
-from sysquant.history import MINUTE, instant
+from sysquant.history import MINUTE
+from sysquant.times import instant
 from sysquant.types import SECOND, Bars, Floats, Instrument, Ints, Rates, Ticks
 
 BLOCK_ROWS = 250_000

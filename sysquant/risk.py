@@ -14,8 +14,8 @@ import numpy as np
 
 from sysquant.checks import CHECKS
 from sysquant.errors import ConfigError, nearest
-from sysquant.history import interval_ns
 from sysquant.keys import check_choice, check_flag, check_kind, check_number
+from sysquant.times import interval_ns
 from sysquant.types import SECOND, Floats, Ints
 
 VERDICTS = ("refuse", "pass", "exempt")

@@ -11,13 +11,14 @@ from sysquant import history
 from sysquant.errors import ConfigError, DataError
 from sysquant.store import insert
 from sysquant.tables import bar_table, tick_table
+from sysquant.times import instant, interval_ns
 from sysquant.types import SECOND, Bars, Instrument, Ticks
 
 pytest_plugins = ["tests.served"]
 
 UNIVERSE = [Instrument("SIM:A"), Instrument("SIM:B"), Instrument("SIM:C")]
 NAMES = [i.symbol for i in UNIVERSE]
-START = history.instant("2024-03-01T10:00:00Z")
+START = instant("2024-03-01T10:00:00Z")
 
 
 def market(rows: int, seed: int, *, partitions: int = 3, late: float = 0.0) -> Ticks:
@@ -122,7 +123,7 @@ def rows_of(bars: Bars) -> list[tuple[float, ...]]:
 def test_bars_equal_bars_made_of_the_ticks(client: Client, interval: str) -> None:
     ticks = market(3_000, 7, late=0.05)
     insert(client, "ticks", tick_table(ticks, NAMES, "e"), "one")
-    ns = history.interval_ns(interval)
+    ns = interval_ns(interval)
     end = START + 7200 * SECOND
     got = history.bars(client, UNIVERSE, START // ns * ns, end // ns * ns + ns, interval)
     assert rows_of(got) == bars_by_hand(ticks, ns)
@@ -198,7 +199,7 @@ def test_empty_store_and_impossible_ranges_are_refused(client: Client) -> None:
 
 @given(st.datetimes(), st.sampled_from(["", "Z", "+02:00"]))
 def test_instants_are_exact_to_the_microsecond(moment, zone) -> None:
-    ns = history.instant(moment.isoformat() + zone)
+    ns = instant(moment.isoformat() + zone)
     hours = 2 if zone == "+02:00" else 0
     want = np.datetime64(moment, "us").astype(np.int64) - hours * 3600 * 10**6
     assert ns == int(want) * 1000
@@ -253,7 +254,7 @@ HOUR = 3600 * SECOND
     ],
 )
 def test_funding_of_a_run_has_the_rates_of_its_times_and_no_others(hours, said) -> None:
-    start = history.instant("2024-03-01T00:00:00Z")
+    start = instant("2024-03-01T00:00:00Z")
     times = np.array([start + hour * HOUR for hour in hours or ()], np.int64)
     series = {} if hours is None else {"A": (times, np.full(len(times), 1e-4))}
     if not said:

@@ -10,6 +10,7 @@ from sysquant import backfill, history
 from sysquant.errors import ConfigError, DataError, FeedError
 from sysquant.feeds.replay import ReplayFeed
 from sysquant.store import connect
+from sysquant.times import interval_ns
 from sysquant.types import SECOND, Bars, Instrument, Poll, Ticks
 
 pytest_plugins = ["tests.served"]
@@ -70,7 +71,7 @@ def test_replay_is_the_history(client: Client, filled: str) -> None:
 def test_bars_of_any_interval_are_replayed(client: Client, filled: str) -> None:
     for interval in ("1s", "1m", "1h"):
         source = feed(filled, kind="bars", interval=interval, start=None)
-        assert source.interval == history.interval_ns(interval)
+        assert source.interval == interval_ns(interval)
         want = history.bars(client, UNIVERSE, interval=interval)
         assert rest(source).ts.tobytes() == want.ts.tobytes()
 

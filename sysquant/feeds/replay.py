@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from sysquant import history
 from sysquant.errors import ConfigError, FeedError, nearest
 from sysquant.feeds.tape import Tape
+from sysquant.times import check_moment, interval_ns
 from sysquant.types import Bars, Instrument, Poll, Ticks
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ class ReplayFeed:
         if kind not in ("ticks", "bars"):
             raise ConfigError(f"kind of a replay was {kind!r}{nearest(kind, ('ticks', 'bars'))}")
         self.kind: Literal["ticks", "bars"] = kind
-        self.interval = history.interval_ns(interval, "feed.interval") if kind == "bars" else 0
-        history.check_moment("feed.start", start)
-        history.check_moment("feed.end", end)
+        self.interval = interval_ns(interval, "feed.interval") if kind == "bars" else 0
+        check_moment("feed.start", start)
+        check_moment("feed.end", end)
         self._universe, self._connect, self._source = universe, connect, source
         self._start, self._end = start, end
         self._client: Client | None = None

@@ -12,7 +12,7 @@ import numpy as np
 from sysquant.errors import ConfigError, FeedError
 from sysquant.feeds.market import DAY_MINUTES, END, MINUTE, Market
 from sysquant.feeds.tape import Tape
-from sysquant.history import instant
+from sysquant.times import instant
 from sysquant.types import Bars, Instrument, Poll, Ticks
 
 
