@@ -225,13 +225,14 @@ class Engine:
         """Move capital between strategies, or from or to the pool (""); no profit, no loss.
 
         Drawdowns, what was given back, and the returns of the day and of the risk bar stay the
-        fractions they were. A strategy whose equity is not above 0, as after all of it was moved
-        away, begins anew with what comes. What working orders may cost is not held back.
+        fractions they were, also when all of it leaves and other comes later. What working orders
+        may cost is not held back.
 
         Raises
         ------
         ConfigError
-            If the source has less cash, or the amount is not > 0.
+            If the source has less cash, or would keep positions or orders without equity, or the
+            amount is not > 0.
         """
         check_number("amount", amount, above=0)
         amount = round(float(amount), 8)
@@ -241,6 +242,11 @@ class Engine:
         cash = self._account(source)["cash"] if source else clock["pool"]
         if not 0 < amount <= cash:
             raise ConfigError(f"amount must be > 0 and at most {cash:,.2f}, was {amount}")
+        if source and amount >= self._account(source)["equity"] and self._is_busy(source):
+            raise ConfigError(
+                f"{source!r} has positions or orders, and would have no equity; move less, or "
+                "switch it off and wait until it is flat"
+            )
         for name, change in ((source, -amount), (target, amount)):
             if not name:
                 clock["pool"] = round(float(clock["pool"]) + change, 8)
@@ -257,6 +263,10 @@ class Engine:
         if strategy not in names:
             raise ConfigError(f"the book has no strategy {strategy!r}{nearest(strategy, names)}")
         return names.index(strategy)
+
+    def _is_busy(self, strategy: str) -> bool:
+        place, book = self._place(strategy), self._book
+        return bool(book.cells["quantity"][place].any() or book.orders["order_no"][place].any())
 
     def _account(self, strategy: str) -> Any:
         return self._book.accounts[self._place(strategy)]
@@ -293,7 +303,7 @@ class Engine:
         fields = ("allocation", "cash", "equity", "peak")
         return {
             name: {field: float(row[field]) for field in fields}
-            | {"drawdown": float(row["equity"] / row["peak"] - 1.0) if row["peak"] > 0 else 0.0}
+            | {"drawdown": float((row["equity"] + row["left"]) / row["peak"] - 1.0)}
             for name, row in zip(self.strategies, self._book.accounts, strict=True)
         }
 

@@ -88,8 +88,8 @@ def revalue(accounts: Rows, cells: Rows, market: Rows, clock: Row) -> None:
 
 @kernel
 def drawdown(account: Row) -> float:
-    """Equity against its peak, a fraction <= 0; 0 where there was none."""
-    return account.equity / account.peak - 1.0 if account.peak > 0.0 else 0.0
+    """Equity against its peak, a fraction <= 0; what it was last while all capital is away."""
+    return (account.equity + account.left) / account.peak - 1.0
 
 
 @kernel
@@ -238,21 +238,27 @@ def snapshot(
 def move_capital(account: Any, amount: float) -> None:
     """Give capital to a strategy, or take it away (`amount` below 0); see `Engine.move_cash`.
 
-    Equity divided by a base stays what it was; an account that had none begins anew.
+    Equity divided by a base stays what it was, also from the moment all of it is taken (`left`
+    keeps what it was then) to the moment other comes. Where it lost all, bases move along.
 
     Parameters
     ----------
-    account : its `records.ACCOUNT` row, in Python.
+    account : its `records.ACCOUNT` row, in Python; without a position if nothing is left.
     amount : the book's currency.
     """
-    before = float(account["equity"])
-    after = before + amount
+    before = float(account["equity"] + account["left"])
     account["allocation"] += amount
     account["cash"] = round(float(account["cash"]) + amount, 8)
-    account["equity"] = after
+    account["equity"] += amount
+    after = float(account["equity"])
+    account["left"] = before if before > 0 and after <= 0 else 0.0
+    if account["left"] > 0:
+        account["risk_equity"] = 0.0  # it has no return until capital comes
+        return
     for base in BASES:
-        if before > 0:
-            ratio = account[base] / before
-            account[base] = max(after, 0.0) * ratio  # never below, rounded, at a peak
-        elif after > 0:
+        if before <= 0:
+            account[base] += amount
+        elif account[base] == 0:  # a day or a risk bar that began with nothing
             account[base] = after
+        else:
+            account[base] = after * (account[base] / before)  # never below, rounded, at a peak

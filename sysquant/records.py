@@ -64,7 +64,7 @@ MARKET = _row(  # (Y,): the last trade, who is in it, statistics per bar
 ACCOUNT = _row(  # (S,)
     ints="key order_no state promoted disabled losses stopped_ts rate_head rate_second rate_minute"
     " open_orders",
-    floats="allocation cash value equity peak day_equity exit_peak risk_equity stake financing"
+    floats="allocation cash value equity peak day_equity exit_peak risk_equity stake left financing"
     " mean squares losses_squared"  # of its returns per risk bar in the window
     " volatility sharpe sortino value_at_risk",
 )

@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 from sysquant.compiled import machine
-from tests.oracle_compare import Switches, compare, described, shrink
-from tests.streams import random_switches
+from tests.oracle_compare import compare
+from tests.oracle_shrink import described, shrink
+from tests.streams import Switches, random_switches
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILE = REPOSITORY / "runs" / "check_engine.jsonl"

@@ -8,7 +8,6 @@ rest of the stream, which is then not compared and counted.
 
 import math
 from collections import Counter
-from dataclasses import fields, replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from sysquant.sizing import FixedNotional, RiskPerTrade, VolatilityTarget, Weigh
 from sysquant.strategy import Strategy
 from sysquant.types import Bars, Instrument, Ticks, halt_mark
 from tests.oracle import Oracle
-from tests.streams import CHOICES, FLAGS, WEIGHTS, Switches, case_of, code_of
+from tests.streams import WEIGHTS, Switches, case_of, code_of
 
 MONEY = 1e-6
 VALUE = 1e-9
@@ -204,10 +203,7 @@ def skipped(table: str, row: dict) -> bool:
 def first_differences(
     ours: dict[str, list[dict]], theirs: dict[str, list[dict]], names: list[str]
 ) -> tuple[list[Difference], bool]:
-    """Where engine (`ours`) and oracle first differ, all of that time; whether a tie comes before.
-
-    What led to the others at one time may be any of them.
-    """
+    """All in which engine (`ours`) and oracle differ first; whether a tie comes before."""
     found: list[tuple[int, int, Difference | None]] = []
     for place, (table, key) in enumerate(KEYS.items()):
         left, right = (
@@ -291,17 +287,36 @@ def compare(switches: Switches) -> Outcome:
     ours, engine = run_engine(case)
     names = [check["check"] for check in case.risk["checks"]]
     differences, tie = first_differences(ours, theirs, names)
-    if any(is_close_call(oracle, ours, difference) for difference in differences):
-        differences, tie = [], True
-    difference = differences[0] if differences else None
+    led = leading(differences, ours["orders"] + theirs["orders"])
+    if any(is_close_call(oracle, ours, difference) for difference in led):
+        led, tie = [], True
+    difference = led[0] if led else None
     if difference is None and not tie:
         difference = account_difference(oracle, engine)
     return Outcome(counted(case, theirs), tie, difference)
 
 
+def leading(differences: list[Difference], orders: list[dict]) -> list[Difference]:
+    """Those of the order that was decided on first, or all that no order led to.
+
+    One order at an instant may lead to what differs in the next ones; never the other way round.
+    """
+    decided: dict[tuple, int] = {}
+    for place, row in enumerate(orders):
+        decided.setdefault((row["strategy"], row["order_no"]), place)
+
+    def place_of(difference: Difference) -> float:
+        if difference.table in ("financing", "signals"):
+            return -1.0  # before any order
+        return decided.get(difference.key[:2], math.inf)
+
+    first = min(map(place_of, differences), default=0.0)
+    return [difference for difference in differences if place_of(difference) == first]
+
+
 def is_close_call(oracle: Oracle, ours: dict[str, list[dict]], difference: Difference) -> bool:
     """Whether rounding alone decided on an exit, or between two lots in the order that differs."""
-    if difference.table not in ("orders", "risk_receipts", "executions"):
+    if difference.table not in ("orders", "risk_receipts", "executions", "order_ends"):
         return False
     strategy, number = difference.key[:2]
     if (difference.ts, strategy) in oracle.level_calls:
@@ -353,43 +368,3 @@ def counted(case: SimpleNamespace, rows: dict[str, list[dict]]) -> Counter:
         for name, _, _, verdict, *_ in row["receipts"]:
             counts[f"check {name} {('refused', 'passed', 'exempt')[verdict]}"] += 1
     return counts
-
-
-# -- making a failure small
-def shrink(switches: Switches, tries: int = 400) -> Switches:
-    """Fewer events, fewer parts, fewer checks, as long as the two sides differ."""
-    fails = lambda one: compare(one).difference is not None  # noqa: E731
-    improved = True
-    while improved and tries > 0:
-        improved = False
-        for smaller in _smaller(switches):
-            tries -= 1
-            if fails(smaller):
-                switches, improved = smaller, True
-                break
-            if tries <= 0:
-                break
-    return switches
-
-
-def _smaller(s: Switches) -> list[Switches]:
-    found = [replace(s, **{flag: False}) for flag in FLAGS if getattr(s, flag)]
-    for name, choices in CHOICES.items():
-        if getattr(s, name) != choices[0]:
-            found.append(replace(s, **{name: choices[0]}))
-    found += [replace(s, checks=s.checks[:i] + s.checks[i + 1 :]) for i in range(len(s.checks))]
-    for name in ("strategies", "symbols"):
-        found += [replace(s, **{name: n}) for n in range(1, getattr(s, name))]
-    found += [replace(s, events=n) for n in (s.events // 2, s.events - 8, s.events - 1) if n > 4]
-    return found
-
-
-def described(s: Switches) -> str:
-    """Switches that differ from the plainest case, as they are typed."""
-    plain = Switches()
-    parts = [
-        f"{f.name}={getattr(s, f.name)!r}"
-        for f in fields(s)
-        if getattr(s, f.name) != getattr(plain, f.name)
-    ]
-    return f"Switches({', '.join(parts)})"

@@ -356,25 +356,62 @@ def test_capital_that_comes_and_goes_makes_no_drawdown():
             assert engine.accounts()["s0"]["drawdown"] == 0
 
 
+def test_all_capital_that_is_taken_and_given_back_leaves_the_drawdown():
+    def move(engine):
+        before = engine.accounts()["s0"]
+        engine.move_cash("s0", "", before["equity"])
+        assert engine.accounts()["s0"]["equity"] == 0
+        engine.move_cash("", "s0", before["equity"])
+        assert engine.accounts()["s0"] == pytest.approx(before)
+        assert before["drawdown"] == pytest.approx(8_220 / 11_780 - 1)
+
+    ran(flat(100, 100, 120, 80, 80, 80), [0.9, 0.9, 0.9, 0.0], calls={5: move})
+
+
 @pytest.mark.parametrize("amount", [1_000.0, 8_220.0, 100_000.0])
-def test_a_strategy_that_all_capital_left_begins_anew_with_what_comes(amount):
+def test_whatever_comes_after_all_capital_left_has_the_drawdown_it_left_with(amount):
+    # Every base is kept that still is one; risk bars begin anew with what comes.
+    kept = ("peak", "stake", "day_equity", "exit_peak")
+    fractions = []
+
+    def of_bases(engine):
+        (account,) = engine.state()["accounts"]
+        fractions.append([(account["equity"] + account["left"]) / account[base] for base in kept])
+
     def leave(engine):
-        account = engine.accounts()["s0"]
-        assert account["drawdown"] == pytest.approx(8_220 / 11_780 - 1)
-        engine.move_cash("s0", "", account["equity"])
-        assert engine.accounts()["s0"]["drawdown"] == 0
+        of_bases(engine)
+        engine.move_cash("s0", "", engine.accounts()["s0"]["equity"])
+        of_bases(engine)
 
     def come_back(engine):
+        of_bases(engine)
+        assert engine.accounts()["s0"]["drawdown"] == pytest.approx(8_220 / 11_780 - 1)
         engine.move_cash("", "s0", amount)
-        accounts = engine.state()["accounts"]
-        assert [accounts[base][0] for base in BASES] == [amount] * len(BASES)
+        of_bases(engine)
 
     found = ran(
-        flat(100, 100, 120, 80, 80, 80, 80, 80), [0.9, 0.9, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0],
+        flat(100, 100, 120, 80, 80, 80, 80, 80, 80), {1: 0.9, 4: 0.0, 8: 0.5},
         calls={5: leave, 7: come_back}, capital=120_000.0, fractions={"s0": 1 / 12},
-        risk={"risk_bar": "1s"},
+        risk={"risk_bar": "1s"}, checks=[("drawdown", 0.2)],
     )  # fmt: skip
-    assert math.isfinite(found.engine.state()["accounts"]["volatility"][0])
+    for each in fractions:
+        assert each == pytest.approx(fractions[0], rel=1e-12)
+    assert not found.orders[-1].approved, "out and in again disarms no limit"
+    volatility = found.engine.state()["accounts"]["volatility"]
+    assert math.isfinite(volatility[0])
+
+
+@pytest.mark.parametrize("strategies", [[0.5, 0.5, 0.5, 0.5], [-0.5, -0.5, -0.5, -0.5]])
+def test_a_strategy_with_positions_keeps_some_equity(strategies):
+    engine = ran(flat(100, 100, 100, 50), strategies).engine
+    account = engine.accounts()["s0"]
+    if account["cash"] < account["equity"]:
+        with pytest.raises(ConfigError, match="at most"):
+            engine.move_cash("s0", "", account["equity"])
+        return
+    with pytest.raises(ConfigError, match="positions or orders"):
+        engine.move_cash("s0", "", account["equity"])
+    assert engine.accounts()["s0"] == account
 
 
 @pytest.mark.parametrize("amount", ["5", None, True, 0.0, -1.0, math.nan, math.inf])
