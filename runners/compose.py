@@ -78,8 +78,10 @@ def main(
             except ConfigError as error:
                 print(f"error: {error}", file=sys.stderr)
                 raise SystemExit(2) from None
-            # What is only shown (`--help | head -1`) ends quietly when its reader has enough.
+            # What is only shown (`--help | head`) ends quietly when its reader has enough. A parent
+            # that has the embedded engine open leaves the signal blocked to its children.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPIPE})
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
                 guarded
             )()
