@@ -177,7 +177,7 @@ def bars_vs_numba(size: int, rounds: int) -> list[report.Row]:
 
 
 def bars_vs_vectorbt(size: int, rounds: int) -> list[report.Row]:
-    """The crossover on bars, against vectorbt as documented, and with signals made by hand."""
+    """The crossover on bars, against vectorbt as documented, with equity, with signals by hand."""
     size = max(size // 10, 1_000)  # vectorbt takes 600 bytes a bar
     market = Walk(SEED).bars(size)
     ways: dict[str, Any] = {"ours": ours(market)}
@@ -185,14 +185,18 @@ def bars_vs_vectorbt(size: int, rounds: int) -> list[report.Row]:
         import pandas as pd
 
         close = pd.Series(market.close)
-        ways["documented"] = lambda: partial(peers.run_vectorbt, close, CAPITAL)
-        ways["arrays"] = lambda: partial(peers.run_vectorbt_arrays, close, CAPITAL)
+        for suffix, peer in peers.VECTORBT.items():
+            ways[suffix] = lambda peer=peer: partial(peer, close, CAPITAL)
     timed = report.in_turns(ways, rounds)
-    check(timed["ours"][1], timed["documented"][1] if len(timed) > 1 else None)
-    by_hand = {name: each for name, each in timed.items() if name != "documented"}
+    check(timed["ours"][1], timed[""][1] if len(timed) > 1 else None)
     return [
-        report.rates("engine_bars_vs_vectorbt", size, timed, "bars/s"),
-        report.rates("engine_bars_vs_vectorbt_arrays", size, by_hand, "bars/s"),
+        report.rates(
+            f"engine_bars_vs_vectorbt{suffix}",
+            size,
+            {name: timed[name] for name in ("ours", suffix) if name in timed},
+            "bars/s",
+        )
+        for suffix in peers.VECTORBT
     ]
 
 

@@ -6,6 +6,7 @@ records, latency, lots or ticks. The others are used as their documentation show
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numba
@@ -40,13 +41,22 @@ def run_loop(close: Floats, fast_span: int, slow_span: int, cost: float, cash: f
     return fills, cash + held * close[-1]
 
 
-def run_vectorbt(close: Any, capital: float) -> int:
-    """Fills of vectorbt with its own averages, crossings and shift; `close` is a series."""
+def run_vectorbt(close: Any, capital: float, *, with_equity: bool = False) -> int:
+    """Fills of vectorbt with its own averages, crossings and shift; `close` is a series.
+
+    Its portfolio ends with the fills. `with_equity` also asks for equity and drawdown on every bar,
+    which a run of ours has kept.
+    """
     import vectorbt as vbt
 
     fast, slow = (vbt.MA.run(close, span, ewm=True) for span in (FAST, SLOW))
     entries, exits = fast.ma_crossed_above(slow), fast.ma_crossed_below(slow)
-    return _portfolio(close, entries.vbt.signals.fshift(1), exits.vbt.signals.fshift(1), capital)
+    portfolio = _portfolio(
+        close, entries.vbt.signals.fshift(1), exits.vbt.signals.fshift(1), capital
+    )
+    if with_equity:
+        portfolio.value(), portfolio.drawdown()
+    return int(portfolio.orders.count())
 
 
 def run_vectorbt_arrays(close: Any, capital: float) -> int:
@@ -58,16 +68,23 @@ def run_vectorbt_arrays(close: Any, capital: float) -> int:
     entries, exits = np.zeros((2, len(is_above)), bool)
     entries[1:] = is_above[:-1]
     exits[SLOW:] = ~is_above[SLOW - 1 : -1]
-    return _portfolio(close, entries, exits, capital)
+    return int(_portfolio(close, entries, exits, capital).orders.count())
 
 
-def _portfolio(close: Any, entries: Any, exits: Any, capital: float) -> int:
+def _portfolio(close: Any, entries: Any, exits: Any, capital: float) -> Any:
     import vectorbt as vbt
 
-    portfolio = vbt.Portfolio.from_signals(
+    return vbt.Portfolio.from_signals(
         close, entries, exits, fees=COST, slippage=COST, init_cash=capital
     )
-    return int(portfolio.orders.count())
+
+
+# What the name of its row ends in -> the way.
+VECTORBT: dict[str, Callable[..., int]] = {
+    "": run_vectorbt,
+    "_equity": partial(run_vectorbt, with_equity=True),
+    "_arrays": run_vectorbt_arrays,
+}
 
 
 def hftbacktest_events(ticks: Ticks) -> np.ndarray:
