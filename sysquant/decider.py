@@ -1,7 +1,7 @@
-"""One strategy on one symbol: features of new bars, then weights, batch by batch or bar by bar.
+"""One strategy on a universe: features of new bars, then weights, batch by batch or bar by bar.
 
 Input: columns of closed bars. Output: a weight for each, NaN where there is no opinion. However a
-history is cut, the weights are the same bits.
+history is cut between two bar ends, the weights are the same bits.
 """
 
 import math
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from sysquant.compiled import kernel
 from sysquant.errors import StrategyError, nearest
-from sysquant.features import Bar, Expression, FeatureGraph
-from sysquant.features.expression import BAR_FIELDS, as_expression
-from sysquant.frames import Columns
-from sysquant.types import Floats, Ints
+from sysquant.features.expression import Bar, Expression, as_expression
+from sysquant.features.legs import Legs
+from sysquant.features.panel import Panel
+from sysquant.types import Columns, Floats, Ints
 
 
 class Decides(Protocol):
@@ -26,8 +26,12 @@ class Decides(Protocol):
         """Expressions over a bar, by name."""
         ...
 
-    def target(self, f: Mapping[str, Floats]) -> NDArray[np.generic]:
+    def target(self, f: Mapping[str, Floats]) -> "NDArray[np.generic] | Mapping[str, Any]":
         """Weights, from the features' values."""
+        ...
+
+    def legs(self) -> Sequence[str]:
+        """Symbols that are decided on together; none: each by itself."""
         ...
 
 
@@ -58,24 +62,36 @@ class FeatureValues(Mapping[str, Floats]):
 
 
 class Decider:
-    """One strategy on one symbol: new bars in, target weights out; not thread-safe.
+    """One strategy on a universe: new bars in, target weights out; not thread-safe.
+
+    Parameters
+    ----------
+    strategy : what decides.
+    symbols : of the universe, as the column `symbol` counts them; that of one symbol may be absent.
 
     Attributes
     ----------
     strategy : as given.
-    fields : columns of a bar that its features need.
+    fields : columns of bars that it needs.
     names : of its features.
+
+    Raises
+    ------
+    ConfigError
+        If the strategy names a symbol that is not in the universe.
     """
 
-    def __init__(self, strategy: Decides) -> None:
+    def __init__(self, strategy: Decides, symbols: Sequence[str] = ("",)) -> None:
         self.strategy = strategy
-        self._graph = FeatureGraph(features_of(strategy))
-        self.fields = self._graph.fields
-        self.names = self._graph.names
+        features, legs = features_of(strategy), tuple(strategy.legs())
+        self._legs = Legs(features, symbols, legs) if legs else None
+        self._panel = self._legs or Panel(features, symbols)
+        self.fields = self._panel.fields
+        self.names = self._panel.names
         self._table, self._rows = np.empty((0, 0)), np.empty(0, np.int64)
 
     def run(self, columns: Columns) -> Floats:
-        """Take n newly closed bars, oldest first, and decide on each.
+        """Take n newly closed bars, by (ts, symbol), no bar end cut in two, and decide on each.
 
         Parameters
         ----------
@@ -93,22 +109,46 @@ class Decider:
         StrategyError
             If `target` returns what is no weight.
         """
-        self._table, self._rows = self._graph.advance(columns)
+        self._table, self._rows = self._panel.advance(columns)
+        count = len(columns["ts"]) if self._legs else self._table.shape[1]
         if self._table.shape[1] == 0:
-            return np.empty(0)
+            return np.full(count, np.nan)
         values = FeatureValues(self.names, self._table, self._rows)
         with np.errstate(all="ignore"):
             answer = self.strategy.target(values)
-        return _weights(self.strategy, answer, self._table, values.read)
+        if self._legs is None:
+            return _weights(self.strategy, answer, self._table, values.read)
+        return self._together(self._legs, answer, values.read, count)
+
+    def _together(self, legs: Legs, answer: Any, read: set[int], count: int) -> Floats:
+        # All legs have a weight, or none.
+        if not isinstance(answer, Mapping) or set(answer) != set(legs.symbols):
+            was = sorted(answer) if isinstance(answer, Mapping) else type(answer).__name__
+            raise StrategyError(
+                f"{self.strategy!r}: target must return a dict of weights of its legs "
+                f"{', '.join(legs.symbols)}, was {was}"
+            )
+        each = np.array(
+            [_weights(self.strategy, answer[leg], self._table, read) for leg in legs.symbols]
+        )
+        each[:, np.isnan(each).any(axis=0)] = np.nan
+        weights = np.full(count, np.nan)
+        weights[legs.rows] = each
+        return weights
+
+    @property
+    def places(self) -> Ints:
+        """(legs, marks) rows of the last run that its legs' bars lie in; of others, every row."""
+        return np.arange(self._table.shape[1])[None] if self._legs is None else self._legs.rows
 
     @property
     def features(self) -> dict[str, Floats]:
-        """Features of the last run: name -> (n,), until the next one."""
+        """Features of the last run: name -> a value per row, or per bar end of legs."""
         return {name: self._table[row] for name, row in zip(self.names, self._rows, strict=True)}
 
     def state(self) -> dict[str, Floats]:
-        """Memory of its nodes by name; copies."""
-        return self._graph.state()
+        """Memory of its nodes by symbol and name; copies."""
+        return self._panel.state()
 
     def restore(self, state: Mapping[str, Floats]) -> None:
         """Put back what `state` returned.
@@ -118,17 +158,18 @@ class Decider:
         DataError
             If it is the state of other features.
         """
-        self._graph.restore(state)
+        self._panel.restore(state)
 
 
 class Stream:
-    """One strategy on one symbol, bar by bar; the same nodes as in an array."""
+    """One strategy, bar end by bar end; the same nodes as in an array."""
 
-    def __init__(self, strategy: Decides) -> None:
-        self.decider = Decider(strategy)
+    def __init__(self, strategy: Decides, symbols: Sequence[str] = ("",)) -> None:
+        self.decider = Decider(strategy, symbols)
+        self._symbols = tuple(symbols)
 
     def update(self, bar: Any) -> float:
-        """Take the next closed bar.
+        """Take the next closed bar of the one symbol.
 
         Parameters
         ----------
@@ -138,14 +179,31 @@ class Stream:
         -------
         Weight in [-1, 1], or NaN: no opinion.
         """
-        fields = self.decider.fields or BAR_FIELDS[3:4]
-        read = bar.__getitem__ if isinstance(bar, Mapping) else lambda name: getattr(bar, name)
-        return float(self.decider.run({f: np.array([read(f)], np.float64) for f in fields})[0])
+        return self.update_all({self._symbols[0]: bar})[self._symbols[0]]
+
+    def update_all(self, bars: Mapping[str, Any]) -> dict[str, float]:
+        """Take the bars that closed at the next bar end, by symbol; the weight of each."""
+        fields = [name for name in self.decider.fields if name != "symbol"] or ["close"]
+        named = sorted(bars, key=self._symbols.index)
+        columns: dict[str, Any] = {
+            field: np.array([_field(bars[name], field) for name in named], _KINDS.get(field))
+            for field in fields
+        }
+        columns["symbol"] = np.array([self._symbols.index(name) for name in named], np.int32)
+        weights = self.decider.run(columns)
+        return dict(zip(named, weights.tolist(), strict=True))
 
     @property
     def features(self) -> dict[str, float]:
         """Features at the last bar."""
         return {name: float(values[-1]) for name, values in self.decider.features.items()}
+
+
+_KINDS = {"ts": np.int64}
+
+
+def _field(bar: Any, name: str) -> Any:
+    return bar[name] if isinstance(bar, Mapping) else getattr(bar, name)
 
 
 def features_of(strategy: Decides) -> dict[str, Expression]:

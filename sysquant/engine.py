@@ -6,7 +6,7 @@ tick or a year: the effects are the same bytes. No I/O, no wall clock, no global
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -15,7 +15,6 @@ from sysquant import records
 from sysquant.bars import BarClock, ClosedBars, events_of
 from sysquant.book import book_of, buffers_of, each_of, rules_of
 from sysquant.clockwork import take_history
-from sysquant.decider import Decider
 from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.execution import Execution, order_key
@@ -95,10 +94,8 @@ class Engine:
         self.risk = risk
         self.interval = interval
         self._bar_clock = BarClock(len(universe), interval)
-        self._deciders = [
-            [strategy.decider() for _ in universe] for strategy in self.strategies.values()
-        ]
-        used = {name for row in self._deciders for name in row[0].fields}
+        self._deciders = [s.decider(self.symbols) for s in self.strategies.values()]
+        used = {name for decider in self._deciders for name in decider.fields}
         self._fields = tuple(sorted(used | {"close"}))
         names = list(self.strategies)
         self._book = book_of(
@@ -147,9 +144,8 @@ class Engine:
         for symbol in range(len(self.symbols)):
             own = bars[bars.symbol == symbol]
             take_history(self._book, symbol, own.high, own.low, own.close, own.volume)
-            columns = {name: getattr(own, name) for name in self._fields}
-            for deciders in self._deciders:
-                deciders[symbol].run(columns)
+        for decider in self._deciders:
+            decider.run(dict(bars.columns()))
 
     def warmup_end(self, batch: Ticks | Bars) -> int:
         """Where the history must end that comes before a batch, ns UTC: a bar's end."""
@@ -196,15 +192,10 @@ class Engine:
     def _decide(self, closed: ClosedBars, bars: int) -> Floats:
         # Weights of every strategy on every closed bar.
         targets = np.empty((len(self.strategies), bars), np.float64)
-        if bars == 0:
-            return targets
-        columns = {name: getattr(closed, name)[:bars] for name in self._fields}
-        single = len(self.symbols) == 1
-        for symbol in [0] if single else np.unique(closed.symbol[:bars]).tolist():
-            rows: Any = slice(None) if single else np.flatnonzero(closed.symbol[:bars] == symbol)
-            own = {name: column[rows] for name, column in columns.items()}
-            for strategy, deciders in enumerate(self._deciders):
-                targets[strategy, rows] = deciders[symbol].run(own)
+        if bars:
+            columns = {name: getattr(closed, name)[:bars] for name in self._fields}
+            for strategy, decider in enumerate(self._deciders):
+                targets[strategy] = decider.run(columns)
         return targets
 
     # -- operating
@@ -345,9 +336,8 @@ class Engine:
     def state(self) -> dict[str, np.ndarray]:
         """A copy of everything that the next step depends on, by name."""
         state = {name: array.copy() for name, array in self._arrays().items()}
-        for name, symbol, decider in self._named_deciders():
-            for part, array in decider.state().items():
-                state[f"features/{name}/{symbol}/{part}"] = array
+        for name, decider in zip(self.strategies, self._deciders, strict=True):
+            state |= {f"features/{name}/{part}": a for part, a in decider.state().items()}
         return state
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -363,8 +353,8 @@ class Engine:
             if saved is None or saved.shape != array.shape or saved.dtype != array.dtype:
                 raise DataError(f"the snapshot does not fit this book: {name!r} differs")
             array[...] = saved
-        for name, symbol, decider in self._named_deciders():
-            prefix = f"features/{name}/{symbol}/"
+        for name, decider in zip(self.strategies, self._deciders, strict=True):
+            prefix = f"features/{name}/"
             decider.restore(
                 {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             )
@@ -381,11 +371,6 @@ class Engine:
             "an engine cannot be pickled or copied: make another with the same arguments, and "
             "give it the state() of this one by restore()"
         )
-
-    def _named_deciders(self) -> Iterator[tuple[str, str, Decider]]:
-        for name, deciders in zip(self.strategies, self._deciders, strict=True):
-            for symbol, decider in zip(self.symbols, deciders, strict=True):
-                yield name, symbol, decider
 
 
 def _named(row: records.Row) -> dict[str, Any]:

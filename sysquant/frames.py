@@ -1,40 +1,43 @@
 """Bars as they lie in a notebook, made columns: from a pandas frame or `Bars` to arrays.
 
-Input: bars of one symbol. Output: one array per column, times as int64 ns UTC. pandas is imported
+Input: bars. Output: one array per column, times as int64 ns UTC. pandas is imported
 only when a frame came in, which has imported it already. Nothing is filled, sorted or dropped.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sysquant.errors import DataError
-from sysquant.types import Bars
+from sysquant.types import Bars, Columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Columns = Mapping[str, NDArray[np.generic]]
 
-
-def columns_of(bars: "pd.DataFrame | Bars") -> Columns:
-    """Columns of the bars of one symbol.
+def columns_of(
+    bars: "pd.DataFrame | Bars", symbols: Sequence[str] = ()
+) -> tuple[Columns, tuple[str, ...]]:
+    """Columns of bars, and the names of their symbols.
 
     Parameters
     ----------
     bars : `Bars`, or a frame with columns open, high, low, close, volume as far as they are used;
-        times (the bars' closes) with a zone, or as ns since 1970, in the index or a column `ts`.
+        times (the bars' closes) with a zone, or as ns since 1970, in the index or a column `ts`;
+        a column `symbol`, of several by (ts, symbol).
+    symbols : names that the column `symbol` counts, where it holds numbers.
 
     Returns
     -------
-    Name -> (T,) array, as it was; `ts` as int64 ns UTC, rising.
+    Name -> (T,) array, as it was; `ts` as int64 ns UTC; `symbol` as numbers; and what they count,
+    `("",)` when there is no such column.
 
     Raises
     ------
     DataError
-        If there are several symbols, or times have no zone, repeat or go back.
+        If times have no zone, or those of a symbol repeat or go back.
     """
     columns: dict[str, NDArray[np.generic]]
     if isinstance(bars, Bars):
@@ -42,15 +45,34 @@ def columns_of(bars: "pd.DataFrame | Bars") -> Columns:
     else:
         columns = {str(name): bars[name].to_numpy() for name in bars.columns}
         columns["ts"] = _nanoseconds(bars)
-    symbols = np.unique(columns["symbol"]) if "symbol" in columns else ()
-    if len(symbols) > 1:
-        raise DataError(f"bars of one symbol are needed, were of {len(symbols)}; take one of them")
-    back = np.flatnonzero(np.diff(columns["ts"]) <= 0)
+    names = tuple(symbols) or ("",)
+    if "symbol" in columns:
+        columns["symbol"], names = _numbered(columns["symbol"], tuple(symbols))
+    places = columns["symbol"] if len(names) > 1 else np.zeros(len(columns["ts"]), np.int32)
+    ts = columns["ts"]
+    back = np.flatnonzero((np.diff(ts) < 0) | ((np.diff(ts) == 0) & (np.diff(places) <= 0)))
     if back.size:
         raise DataError(
-            f"times of bars must rise, row {back[0] + 1} did not; sort them and drop repeats"
+            f"times of bars must rise, row {back[0] + 1} did not; sort them (by ts, then symbol) "
+            "and drop repeats"
         )
-    return columns
+    return columns, names
+
+
+def _numbered(
+    symbol: NDArray[np.generic], names: tuple[str, ...]
+) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    # Numbers as they are; of names their places in sorted order, or in that of `names`.
+    if symbol.dtype.kind in "iu":
+        most = int(symbol.max(initial=0)) + 1  # pyright: ignore[reportArgumentType]
+        return symbol.astype(np.int32), names or tuple(map(str, range(most)))
+    texts = symbol.astype(str)
+    names = names or tuple(np.unique(texts).tolist())
+    strange = sorted(set(np.unique(texts).tolist()) - set(names))
+    if strange:
+        raise DataError(f"bars hold the symbols {', '.join(strange)}, the universe does not")
+    place = {name: number for number, name in enumerate(names)}
+    return np.array([place[text] for text in texts.tolist()], np.int32), names
 
 
 def _nanoseconds(bars: "pd.DataFrame") -> NDArray[np.int64]:

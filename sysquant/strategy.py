@@ -8,7 +8,7 @@ the same nodes. It sees no broker, no clock and no configuration.
 import inspect
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_origin
 
 import numpy as np
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from sysquant.decider import Decider, Stream, features_of
 from sysquant.errors import ConfigError, StrategyError, nearest
 from sysquant.features import Bar, Expression
-from sysquant.frames import Columns, columns_of
-from sysquant.types import SECOND, Bars, Floats
+from sysquant.features.panel import is_across, symbols_named
+from sysquant.frames import columns_of
+from sysquant.types import SECOND, Bars, Columns, Floats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,7 @@ Parameter = bool | int | float | str
 
 _KINDS = (bool, int, float, str)
 _LONGEST_WARMUP = 1 << 20  # bars
+_EXAMPLES = 4  # symbols of an example universe
 
 
 class Strategy:
@@ -99,7 +101,7 @@ class Strategy:
         """What `target` looks at: name -> expression over `bar`."""
         raise StrategyError(f"{type(self).__name__} must define features(self, bar)")
 
-    def target(self, f: Mapping[str, Floats]) -> NDArray[np.generic]:
+    def target(self, f: Mapping[str, Floats]) -> "NDArray[np.generic] | Mapping[str, Any]":
         """Weight of the strategy's equity, elementwise over arrays of features.
 
         Parameters
@@ -109,48 +111,67 @@ class Strategy:
         Returns
         -------
         (n,) in [-1, 1]; negative is short; NaN is no opinion. Where any feature that was read is
-        NaN, the result becomes NaN whatever is returned.
+        NaN, the result becomes NaN whatever is returned. Of a strategy with legs a dict of them.
         """
         raise StrategyError(f"{type(self).__name__} must define target(self, f)")
+
+    def legs(self) -> Sequence[str]:
+        """Symbols that are decided on together, for a strategy that trades a fixed few.
+
+        Then features are of `bar["NAME"]` alone, decisions are taken at the bar ends at which each
+        leg has a bar, and `target` returns a dict of leg -> weights.
+        """
+        return ()
 
     @property
     def parameters(self) -> dict[str, Parameter]:
         """Every parameter and its value."""
         return dict(self._values)
 
-    def decider(self) -> Decider:
-        """A fresh evaluation for one symbol, for the engine."""
-        return Decider(self)
+    def decider(self, symbols: Sequence[str] = ("",)) -> Decider:
+        """A fresh evaluation for a universe (by default of one symbol), for the engine."""
+        return Decider(self, symbols)
 
-    def stream(self) -> Stream:
-        """A fresh evaluation for one symbol, one bar at a time."""
-        return Stream(self)
+    def stream(self, symbols: Sequence[str] = ("",)) -> Stream:
+        """A fresh evaluation, one bar end at a time."""
+        return Stream(self, symbols)
 
-    def frame(self, bars: "pd.DataFrame | Bars") -> "pd.DataFrame":
-        """Features and target over a history of one symbol.
+    def frame(self, bars: "pd.DataFrame | Bars", symbols: Sequence[str] = ()) -> "pd.DataFrame":
+        """Features and target over a history.
 
         Parameters
         ----------
         bars : columns open, high, low, close, volume as far as they are used; times (the bars'
-            closes, UTC) in the index or in a column `ts`, as timestamps or ns since 1970.
+            closes, UTC) in the index or in a column `ts`, as timestamps or ns since 1970; of
+            several symbols, by (ts, symbol), with their names in a column `symbol`.
+        symbols : of `Bars`, what its column counts.
 
         Returns
         -------
-        One row per bar, indexed by `ts`: every feature, and `target` (NaN: no opinion).
+        One row per bar, indexed by `ts`, of several symbols by (`ts`, `symbol`): every feature, and
+        `target` (NaN: no opinion). Of a strategy with legs one row per bar end that they share, and
+        a target for each.
 
         Raises
         ------
         DataError
-            If a column is missing, times have no zone, repeat or go back, or there are several
-            symbols.
+            If a column is missing, or times have no zone, repeat or go back.
         """
         import pandas as pd
 
-        columns = columns_of(bars)
-        decider = self.decider()
+        columns, names = columns_of(bars, symbols)
+        decider = self.decider(names)
         target = decider.run(columns)
-        index = pd.DatetimeIndex(columns["ts"], tz="UTC", name="ts")
-        return pd.DataFrame({**decider.features, "target": target}, index=index)
+        rows = decider.places
+        index = pd.DatetimeIndex(columns["ts"][rows[0]], tz="UTC", name="ts")
+        if legs := self.legs():
+            targets = {f"target {leg}": target[own] for leg, own in zip(legs, rows, strict=True)}
+            return pd.DataFrame({**decider.features, **targets}, index=index)
+        frame = pd.DataFrame({**decider.features, "target": target}, index=index)
+        if len(names) > 1:
+            labels = pd.Categorical.from_codes(columns["symbol"], list(names))
+            frame = frame.set_index(pd.Index(labels, name="symbol"), append=True)
+        return frame
 
     def warmup(self) -> int:
         """Bars before the first opinion, measured on a seeded random walk.
@@ -160,15 +181,15 @@ class Strategy:
         StrategyError
             If there is none within a million bars.
         """
-        decider, seen, batch = self.decider(), 0, 256
+        symbols = example_symbols(self)
+        decider, seen, batch = self.decider(symbols), 0, 256
         walk = np.random.default_rng(0)
-        price = 100.0
+        prices = np.full(len(symbols), 100.0)
         while seen < _LONGEST_WARMUP:
-            columns = _random_bars(walk, price, batch, seen)
-            price = float(columns["close"][-1])
+            columns, prices = _random_bars(walk, prices, batch, seen)
             known = np.flatnonzero(~np.isnan(decider.run(columns)))
             if known.size:
-                return seen + int(known[0])
+                return seen + int(known[0]) // len(symbols)
             seen, batch = seen + batch, 2 * batch
         raise StrategyError(f"{self!r} had no opinion on any of {seen} bars")
 
@@ -229,16 +250,29 @@ def _rebuilt(cls: type[Strategy], parameters: dict[str, Parameter]) -> Strategy:
     return cls(**parameters)
 
 
-def _random_bars(walk: np.random.Generator, price: float, count: int, seen: int) -> Columns:
-    # Plausible bars that go on from `price`, one a minute.
-    close = price * np.exp(np.cumsum(walk.normal(0.0, 0.01, count)))
-    before = np.concatenate(([price], close[:-1]))
-    spread = 1.0 + np.abs(walk.normal(0.0, 0.005, (2, count)))
-    return {
+def example_symbols(strategy: Strategy) -> tuple[str, ...]:
+    """Names of a universe that the strategy can be tried on: those it names, or some, or one."""
+    features = features_of(strategy)
+    named = [*strategy.legs(), *symbols_named(features)]
+    others = [f"OTHER{i}" for i in range(_EXAMPLES if is_across(features) else not strategy.legs())]
+    return tuple(dict.fromkeys([*named, *others]))
+
+
+def _random_bars(
+    walk: np.random.Generator, prices: Floats, count: int, seen: int
+) -> tuple[Columns, Floats]:
+    # Plausible bars of every symbol that go on from `prices`, one a minute; and the last prices.
+    wide = len(prices)
+    close = prices * np.exp(np.cumsum(walk.normal(0.0, 0.01, (count, wide)), axis=0))
+    before = np.concatenate((prices[None], close[:-1]))
+    spread = 1.0 + np.abs(walk.normal(0.0, 0.005, (2, count, wide)))
+    columns = {
         "open": before,
         "high": np.maximum(before, close) * spread[0],
         "low": np.minimum(before, close) / spread[1],
         "close": close,
-        "volume": walk.lognormal(0.0, 1.0, count),
-        "ts": (1 + seen + np.arange(count)) * 60 * SECOND,
+        "volume": walk.lognormal(0.0, 1.0, (count, wide)),
+        "ts": np.repeat((1 + seen + np.arange(count)) * 60 * SECOND, wide),
+        "symbol": np.tile(np.arange(wide, dtype=np.int32), count),
     }
+    return {name: column.ravel() for name, column in columns.items()}, close[-1]

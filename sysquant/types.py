@@ -18,6 +18,7 @@ from sysquant.keys import check_choice, check_flag, check_number
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Columns = Mapping[str, NDArray[np.generic]]  # name -> (n,)
 
 SECOND = 1_000_000_000
 CLOCK_MARK = -1  # in a `symbol` column: no trade, only the clock moves

@@ -234,7 +234,6 @@ def test_frame_reads_times_from_index_column_or_bars():
         (pd.DataFrame({"close": CLOSE}, index=INDEX.tz_localize(None)), "tz_localize"),
         (pd.DataFrame({"close": CLOSE[::-1]}, index=INDEX[::-1]), "row 1 did not"),
         (pd.DataFrame({"open": CLOSE}, index=INDEX), "need the columns close; there: open, ts"),
-        (pd.DataFrame({"close": CLOSE, "symbol": ["A", "B"] * 150}, index=INDEX), "were of 2"),
     ],
 )
 def test_a_history_that_cannot_be_meant_is_refused(bars, text):

@@ -3,6 +3,7 @@
 A feature is written once and evaluated by one compiled function, over a history or bar by bar.
 """
 
+from sysquant.features.cross import count_valid, demean, rank, total
 from sysquant.features.definition import indicator, step
 from sysquant.features.expression import Bar, Expression
 from sysquant.features.functions import (
@@ -37,6 +38,8 @@ __all__ = [
     "FeatureGraph",
     "atr",
     "clip",
+    "count_valid",
+    "demean",
     "ema",
     "exp",
     "indicator",
@@ -45,6 +48,7 @@ __all__ = [
     "log",
     "maximum",
     "minimum",
+    "rank",
     "returns",
     "rolling_max",
     "rolling_min",
@@ -55,6 +59,7 @@ __all__ = [
     "std",
     "step",
     "tanh",
+    "total",
     "where",
     "zscore",
 ]

@@ -5,6 +5,7 @@ and parameters, and are named by their own text, so that equal formulas are one 
 were written. Nothing here computes; `graph` does.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import numpy as np
 
 from sysquant.errors import StrategyError, nearest
 from sysquant.features import elementwise
+from sysquant.times import interval_ns
+from sysquant.types import SECOND
 
 BAR_FIELDS = ("open", "high", "low", "close", "volume", "ts")
 _LONGEST_NAME = 160  # a longer formula is named by its digest
@@ -26,6 +29,22 @@ def stateless(*_: float) -> Sequence[float]:
     return ()
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a field's values come from.
+
+    Parameters
+    ----------
+    field : of the bar.
+    symbol : whose bar; empty for the symbol that is decided on.
+    every_ns : length of the longer bars it is a field of, ns; 0 for the bars that are decided on.
+    """
+
+    field: str
+    symbol: str = ""
+    every_ns: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """One kind of node.
@@ -33,16 +52,22 @@ class Operation:
     Parameters
     ----------
     name : of the operation, as it stands in formulas.
-    kernel : compiled `(state, inputs, params, out)`; see `kernels`. None for a field of the bar.
+    kernel : compiled `(state, inputs, params, out)`; see `kernels`. None for what a graph of one
+        symbol's bars is given: a field, and the two below.
     first_state : parameters -> state before the first bar, (S,) float64.
     twin : kernel of two nodes on the same inputs, if computing them together is faster: state,
         parameters and values of one are followed by those of the other.
+    source : of a field.
+    across : compiled `(values, starts, out)`: values of the symbols that have a bar at one bar
+        end lie side by side, and `starts` says where each bar end begins; `out` is NaN before.
     """
 
     name: str
-    kernel: Kernel | None
+    kernel: Kernel | None = None
     first_state: Callable[..., Sequence[float]] = stateless
     twin: Kernel | None = None
+    source: Source | None = None
+    across: Kernel | None = None
 
 
 class Expression:
@@ -62,9 +87,12 @@ class Expression:
     ----------
     name : the formula, e.g. `ema(close, 20)`; equal names mean equal nodes. Of a very long
         formula, its operation and digest.
+    every_ns : length of the bars that it has one value for, ns; 0 for the bars that are decided
+        on, None for a constant. What mixes two lengths has a value for each bar that is decided
+        on, and sees of longer ones the last that is complete.
     """
 
-    __slots__ = ("inputs", "name", "operation", "parameters")
+    __slots__ = ("every_ns", "inputs", "name", "operation", "parameters")
 
     def __init__(
         self,
@@ -72,6 +100,12 @@ class Expression:
         inputs: Sequence["Expression"] = (),
         parameters: Sequence[float] = (),
     ) -> None:
+        lengths = {i.every_ns for i in inputs} - {None}
+        if len(lengths) > 1 or operation.across:
+            inputs, lengths = [held(i) for i in inputs], {0}
+        if operation.source or operation is HELD:
+            lengths = {operation.source.every_ns if operation.source else 0}
+        self.every_ns = lengths.pop() if lengths else None
         self.operation = operation
         self.inputs = tuple(inputs)
         self.parameters = tuple(float(p) for p in parameters)
@@ -177,6 +211,7 @@ class Expression:
 
 Operand: TypeAlias = Expression | float
 
+HELD = Operation("held")
 CONSTANT = Operation("constant", elementwise.constant)
 ADD = Operation("add", elementwise.add)
 SUB = Operation("sub", elementwise.sub)
@@ -191,7 +226,6 @@ NE = Operation("ne", elementwise.ne)
 BOTH = Operation("both", elementwise.both)
 EITHER = Operation("either", elementwise.either)
 NOT = Operation("not", elementwise.negate)
-FIELDS = {name: Operation(name, None) for name in BAR_FIELDS}
 
 
 def as_expression(value: Operand) -> Expression:
@@ -212,8 +246,25 @@ def as_expression(value: Operand) -> Expression:
     )
 
 
+def held(x: Expression) -> Expression:
+    """One value per bar that is decided on: of longer bars, that of the last complete one."""
+    return Expression(HELD, (x,)) if x.every_ns else x
+
+
+@functools.cache
+def _field(source: Source) -> Expression:
+    name = f"{source.symbol}.{source.field}" if source.symbol else source.field
+    if source.every_ns:
+        name += f"@{source.every_ns // SECOND}s"
+    return Expression(Operation(name, source=source))
+
+
 class Bar:
     """Fields of the bar a strategy decides on, as expressions.
+
+    `bar["BINANCE:BTCUSDT"]` is the latest closed bar of another symbol, and `bar.every("15m")` the
+    latest complete bar of a longer interval, of this symbol: each of its bars counts once in an
+    indicator of it, when it is complete.
 
     Attributes
     ----------
@@ -222,16 +273,59 @@ class Bar:
     ts : its close, ns since 1970 UTC, in float64: exact for whole seconds, else to 128 ns.
     """
 
-    __slots__ = ()
-    open = Expression(FIELDS["open"])
-    high = Expression(FIELDS["high"])
-    low = Expression(FIELDS["low"])
-    close = Expression(FIELDS["close"])
-    volume = Expression(FIELDS["volume"])
-    ts = Expression(FIELDS["ts"])
+    __slots__ = ("_every_ns", "_symbol")
+    open: Expression
+    high: Expression
+    low: Expression
+    close: Expression
+    volume: Expression
+    ts: Expression
 
-    def __getattr__(self, name: str) -> NoReturn:
+    def __init__(self, symbol: str = "", every_ns: int = 0) -> None:
+        self._symbol = symbol
+        self._every_ns = every_ns
+
+    def __getitem__(self, symbol: str) -> "Bar":
+        if not isinstance(symbol, str) or not symbol:
+            raise StrategyError(f'another symbol is bar["NAME"], was bar[{symbol!r}]')
+        if self._every_ns:
+            raise StrategyError(
+                f'longer bars are of the symbol itself, was .every(...)["{symbol}"]'
+            )
+        return Bar(symbol)
+
+    def every(self, length: str | int) -> "Bar":
+        """Bars of a longer interval, built from the bars that are decided on.
+
+        A bar is complete with the bar that ends when it does, or, if there is none, with the next
+        one. There is no value before the first is complete; the first may lack its beginning.
+
+        Parameters
+        ----------
+        length : `15m`, `4h` or ns; whole seconds, and a multiple of the bars'.
+
+        Raises
+        ------
+        StrategyError
+            If it is of another symbol or of longer bars already.
+        ConfigError
+            If it is no length.
+        """
+        every_ns = interval_ns(length, "the length of longer bars")
+        if self._symbol or self._every_ns:
+            raise StrategyError(f"longer bars are built from those of the symbol itself: {self!r}")
+        if every_ns % SECOND:
+            raise StrategyError(f"longer bars last whole seconds, was {every_ns} ns")
+        return Bar(every_ns=every_ns)
+
+    def __getattr__(self, name: str) -> Expression:
+        if name in BAR_FIELDS:
+            return _field(Source(name, self._symbol, self._every_ns))
         raise AttributeError(f"a bar has no field {name!r}{nearest(name, BAR_FIELDS)}")
+
+    def __repr__(self) -> str:
+        other = f"[{self._symbol!r}]" if self._symbol else ""
+        return f"bar{other}" + (f".every({self._every_ns})" if self._every_ns else "")
 
 
 def _text(number: float) -> str:

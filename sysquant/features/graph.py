@@ -14,12 +14,11 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 from numba.typed import List
-from numpy.typing import NDArray
 
 from sysquant.compiled import kernel
 from sysquant.errors import DataError, StrategyError
 from sysquant.features.expression import Expression, Kernel
-from sysquant.types import Floats, Ints
+from sysquant.types import Columns, Floats, Ints
 
 _TABLE = 65_536  # node values computed at a time (half a MiB): they stay in the CPU's cache
 _MOST_INPUTS = 4
@@ -97,7 +96,8 @@ class FeatureGraph:
     Attributes
     ----------
     names : of the features, in order.
-    fields : columns of a bar that are needed.
+    given : name -> node of what is not computed here: fields of the bar, and what `Panel` knows.
+    fields : their names, the columns that are needed.
     nodes : names of all distinct nodes but the fields, in the order of evaluation.
 
     Raises
@@ -107,11 +107,12 @@ class FeatureGraph:
     """
 
     def __init__(self, features: Mapping[str, Expression]) -> None:
-        order = _in_order(list(features.values()))
+        order = nodes_of(list(features.values()))
         calls = _calls([node for node in order.values() if node.operation.kernel is not None])
         nodes = [node for call in calls for node in call]
         self.names = tuple(features)
-        self.fields = tuple(n for n, node in order.items() if node.operation.kernel is None)
+        self.given = {n: node for n, node in order.items() if node.operation.kernel is None}
+        self.fields = tuple(self.given)
         self.nodes = tuple(node.name for node in nodes)
         row_of = {name: row for row, name in enumerate((*self.fields, *self.nodes))}
         self._outputs = np.array([row_of[e.name] for e in features.values()], dtype=np.intp)
@@ -132,7 +133,7 @@ class FeatureGraph:
         self._values = np.empty((self._height, 0))
         self._gathered = np.empty((_MOST_INPUTS, 0))
 
-    def run(self, columns: Mapping[str, NDArray[np.generic]]) -> dict[str, Floats]:
+    def run(self, columns: Columns) -> dict[str, Floats]:
         """Take n new bars, oldest first, and return every feature.
 
         Parameters
@@ -152,12 +153,13 @@ class FeatureGraph:
         table, rows = self.advance(columns)
         return {name: table[row].copy() for name, row in zip(self.names, rows, strict=True)}
 
-    def advance(self, columns: Mapping[str, NDArray[np.generic]]) -> tuple[Floats, Ints]:
+    def advance(self, columns: Columns) -> tuple[Floats, Ints]:
         """The same as `run`: a table (rows, n), and the row of each feature.
 
         The table may be one that the next call writes over.
         """
-        length = self._length(columns)
+        check_columns(self.fields, columns)  # a bad batch must not leave half its trace
+        length = len(columns[next(iter(self.fields or columns))]) if columns else 0
         most = max(_TABLE // self._height, 256)
         if length <= most:
             self._take(columns, slice(0, length))
@@ -172,7 +174,7 @@ class FeatureGraph:
 
     def state(self) -> dict[str, Floats]:
         """Memory of every node that has some, by its name; copies."""
-        return {name: part.copy() for name, part in self._parts()}
+        return {name: part.copy() for name, part in self.parts()}
 
     def restore(self, state: Mapping[str, Floats]) -> None:
         """Put back what `state` returned; goes on exactly from there.
@@ -182,37 +184,16 @@ class FeatureGraph:
         DataError
             If nodes or sizes differ: it is the state of other features. Nothing has changed then.
         """
-        parts = dict(self._parts())
-        found = {name: np.asarray(part).shape for name, part in state.items()}
-        wanted = {name: part.shape for name, part in parts.items()}
-        if found != wanted:
-            odd = min(set(found.items()) ^ set(wanted.items()))[0]
-            raise DataError(
-                f"the saved state is of other features: {odd!r} was {found.get(odd, 'absent')}, "
-                f"needed {wanted.get(odd, 'not at all')}; restore it where it came from"
-            )
-        for name, part in parts.items():
-            part[:] = state[name]
+        put_back(dict(self.parts()), state)
 
-    def _parts(self) -> Iterator[tuple[str, Floats]]:
-        # Nodes with memory, and the views of it.
+    def parts(self) -> Iterator[tuple[str, Floats]]:
+        """Nodes with memory, and the views of it."""
         starts = np.concatenate(([0], self._state_ends))
         for k, name in enumerate(self.nodes):
             if starts[k] < starts[k + 1]:
                 yield name, self._state[starts[k] : starts[k + 1]]
 
-    def _length(self, columns: Mapping[str, NDArray[np.generic]]) -> int:
-        # Checked before the first node moves: a bad batch must not leave half its trace.
-        missing = [f for f in self.fields if f not in columns]
-        if missing:
-            there = ", ".join(columns) or "none"
-            raise DataError(f"bars need the columns {', '.join(missing)}; there: {there}")
-        lengths = {len(columns[f]) for f in self.fields or list(columns)[:1]}
-        if len(lengths) > 1:
-            raise DataError(f"columns of bars differ in length, were {sorted(lengths)}")
-        return lengths.pop() if lengths else 0
-
-    def _take(self, columns: Mapping[str, NDArray[np.generic]], rows: slice) -> None:
+    def _take(self, columns: Columns, rows: slice) -> None:
         width = rows.stop - rows.start
         if self._values.shape[1] != width:
             self._values = np.empty((self._height, width))
@@ -233,8 +214,52 @@ class FeatureGraph:
         )
 
 
-def _in_order(wanted: Sequence[Expression]) -> dict[str, Expression]:
-    # Every distinct node, inputs before users; without recursion, for formulas can be deep.
+def check_columns(fields: Sequence[str], columns: Columns) -> None:
+    """Refuse bars that lack a column, or whose columns differ in length.
+
+    Raises
+    ------
+    DataError
+        With the names, or the lengths.
+    """
+    missing = [name for name in fields if name not in columns]
+    if missing:
+        there = ", ".join(columns) or "none"
+        raise DataError(f"bars need the columns {', '.join(missing)}; there: {there}")
+    lengths = {len(columns[name]) for name in fields or list(columns)[:1]}
+    if len(lengths) > 1:
+        raise DataError(f"columns of bars differ in length, were {sorted(lengths)}")
+
+
+def put_back(parts: Mapping[str, Floats], state: Mapping[str, Floats]) -> None:
+    """Write a saved state into the views it was copied from.
+
+    Raises
+    ------
+    DataError
+        If names or sizes differ: it is the state of other features. Nothing has changed then.
+    """
+    found = {name: np.asarray(part).shape for name, part in state.items()}
+    wanted = {name: part.shape for name, part in parts.items()}
+    if found != wanted:
+        odd = min(set(found.items()) ^ set(wanted.items()))[0]
+        raise DataError(
+            f"the saved state is of other features: {odd!r} was {found.get(odd, 'absent')}, "
+            f"needed {wanted.get(odd, 'not at all')}; restore it where it came from"
+        )
+    for name, part in parts.items():
+        part[:] = state[name]
+
+
+def nodes_of(wanted: Sequence[Expression]) -> dict[str, Expression]:
+    """Every distinct node by name, inputs before users; what is given is not looked into.
+
+    Raises
+    ------
+    StrategyError
+        If two different user indicators of one name are used together.
+    """
+    # Without recursion, for formulas can be deep.
     order: dict[str, Expression] = {}
     pending = list(reversed(wanted))
     while pending:
@@ -245,7 +270,8 @@ def _in_order(wanted: Sequence[Expression]) -> dict[str, Expression]:
                 raise StrategyError(f"two different indicators are called {node.operation.name!r}")
             pending.pop()
             continue
-        later = [i for i in reversed(node.inputs) if i.name not in order]
+        is_given = node.operation.kernel is None
+        later = [i for i in reversed(node.inputs) if i.name not in order and not is_given]
         if later:
             pending.extend(later)
         else:
