@@ -131,6 +131,9 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     if not callable(make) or not str(getattr(make, "__module__", "")).startswith("sysquant."):
         raise ConfigError(f"_target_ {target!r} lies outside sysquant; nothing else is run")
     where = str(node._get_full_key(None))
+    for name, found in given.items():
+        if isinstance(found, dict) and "_target_" in found:
+            given[name] = build(node[name])
     check_types(make, given, where)
     try:
         return make(**given, **arguments)

@@ -9,7 +9,16 @@ import inspect
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    NoReturn,
+    Protocol,
+    Self,
+    TypeAlias,
+    get_origin,
+)  # fmt: skip
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,19 +33,37 @@ from sysquant.types import SECOND, Bars, Columns, Floats
 if TYPE_CHECKING:
     import pandas as pd
 
-Parameter = bool | int | float | str
+Parameter: TypeAlias = "bool | int | float | str | Strategy"
 
 _KINDS = (bool, int, float, str)
 _LONGEST_WARMUP = 1 << 20  # bars
 _EXAMPLES = 4  # symbols of an example universe
 
 
+class Model(Protocol):
+    """What a strategy asks for probabilities; fitted elsewhere, swapped whole between two bars."""
+
+    def proba(self, f: Mapping[str, Floats]) -> Mapping[str, Floats]:
+        """Class -> (n,) probability in [0, 1], NaN where it has no opinion."""
+        ...
+
+
+class _NoModel:
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self._classes = classes
+
+    def proba(self, f: Mapping[str, Floats]) -> Mapping[str, Floats]:
+        count = len(next(iter(f.values())))
+        return {name: np.full(count, np.nan) for name in self._classes}
+
+
 class Strategy:
     """Base of all strategies: parameters, features, target.
 
     Parameters are annotated class attributes with defaults (`fast: int = 20`), of type bool, int,
-    float or str; the constructor takes them by keyword. Instances are frozen, equal when class and
-    parameters are, and their repr can be pasted back.
+    float, str or Strategy; the constructor takes them by keyword. Instances are frozen, equal when
+    class and parameters are, and their repr can be pasted back. One that names `classes` reads
+    `self.model.proba(f)`, which is NaN until `with_model` has given it a model.
 
     Raises
     ------
@@ -60,7 +87,9 @@ class Strategy:
     Trend(span=20)
     """
 
+    classes: ClassVar[tuple[str, ...]] = ()
     _values: Mapping[str, Parameter]
+    _model: Model
     _kinds: ClassVar[Mapping[str, type]] = {}
     _defaults: ClassVar[Mapping[str, Parameter]] = {}
 
@@ -74,7 +103,7 @@ class Strategy:
             _check_declared(cls, name, kind)
             kinds[name], defaults[name] = kind, _checked(cls, name, kind, vars(cls)[name])
         for name, value in vars(cls).items():
-            if not (name.startswith("_") or name in hints or _is_code(value)):
+            if not (name.startswith("_") or name in (*hints, "classes") or _is_code(value)):
                 raise StrategyError(
                     f"{cls.__name__}.{name} has no type, was {value!r}; a parameter is written as "
                     "`span: int = 20`, anything else belongs outside the class"
@@ -93,6 +122,7 @@ class Strategy:
             for name, kind in self._kinds.items()
         }
         object.__setattr__(self, "_values", given)
+        object.__setattr__(self, "_model", _NoModel(self.classes))
         for name, value in given.items():
             object.__setattr__(self, name, value)
         features_of(self)  # a wrong span is refused here, not at the first bar
@@ -122,6 +152,25 @@ class Strategy:
         leg has a bar, and `target` returns a dict of leg -> weights.
         """
         return ()
+
+    @property
+    def model(self) -> Model:
+        """What `with_model` gave; without one all probabilities are NaN."""
+        return self._model
+
+    def with_model(self, model: Model) -> Self:
+        """The same strategy with this model.
+
+        Raises
+        ------
+        StrategyError
+            If the strategy names no classes.
+        """
+        if not self.classes:
+            raise StrategyError(f"{self!r} names no classes, so it uses no model")
+        changed = type(self)(**self._values)
+        object.__setattr__(changed, "_model", model)
+        return changed
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -220,8 +269,10 @@ def _check_declared(cls: type, name: str, kind: Any) -> None:
     # A parameter must have a type we can check, a default, and a name the base does not need.
     if hasattr(Strategy, name):
         raise StrategyError(f"{cls.__name__}.{name}: the name is taken by Strategy; rename it")
-    if kind not in _KINDS:
-        raise StrategyError(f"{cls.__name__}.{name} must be bool, int, float or str, was {kind!r}")
+    if kind not in (*_KINDS, Strategy):
+        raise StrategyError(
+            f"{cls.__name__}.{name} must be bool, int, float, str or Strategy, was {kind!r}"
+        )
     if name not in vars(cls):
         raise StrategyError(f"{cls.__name__}.{name} needs a default, had none; give it one")
 
@@ -239,6 +290,8 @@ def _checked(cls: type, name: str, kind: type, value: Any) -> Parameter:
         raise ConfigError(f"{cls.__name__}.{name} must be finite, was {value!r}")
     if kind is str and isinstance(value, str):
         return str(value)
+    if kind is Strategy and isinstance(value, Strategy):
+        return value
     raise ConfigError(f"{cls.__name__}.{name} must be {kind.__name__}, was {value!r}")
 
 

@@ -97,7 +97,7 @@ def test_a_strategy_that_remembers_something_fails_loudly():
         ({"memory": []}, "Bad.memory has no type"),
         ({"__annotations__": {"span": int}}, "Bad.span needs a default"),
         ({"__annotations__": {"stream": int}, "stream": 3}, "taken by Strategy"),
-        ({"__annotations__": {"spans": list}, "spans": [3]}, "must be bool, int, float or str"),
+        ({"__annotations__": {"spans": list}, "spans": [3]}, "must be bool, int, float, str or S"),
     ],
 )
 def test_a_class_that_breaks_the_contract_is_refused_when_defined(body, text):
@@ -276,3 +276,52 @@ def test_a_strategy_needs_neither_pandas_nor_a_research_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -- strategies in strategies, and models
+
+
+class Scaled(Strategy):
+    of: Strategy = Momentum()
+    scale: float = 0.5
+
+    def features(self, bar):
+        return self.of.features(bar)
+
+    def target(self, f):
+        return self.scale * self.of.target(f)
+
+
+def test_a_strategy_can_be_a_parameter_of_another():
+    inner = Momentum(fast=2, slow=3)
+    outer = Scaled(of=inner)
+    assert repr(outer) == "Scaled(of=Momentum(fast=2, slow=3), scale=0.5)"
+    assert outer == Scaled(of=Momentum(fast=2, slow=3)) != Scaled()
+    np.testing.assert_array_equal(decide(outer), 0.5 * decide(inner))
+    with pytest.raises(ConfigError, match=r"Scaled\.of must be Strategy, was 3"):
+        Scaled(of=3)
+
+
+class Believer(Strategy):
+    classes = ("down", "up")
+
+    def features(self, bar):
+        return {"close": bar.close}
+
+    def target(self, f):
+        chance = self.model.proba(f)
+        return chance["up"] - chance["down"]
+
+
+class Coin:
+    def proba(self, f):
+        up = np.where(f["close"] > 100, 0.75, 0.25)
+        return {"up": up, "down": 1 - up}
+
+
+def test_a_strategy_without_its_model_has_no_opinion_and_with_it_asks_it():
+    assert np.isnan(decide(Believer())).all()
+    found = decide(Believer().with_model(Coin()))
+    np.testing.assert_array_equal(found, np.where(CLOSE > 100, 0.5, -0.5))
+    with pytest.raises(StrategyError, match="names no classes"):
+        Momentum().with_model(Coin())
