@@ -17,7 +17,7 @@ from sysquant.steps import cut_cash, cut_lots, cut_lots_down, tick_beyond
 MARKET, LIMIT, STOP, STOP_LIMIT, TRAILING_STOP = numbers(5)  # kinds of order
 GTC, IOC, FOK, GTD = numbers(4)
 FILLED, CANCELLED, EXPIRED, REJECTED, NOT_WHOLE_IOC, NOT_WHOLE_FOK, CROSSED = numbers(7)
-NOTHING_TO_REDUCE, OTHER_LEG, REPLACED = numbers(7, 10)
+NOTHING_TO_REDUCE, OTHER_LEG, REPLACED, NOT_ALL_LEGS = numbers(7, 11)
 TAKER, MAKER = numbers(2)  # whether a fill brought liquidity
 _GOES_ON = numbers(-1, 0)[0]
 OPEN, FIRST_EXTREME, SECOND_EXTREME, CLOSE = numbers(4)
@@ -47,7 +47,7 @@ def end_order(
         return
     portfolio.commit(market, cell, cell.quantity, 0.0, book.instruments[symbol])
     book.accounts[strategy].open_orders -= 1
-    if reason == REJECTED and order.target == cell.target:
+    if reason in (REJECTED, NOT_ALL_LEGS) and order.target == cell.target:
         cell.refused = 1
         cell.refused_target = cell.target
         cell.refused_bar = market.bars

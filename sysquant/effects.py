@@ -22,7 +22,7 @@ PURPOSES = (
 )  # fmt: skip
 END_REASONS = (
     "filled", "cancelled", "expired", "rejected", "ioc", "fok", "post_only", "reduce_only", "oco",
-    "replaced",
+    "replaced", "legs",
 )  # fmt: skip
 FINANCING_KINDS = ("funding", "borrow", "interest")
 

@@ -108,6 +108,7 @@ class Engine:
                 )
             ],
         )  # fmt: skip
+        self._book.rules["legs"] = [bool(s.legs()) for s in self.strategies.values()]
         buffers, self._out = buffers_of(self._book)
         self._tables = list(buffers.items())
         self._nothing = {name: buffer[:0] for name, buffer in self._tables}

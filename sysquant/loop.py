@@ -16,7 +16,7 @@ from sysquant.clockwork import close_risk_bar, is_ready, take_snapshot
 from sysquant.compiled import inlined, kernel, part, pasted, wide
 from sysquant.portfolio import mark
 from sysquant.proposal import act, is_settled
-from sysquant.state import SIGNALS, STOP_LEG, TARGET, Book, Out, has_room
+from sysquant.state import ORDERS, SIGNALS, STOP_LEG, TARGET, Book, Out, has_room
 from sysquant.statistics import take_bar
 from sysquant.types import CLOCK_MARK, Floats, Ints
 
@@ -256,11 +256,14 @@ def _mark(
     if wrote:
         take_snapshot(book, out, ts)
     for strategy in range(len(targets)):
+        before = int(out.counts[ORDERS])
         for place in range(first, bar):
             symbol, target = wide(closed.symbol[place]), targets[strategy, place]
             if not _stands(book, strategy, symbol, target):
                 _decide(book, out, strategy, symbol, ts, target)
                 wrote = True
+        if book.rules[strategy].legs == 1:
+            proposal.withdraw_legs(book, out, strategy, before, ts)
     return bar, not wrote or has_room(out)
 
 

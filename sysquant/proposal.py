@@ -9,7 +9,7 @@ import math
 from sysquant import broker
 from sysquant.checks import CHECKS
 from sysquant.checks.chain import review
-from sysquant.compiled import inlined, numbers, part
+from sysquant.compiled import inlined, numbers, part, wide
 from sysquant.execution import cancel_latency, latency
 from sysquant.facts import gather
 from sysquant.orders import place
@@ -242,7 +242,8 @@ def act(
             book.facts[0], book.scenarios[0], book.scenarios[1], book.places, book.limits,
             out.values[at], out.rooms[at], out.verdicts[at],
         )  # fmt: skip
-        if refused_by == 0 or attempt == 2 or book.terms[0].cut == 0:
+        is_whole = book.terms[0].cut == 0 or book.rules[strategy].legs == 1
+        if refused_by == 0 or attempt == 2 or is_whole:
             break
         smaller = _cut_size(book, out, symbol)
         if smaller == 0.0:
@@ -254,6 +255,25 @@ def act(
     else:
         _refuse(book, strategy, symbol, slot, refused_by)
     _write_order(book, out, strategy, symbol, ts, asked, refused_by)
+
+
+@part
+def withdraw_legs(book: Book, out: Out, strategy: int, since: int, ts: int) -> None:
+    """Where one of a strategy's orders since a row was refused, end those that are no exits.
+
+    None of them has reached the broker: that takes a later event.
+    """
+    is_refused = False
+    for row in range(since, out.counts[ORDERS]):
+        is_refused |= out.orders[row].approved == 0
+    for row in range(since, out.counts[ORDERS] if is_refused else since):
+        written = out.orders[row]
+        cell = book.cells[strategy, wide(written.symbol)]
+        reduces = cell.quantity * written.quantity < 0.0
+        reduces &= abs(written.quantity) <= abs(cell.quantity)
+        if written.approved == 1 and not reduces:
+            symbol = wide(written.symbol)
+            broker.end_order(book, out, strategy, symbol, TARGET, ts, broker.NOT_ALL_LEGS)
 
 
 @part

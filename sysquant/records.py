@@ -41,7 +41,7 @@ TERMS = _row(  # (1,): the broker's, and those of the whole book
 )
 RULES = _row(  # (S,): how targets become sizes, orders and exits
     ints="sizing retry_after"
-    " kind tif then post_only carry slices timeout_ns slice_ns"
+    " kind tif then post_only carry slices timeout_ns slice_ns legs"  # legs: all or none
     " bracket rearm_bars max_hold_ns watchful",  # watchful: exits look at every event
     floats="share band amount most"  # amount: target volatility, notional or risk of the sizing
     " offset limit_offset trail"

@@ -120,8 +120,11 @@ class Oracle(Exits):
             self.markets[y].update(bars[y], 2 / (self.terms.statistics_span + 1))
         self.snapshot(end)
         for account in self.accounts:
+            before = len(self.rows["orders"])
             for y in sorted(bars):
-                self.decide(account, account.cells[y], bars[y], end)
+                self.decide(account, account.cells[y], bars, end)
+            if self.case.legs:
+                self.withdraw(account, self.rows["orders"][before:], end)
 
     def trade(self, event: Event) -> None:
         market = self.markets[event.symbol]
@@ -141,13 +144,13 @@ class Oracle(Exits):
             self.owed(account, cell, event)
 
     # -- section 2: from target to order
-    def decide(self, account: Account, cell: Cell, bar: Event, ts: int) -> None:
+    def decide(self, account: Account, cell: Cell, bars: dict[int, Event], ts: int) -> None:
         cell.bars += 1
         cell.since_refusal += 1
         cell.since_exit += 1
         if self.markets[cell.symbol].price is None or self.unit(cell.symbol) is None:
             return
-        target = self.target(account, ts, bar.close)
+        target = self.target(account, cell.symbol, bars, ts)
         if target == target and target != cell.target:
             cell.target, cell.changed, cell.entries, cell.slices_left = target, True, 0, 0
             price = self.markets[cell.symbol].price
@@ -165,9 +168,25 @@ class Oracle(Exits):
         if cell.changed or not cell.slices_left:
             self.propose(account, cell, ts)
 
-    def target(self, account: Account, ts: int, close: float) -> float:
-        """What the script of a strategy wants at a bar's close."""
-        return weight_of(self.case.scripts[account.name], ts, close)
+    def target(self, account: Account, symbol: int, bars: dict[int, Event], ts: int) -> float:
+        """What the script of a strategy wants at a bar's close; of legs, all or nothing."""
+        script = self.case.scripts[account.name]
+        if not self.case.legs:
+            return weight_of(script, ts, bars[symbol].close)
+        if symbol not in self.case.legs or not set(self.case.legs) <= set(bars):
+            return NAN
+        weights = {leg: weight_of(script, ts, bars[leg].close) for leg in self.case.legs}
+        return NAN if any(map(math.isnan, weights.values())) else weights[symbol]
+
+    def withdraw(self, account: Account, written: list[dict], ts: int) -> None:
+        """Section 2.7: one refused, none goes."""
+        if all(row["approved"] for row in written):
+            return
+        for row in written:
+            cell, quantity = account.cells[row["symbol"]], row["quantity"]
+            reduces = cell.held * quantity < 0 and abs(quantity) <= abs(cell.held)
+            if row["approved"] and not reduces:
+                self.end(cell.orders[0], Ended.LEGS, ts)
 
     def propose(self, account: Account, cell: Cell, ts: int, *, follow: bool = False) -> None:
         """What the standing target asks for now, or an exit, if it is worth an order."""
@@ -259,7 +278,7 @@ class Oracle(Exits):
         elif purpose in (Purpose.SIGNAL, Purpose.SLICE):
             place(order, self.rules("orders", account), market, cell.held)
         refused = self.reviewed(account, order, ts)
-        if refused and self.case.risk.cut:
+        if refused and self.case.risk.cut and not self.case.legs:
             room = min(receipt[4] for receipt in refused)
             size = self.whole_lots(cell, room)
             is_worth = size * self.price(cell.symbol) >= market.rules.min_notional
@@ -350,7 +369,7 @@ class Oracle(Exits):
             "remainder": order.side * order.left,
         }  # fmt: skip
         self.rows["order_ends"].append(row)
-        if reason == Ended.REJECTED:
+        if reason in (Ended.REJECTED, Ended.LEGS):
             self.refuse(cell, order)
         then = self.rules("orders", account).then
         if (

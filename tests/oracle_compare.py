@@ -66,6 +66,24 @@ class Scripted(Strategy):
         return weights[code.astype(np.int64) % len(weights)]
 
 
+class ScriptedLegs(Scripted):
+    """The same, of two symbols that are decided on together."""
+
+    first: str = ""
+    second: str = ""
+
+    def legs(self):
+        return (self.first, self.second)
+
+    def features(self, bar):
+        return {"ts": bar.ts, **{leg: bar[leg].close for leg in self.legs()}}
+
+    def target(self, f):
+        return {
+            leg: super(ScriptedLegs, self).target({**f, "close": f[leg]}) for leg in self.legs()
+        }
+
+
 class Difference(NamedTuple):
     """The first row in which engine and oracle differ; what it is."""
 
@@ -93,6 +111,13 @@ class Outcome(NamedTuple):
 
 
 # -- the engine's side
+def _scripted(case: SimpleNamespace, script: dict) -> Scripted:
+    if not case.legs:
+        return Scripted(**script)
+    first, second = (case.universe[place]["symbol"] for place in case.legs)
+    return ScriptedLegs(**script, first=first, second=second)
+
+
 def engine_of(case: SimpleNamespace) -> Engine:
     """The same book, through the constructors that a configuration goes through."""
     names = list(case.scripts)
@@ -105,7 +130,7 @@ def engine_of(case: SimpleNamespace) -> Engine:
     ]
     return Engine(
         universe=universe,
-        strategies={name: Scripted(**case.scripts[name]) for name in names},
+        strategies={name: _scripted(case, case.scripts[name]) for name in names},
         risk=RiskChain(**case.risk),
         execution=Execution(**case.execution),
         sizing=sizing,

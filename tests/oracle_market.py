@@ -33,7 +33,7 @@ class Purpose(IntEnum):
 
 class Ended(IntEnum):
     FILLED, CANCELLED, EXPIRED, REJECTED, IOC, FOK = range(6)
-    POST_ONLY, REDUCE_ONLY, OCO, REPLACED = range(6, 10)
+    POST_ONLY, REDUCE_ONLY, OCO, REPLACED, LEGS = range(6, 11)
 
 
 # -- numbers

@@ -68,6 +68,7 @@ class Switches:
     clock: bool = False
     halts: bool = False
     calls: bool = False
+    legs: bool = False  # of the first two symbols
 
 
 ORDER_KINDS = ("market", "limit", "stop", "stop_limit", "trailing_stop")
@@ -80,7 +81,7 @@ CHOICES = {
 }  # fmt: skip
 FLAGS = (
     "slices", "cut", "participation", "fees", "rejects", "financing", "instruments", "conversion",
-    "late", "clock", "halts", "calls",
+    "late", "clock", "halts", "calls", "legs",
 )  # fmt: skip
 
 
@@ -345,6 +346,7 @@ def case_of(s: Switches) -> SimpleNamespace:
             "min_history": rng.choice(("refuse", "allow")),
             "least_history": rng.choice((4, 8)),
         },
+        legs=[0, 1] if s.legs and s.symbols > 1 else [],
         events=events_of(s, rng, universe, interval),
         calls=calls,
         cuts=sorted(rng.randrange(s.events) for _ in range(rng.choice((0, 0, 1, 3)))),

@@ -27,7 +27,7 @@ class Told(Oracle):
         super().__init__(case)
         self.targets = list(targets)
 
-    def target(self, account, ts, close):
+    def target(self, account, symbol, bars, ts):
         return self.targets.pop(0) if self.targets else math.nan
 
 
@@ -46,6 +46,7 @@ def told(events, targets, *, instrument=None, execution=None, checks=(), risk=No
     case = SimpleNamespace(
         seed=1, interval=SECOND, snapshot_ns=SECOND, capital=10_000.0, fractions={"s0": 1.0},
         promoted=["s0"], scripts={"s0": {}}, events=events, calls=[], cuts=[],
+        legs=[],
         universe=[
             {"symbol": "A", "tick_size": 0.01, "lot_size": 1.0, "min_notional": 0.0}
             | (instrument or {})
