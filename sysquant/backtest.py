@@ -270,7 +270,7 @@ def backtest(
     Parameters
     ----------
     strategy : an instance; its name in the result is its class's, in lower case.
-    bars : of `interval` ns, as `sysquant.history` returns them.
+    bars : of `interval` ns, as `sysquant.archive` returns them.
     universe : the instruments that the bars' symbol column counts.
     capital : quote currency, divided equally among the strategies.
     risk, execution, sizing : defaults are the desk's four checks, 50 ms latency, 1 bp slippage,
