@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sysquant.errors import DataError
+from sysquant.past import History
 from sysquant.types import Bars
 
 if TYPE_CHECKING:
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 Columns = Mapping[str, NDArray[np.generic]]
 
 
-def columns_of(bars: "pd.DataFrame | Bars") -> Columns:
+def columns_of(bars: "pd.DataFrame | Bars | History") -> Columns:
     """Columns of the bars of one symbol.
 
     Parameters
     ----------
-    bars : `Bars`, or a frame with columns open, high, low, close, volume as far as they are used;
-        times (the bars' closes) with a zone, or as ns since 1970, in the index or a column `ts`.
+    bars : `Bars`, a `History`, or a frame with columns open, high, low, close, volume as far as
+        they are used; times (the bars' closes) with a zone, or as ns since 1970, in the index or a
+        column `ts`.
 
     Returns
     -------
@@ -37,6 +39,8 @@ def columns_of(bars: "pd.DataFrame | Bars") -> Columns:
         If there are several symbols, or times have no zone, repeat or go back.
     """
     columns: dict[str, NDArray[np.generic]]
+    if isinstance(bars, History):
+        bars = bars.bars
     if isinstance(bars, Bars):
         columns = dict(bars.columns())
     else:

@@ -18,6 +18,7 @@ from sysquant.decider import Decider, Stream, features_of
 from sysquant.errors import ConfigError, StrategyError, nearest
 from sysquant.features import Bar, Expression
 from sysquant.frames import Columns, columns_of
+from sysquant.past import History
 from sysquant.types import SECOND, Bars, Floats
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Strategy:
         """A fresh evaluation for one symbol, one bar at a time."""
         return Stream(self)
 
-    def frame(self, bars: "pd.DataFrame | Bars") -> "pd.DataFrame":
+    def frame(self, bars: "pd.DataFrame | Bars | History") -> "pd.DataFrame":
         """Features and target over a history of one symbol.
 
         Parameters
