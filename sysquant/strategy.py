@@ -132,8 +132,9 @@ class Strategy:
 
         Parameters
         ----------
-        bars : columns open, high, low, close, volume as far as they are used; times (the bars'
-            closes, UTC) in the index or in a column `ts`, as timestamps or ns since 1970.
+        bars : what `sysquant.history` returned, `Bars`, or a frame with columns open, high, low,
+            close, volume as far as they are used; times (the bars' closes, UTC) in the index or in
+            a column `ts`, as timestamps or ns since 1970.
 
         Returns
         -------
