@@ -9,7 +9,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from runners.compose import build, check_types, choice, value
-from sysquant import history
+from sysquant import archive
 from sysquant.compiled import is_compiled
 from sysquant.effects import Labels
 from sysquant.engine import Engine
@@ -121,11 +121,11 @@ def funding_of(
         return None
     client = connect()
     try:
-        found = history.funding(client, symbols, *feed.span)
+        found = archive.funding(client, symbols, *feed.span)
     finally:
         client.close()
-    step = round(value(cfg, "execution.funding_hours", float) * 60 * history.MINUTE)
-    history.check_funding(found, symbols, *feed.span, step)
+    step = round(value(cfg, "execution.funding_hours", float) * 60 * archive.MINUTE)
+    archive.check_funding(found, symbols, *feed.span, step)
     return found
 
 
@@ -173,8 +173,8 @@ def warmup_of(
         try:
             while True:
                 start = end - cfg.runtime.warmup_bars * interval
-                bars = history.bars(client, universe, start, end, interval)
-                earliest = history.earliest(client, universe, feed.name, first)
+                bars = archive.bars(client, universe, start, end, interval)
+                earliest = archive.earliest(client, universe, feed.name, first)
                 if earliest is None or earliest >= end:
                     return bars
                 end = earliest - earliest % interval

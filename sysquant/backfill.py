@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pyarrow as pa
 
-from sysquant import history
+from sysquant import archive
+from sysquant.archive import MINUTE
 from sysquant.errors import ConfigError, DataError
 from sysquant.feeds.synthetic import synthetic_bars, synthetic_ticks
-from sysquant.history import MINUTE
 from sysquant.inspection import Finding, Inspection, iso
 from sysquant.mapping import FileMapping
 from sysquant.store import insert, store_errors
@@ -258,7 +258,7 @@ def _import_rates(job: _Import, overlap: bool) -> Report:
 def _replaced(rates: Rates, job: _Import) -> int:
     # How many rates differ from what the store has of their time.
     look = job.inspection
-    known = history.funding(job.client, list(look.counts), look.first, look.last + 1)
+    known = archive.funding(job.client, list(look.counts), look.first, look.last + 1)
     count = 0
     for index, instrument in enumerate(job.universe):
         ts, rate = known.get(instrument.symbol, ((), ()))

@@ -17,6 +17,7 @@ from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, nearest
 from sysquant.execution import Execution
+from sysquant.past import History
 from sysquant.risk import RiskChain
 from sysquant.rows import run_row
 from sysquant.sizing import WeightSizing
@@ -254,10 +255,10 @@ def poll_all(feed: Feed) -> Iterator[Ticks | Bars]:
 
 def backtest(
     strategy: Strategy | Mapping[str, Strategy],
-    bars: Bars,
-    universe: Sequence[Instrument],
+    bars: Bars | History,
+    universe: Sequence[Instrument] | None = None,
     *,
-    interval: int = 60 * SECOND,
+    interval: int | None = None,
     capital: float = 1_000_000.0,
     risk: RiskChain | None = None,
     execution: Execution | None = None,
@@ -270,12 +271,19 @@ def backtest(
     Parameters
     ----------
     strategy : an instance; its name in the result is its class's, in lower case.
-    bars : of `interval` ns, as `sysquant.history` returns them.
-    universe : the instruments that the bars' symbol column counts.
+    bars : what `sysquant.history` returned, which knows its universe and interval; or `Bars`.
+    universe : the instruments that the symbol column of `Bars` counts.
+    interval : of `Bars`, ns; a minute by default.
     capital : quote currency, divided equally among the strategies.
     risk, execution, sizing : defaults are the desk's four checks, 50 ms latency, 1 bp slippage,
         5 bp fee, and an equal share of equity per symbol.
+
+    Raises
+    ------
+    ConfigError
+        If a history comes with another universe or interval, or `Bars` without a universe.
     """
+    bars, universe, interval = _told(bars, universe, interval)
     strategies = strategy if isinstance(strategy, Mapping) else {_name(strategy): strategy}
     engine = Engine(
         universe=universe,
@@ -289,6 +297,22 @@ def backtest(
         snapshot_ns=snapshot_ns,
     )
     return run(engine, [bars], name="notebook")
+
+
+def _told(
+    bars: Bars | History, universe: Sequence[Instrument] | None, interval: int | None
+) -> tuple[Bars, Sequence[Instrument], int]:
+    # What is backtested, of whichever kind it came.
+    if isinstance(bars, History):
+        if universe is not None or interval is not None:
+            raise ConfigError(
+                "a history has its own universe and interval: leave them out, or give history() "
+                "the instruments and the interval that are meant"
+            )
+        return bars.bars, bars.universe, bars.interval
+    if universe is None:
+        raise ConfigError("bars need the universe that their symbol column counts, was None")
+    return bars, universe, interval or 60 * SECOND
 
 
 def _name(strategy: Strategy) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sysquant.errors import DataError
+from sysquant.past import History
 from sysquant.types import Bars, Columns
 
 if TYPE_CHECKING:
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def columns_of(
-    bars: "pd.DataFrame | Bars", symbols: Sequence[str] = ()
+    bars: "pd.DataFrame | Bars | History", symbols: Sequence[str] = ()
 ) -> tuple[Columns, tuple[str, ...]]:
     """Columns of bars, and the names of their symbols.
 
     Parameters
     ----------
-    bars : `Bars`, or a frame with columns open, high, low, close, volume as far as they are used;
-        times (the bars' closes) with a zone, or as ns since 1970, in the index or a column `ts`;
-        a column `symbol`, of several by (ts, symbol).
+    bars : a `History`, `Bars`, or a frame with columns open, high, low, close, volume as far as
+        they are used; times (the bars' closes) with a zone, or as ns since 1970, in the index or a
+        column `ts`; a column `symbol`, of several by (ts, symbol).
     symbols : names that the column `symbol` counts, where it holds numbers.
 
     Returns
@@ -40,6 +41,8 @@ def columns_of(
         If times have no zone, or those of a symbol repeat or go back.
     """
     columns: dict[str, NDArray[np.generic]]
+    if isinstance(bars, History):
+        bars, symbols = bars.bars, symbols or bars.symbols
     if isinstance(bars, Bars):
         columns = dict(bars.columns())
     else:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from sysquant.history import MINUTE
+from sysquant.archive import MINUTE
 from sysquant.types import SECOND, Bars, Floats, Ints, Rates, Ticks
 
 _MOST_RATE = 0.005  # of a funding rate; a file in percent is beyond it throughout

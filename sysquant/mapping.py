@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
+from sysquant.archive import MINUTE
 from sysquant.errors import ConfigError, DataError, nearest
-from sysquant.history import MINUTE
 from sysquant.times import instant
 from sysquant.types import SECOND, Bars, Floats, Instrument, Ints, Rates, Ticks
 

@@ -28,6 +28,7 @@ from sysquant.errors import ConfigError, StrategyError, nearest
 from sysquant.features import Bar, Expression
 from sysquant.features.panel import is_across, symbols_named
 from sysquant.frames import columns_of
+from sysquant.past import History
 from sysquant.types import SECOND, Bars, Columns, Floats
 
 if TYPE_CHECKING:
@@ -185,14 +186,17 @@ class Strategy:
         """A fresh evaluation, one bar end at a time."""
         return Stream(self, symbols)
 
-    def frame(self, bars: "pd.DataFrame | Bars", symbols: Sequence[str] = ()) -> "pd.DataFrame":
+    def frame(
+        self, bars: "pd.DataFrame | Bars | History", symbols: Sequence[str] = ()
+    ) -> "pd.DataFrame":
         """Features and target over a history.
 
         Parameters
         ----------
-        bars : columns open, high, low, close, volume as far as they are used; times (the bars'
-            closes, UTC) in the index or in a column `ts`, as timestamps or ns since 1970; of
-            several symbols, by (ts, symbol), with their names in a column `symbol`.
+        bars : what `sysquant.history` returned, `Bars`, or a frame with columns open, high, low,
+            close, volume as far as they are used; times (the bars' closes, UTC) in the index or in
+            a column `ts`, as timestamps or ns since 1970; of several symbols, by (ts, symbol), with
+            their names in a column `symbol`.
         symbols : of `Bars`, what its column counts.
 
         Returns

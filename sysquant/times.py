@@ -7,7 +7,7 @@ from numbers import Integral
 from sysquant.errors import ConfigError
 from sysquant.types import SECOND
 
-Moment = int | str | None
+Moment = int | str | datetime | None
 
 _UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
 _LEAST_NS = 10**15  # what is less, eleven days from 1970, lacks its unit
@@ -37,12 +37,12 @@ def interval_ns(interval: int | str, key: str = "interval") -> int:
     return int(value)
 
 
-def instant(value: int | str, key: str = "a time") -> int:
+def instant(value: int | str | datetime, key: str = "a time") -> int:
     """Nanoseconds since 1970 of an ISO 8601 time, read as UTC where it names no zone.
 
     Parameters
     ----------
-    value : the time (or ns as they are).
+    value : the time (or ns as they are, or a datetime, which must have a zone).
     key : its name in an error.
 
     Raises
@@ -50,14 +50,16 @@ def instant(value: int | str, key: str = "a time") -> int:
     ConfigError
         If it is no time.
     """
-    if isinstance(value, int):
-        return value
+    if isinstance(value, Integral):
+        return int(value)
     try:
-        moment = datetime.fromisoformat(value)
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     except ValueError:
         said = f"{key} must be like 2026-01-31 or 2026-01-31T12:00, was {value!r}"
         raise ConfigError(said) from None
     if moment.tzinfo is None:
+        if moment is value:
+            raise ConfigError(f"{key} needs a zone, was {value!r}; .replace(tzinfo=UTC) gives one")
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
@@ -71,7 +73,7 @@ def check_moment(key: str, moment: Moment) -> None:
         If it is no time, or a number that is too small for ns since 1970.
     """
     try:
-        meant = not isinstance(moment, int) or abs(moment) >= _LEAST_NS
+        meant = not isinstance(moment, Integral) or abs(int(moment)) >= _LEAST_NS
         moment_ns(moment, 0, 0)
     except ConfigError:
         meant = False

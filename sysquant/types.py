@@ -212,6 +212,26 @@ class Rates(_Columns):
 
 
 @dataclass(frozen=True, slots=True)
+class Gaps(_Columns):
+    """Runs of bars that do not exist, ordered by (symbol, start).
+
+    Parameters
+    ----------
+    symbol : (T,) int32, index into the universe.
+    start : (T,) int64, where the first missing bar would begin, ns UTC.
+    end : (T,) int64, where the last one would close, ns UTC.
+    missing : (T,) int64, how many bars: fewer than fit between, where the exchange was closed.
+    """
+
+    symbol: NDArray[np.int32]
+    start: Ints
+    end: Ints
+    missing: Ints
+
+    DTYPES = {"symbol": "i4", "start": "i8", "end": "i8", "missing": "i8"}
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A record that could not be used, and why."""
 

@@ -11,7 +11,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from omegaconf import OmegaConf
 
-from sysquant import backfill, history
+from sysquant import archive, backfill
 from sysquant.backfill import Report, import_file
 from sysquant.errors import ConfigError, DataError
 from sysquant.mapping import FileMapping
@@ -87,7 +87,7 @@ def test_recorded_ticks_are_imported_each_once(client: Client, shared_data: Path
     assert again.added == 0
     assert [table(client, name) for name in ("ticks", "bars")] == tables
     frame = pd.read_parquet(shared_data / ETHUSDT)
-    got = history.ticks(client, CRYPTO)
+    got = archive.ticks(client, CRYPTO)
     np.testing.assert_array_equal(got.ts // 10**6, frame.timestamp_ms)
     np.testing.assert_array_equal(got.price, frame.price)
     np.testing.assert_array_equal(got.volume, frame.volume)
@@ -103,7 +103,7 @@ def test_minute_bars_of_recorded_ticks_equal_those_of_pandas(
         open=("price", "first"), high=("price", "max"), low=("price", "min"),
         close=("price", "last"), volume=("volume", "sum"),
     )  # fmt: skip
-    got = history.bars(client, CRYPTO, "2025-05-18", "2025-05-19")
+    got = archive.bars(client, CRYPTO, "2025-05-18", "2025-05-19")
     np.testing.assert_array_equal(got.ts // 10**6, want.index)
     for name in ("open", "high", "low", "close"):
         np.testing.assert_array_equal(getattr(got, name), want[name])
@@ -119,7 +119,7 @@ def test_recorded_bars_are_imported_each_once(client: Client, shared_data: Path)
     assert run(client, shared_data / MINUTES, how).added == 0
     assert table(client, "bars_imported") == rows
     frame = pd.read_parquet(shared_data / MINUTES)
-    got = history.bars(client, CRYPTO)
+    got = archive.bars(client, CRYPTO)
     assert got.ts[0] == (frame.timestamp[0] + pd.Timedelta("1min")).value
     np.testing.assert_array_equal(got.close, frame.close)
     typical = (frame.high + frame.low + frame.close) / 3
@@ -129,18 +129,18 @@ def test_recorded_bars_are_imported_each_once(client: Client, shared_data: Path)
 def test_label_decides_which_minute_a_bar_covers(client: Client, tmp_path: Path) -> None:
     path = saved(tmp_path, bar_frame())
     run(client, path, mapping("bars", label="right"))
-    assert history.bars(client, CRYPTO).ts[0] == BASE.value
+    assert archive.bars(client, CRYPTO).ts[0] == BASE.value
 
 
 def test_csv_and_parquet_give_the_same_rows(client: Client, tmp_path: Path) -> None:
     run(client, saved(tmp_path, tick_frame(), "a.csv"), mapping("ticks"))
     run(client, saved(tmp_path, bar_frame(), "b.csv"), mapping("bars"))
-    got = history.ticks(client, CRYPTO)
+    got = archive.ticks(client, CRYPTO)
     np.testing.assert_array_equal(got.ts // 10**6, tick_frame().timestamp_ms)
     np.testing.assert_array_equal(got.price, tick_frame().price)
-    bars = history.bars(client, CRYPTO[2:])
+    bars = archive.bars(client, CRYPTO[2:])
     assert len(bars) == 20
-    assert bars.ts[0] == BASE.value + history.MINUTE
+    assert bars.ts[0] == BASE.value + archive.MINUTE
 
 
 def test_what_is_odd_is_told_and_kept(client: Client, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_missing_and_repeated_bars_are_told(client: Client, tmp_path: Path) -> N
     assert {f.kind: f.count for f in report.findings} == {
         "gap": 1, "duplicate": 1, "absurd price": 1,
     }  # fmt: skip
-    assert len(history.bars(client, CRYPTO)) == 18
+    assert len(archive.bars(client, CRYPTO)) == 18
 
 
 @pytest.mark.parametrize(
@@ -287,13 +287,13 @@ def test_same_trades_from_another_source_do_not_count_twice(client: Client, tmp_
 def test_minutes_counted_twice_are_made_anew(client: Client, tmp_path: Path) -> None:
     path = saved(tmp_path, tick_frame())
     source = run(client, path, mapping("ticks")).source
-    good = history.bars(client, CRYPTO)
-    ticks = history.ticks(client, CRYPTO)
+    good = archive.bars(client, CRYPTO)
+    ticks = archive.ticks(client, CRYPTO)
     rows = tick_table(ticks, [i.symbol for i in CRYPTO], source)
     backfill.insert(client, "ticks", rows, "a token the store has never seen")
-    assert history.bars(client, CRYPTO).volume.sum() == 2 * good.volume.sum()
+    assert archive.bars(client, CRYPTO).volume.sum() == 2 * good.volume.sum()
     run(client, path, mapping("ticks"))
-    for name, column in history.bars(client, CRYPTO).columns():
+    for name, column in archive.bars(client, CRYPTO).columns():
         np.testing.assert_array_equal(column, getattr(good, name), err_msg=name)
 
 
@@ -312,7 +312,7 @@ def test_import_that_was_cut_off_is_finished_by_the_next(
         run(client, path, mapping("ticks"), progress=cut_off)
     assert len(table(client, "ticks")) == 100
     assert run(client, path, mapping("ticks")).added == 100
-    assert history.bars(client, CRYPTO).volume.sum() == 200 * 1.5
+    assert archive.bars(client, CRYPTO).volume.sum() == 200 * 1.5
     assert not table(client, "bars_imported"), "no minute had to be repaired"
 
 
@@ -320,7 +320,7 @@ def test_second_file_that_shares_a_minute_adds_to_it(client: Client, tmp_path: P
     frame = tick_frame()
     run(client, saved(tmp_path, frame[:95], "one.parquet"), mapping("ticks"))
     run(client, saved(tmp_path, frame[95:], "two.parquet"), mapping("ticks"))
-    assert history.bars(client, CRYPTO).volume.sum() == frame.volume.sum()
+    assert archive.bars(client, CRYPTO).volume.sum() == frame.volume.sum()
     assert not table(client, "bars_imported")
 
 
@@ -347,7 +347,7 @@ def test_funding_rates_are_imported_each_once_at_their_minute(
     assert [rate for _, _, rate in rows] == pytest.approx(rate_frame().rate.tolist())
     assert rows[1][:2] == ("BTC-PERP", "2024-03-01 08:00:00.000000000")
     start = BASE.normalize().value
-    times, _ = history.funding(client, ["BTC-PERP"], start, start + 48 * 3600 * 10**9)["BTC-PERP"]
+    times, _ = archive.funding(client, ["BTC-PERP"], start, start + 48 * 3600 * 10**9)["BTC-PERP"]
     assert np.diff(times).tolist() == [8 * 3600 * 10**9] * 5
 
 
@@ -411,7 +411,7 @@ def test_sample_fills_an_empty_store_once(client: Client) -> None:
     assert report is not None
     assert report.added > 20_000
     assert backfill.sample(client, names, days=2, hours=2) is None
-    bars = history.bars(client, names)
+    bars = archive.bars(client, names)
     assert 0.99 < len(bars) / (2 * 1440 * 5) <= 1
     for symbol in range(5):
         close = bars.close[bars.symbol == symbol]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sysquant.archive import MINUTE
 from sysquant.backtest import Result, backtest, run
 from sysquant.errors import ConfigError
 from sysquant.execution import Execution
-from sysquant.history import MINUTE
 from sysquant.types import SECOND, clock_mark
 from tests.compare import KEYS, TABLES, decided, is_same
 from tests.market import START, UNIVERSE, Flip, Hold, bars, engine, ticks

@@ -118,6 +118,13 @@ def test_store_is_measured_served_and_in_process():
         _is_measured(row)
 
 
+def test_history_is_measured_against_the_raw_query():
+    rows = bench_store.history_vs_arrow(500, 1)
+    assert [row["name"] for row in rows] == ["history_vs_arrow", "history_vs_view"]
+    for row in rows:
+        _is_measured(row)
+
+
 def test_feed_is_measured_against_polls_and_the_plain_loop(broker, topic):
     if broker.kind == "mock":
         pytest.skip("throughput is a real broker's: not shown here")

@@ -349,6 +349,7 @@ def test_command_is_what_it_says(desk, command):
 
 def test_strategy_of_the_readme_trades_and_has_its_file(desk, monkeypatch):
     monkeypatch.setenv("SYSQUANT_HOME", str(desk.home))
+    monkeypatch.delenv("CLICKHOUSE_DSN")
     names: dict = {"__name__": "readme"}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), names)

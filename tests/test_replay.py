@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from sysquant import backfill, history
+from sysquant import archive, backfill
 from sysquant.errors import ConfigError, DataError, FeedError
 from sysquant.feeds.replay import ReplayFeed
 from sysquant.store import connect
@@ -58,7 +58,7 @@ def test_any_position_and_poll_size_give_the_same_rest(filled: str, kind: str) -
 
 def test_replay_is_the_history(client: Client, filled: str) -> None:
     source = feed(filled, start="-30m")
-    want = history.ticks(client, UNIVERSE, "-30m")
+    want = archive.ticks(client, UNIVERSE, "-30m")
     got = rest(source)
     assert isinstance(got, Ticks)
     assert got.ts.tobytes() == want.ts.tobytes()
@@ -72,7 +72,7 @@ def test_bars_of_any_interval_are_replayed(client: Client, filled: str) -> None:
     for interval in ("1s", "1m", "1h"):
         source = feed(filled, kind="bars", interval=interval, start=None)
         assert source.interval == interval_ns(interval)
-        want = history.bars(client, UNIVERSE, interval=interval)
+        want = archive.bars(client, UNIVERSE, interval=interval)
         assert rest(source).ts.tobytes() == want.ts.tobytes()
 
 

@@ -1,14 +1,14 @@
 """History from the store as a feed, at a chosen speed or as fast as it goes.
 
 Input: a way to connect, a universe and a range. Output: polls of ticks or bars; partition 0, the
-offset is the row number in the order of `sysquant.history`. The range is fixed at the first use,
+offset is the row number in the order of `sysquant.archive`. The range is fixed at the first use,
 so rows that come to the store later do not move the others, unless they lie inside it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from sysquant import history
+from sysquant import archive
 from sysquant.errors import ConfigError, FeedError, nearest
 from sysquant.feeds.tape import Tape
 from sysquant.times import check_moment, interval_ns
@@ -45,8 +45,8 @@ class ReplayFeed:
         *,
         kind: Literal["ticks", "bars"] = "ticks",
         interval: str = "1m",
-        start: history.Moment = "-6h",
-        end: history.Moment = None,
+        start: archive.Moment = "-6h",
+        end: archive.Moment = None,
         speed: float | str = "max",
         batch: int = 50_000,
         source: str = "",
@@ -71,12 +71,12 @@ class ReplayFeed:
         Raises
         ------
         ConfigError, DataError, StoreError
-            As `sysquant.history.span`.
+            As `sysquant.archive.span`.
         """
         if self._span is None:
             # Whole minutes are read from the minute bars, others made of ticks.
-            kind = "bars" if self.interval and not self.interval % history.MINUTE else "ticks"
-            self._span = history.span(
+            kind = "bars" if self.interval and not self.interval % archive.MINUTE else "ticks"
+            self._span = archive.span(
                 self._reader(), self._universe, self._start, self._end,
                 kind=kind, source=self._source,
             )  # fmt: skip
@@ -124,11 +124,11 @@ class ReplayFeed:
         client, universe = self._reader(), self._universe
         blocks: Iterator[Ticks | Bars]
         if self.kind == "ticks":
-            blocks = history.iter_ticks(
+            blocks = archive.iter_ticks(
                 client, universe, start, end, source=self._source, first_row=max(0, row - 1)
             )
         else:
-            blocks = history.iter_bars(
+            blocks = archive.iter_bars(
                 client, universe, start, end, self.interval, first_row=max(0, row - 1)
             )
         # The row before shows that the position is one of this history.

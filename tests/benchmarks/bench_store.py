@@ -1,9 +1,11 @@
-"""Speed of the served store against the embedded engine in-process, medians.
+"""Speed of the served store against the embedded engine in-process, and of history, medians.
 
     python tests/benchmarks/bench_store.py [rows] [repeats]
 
 Saves `SELECT 1` p50 in ms, inserts and reads in million rows/s: served is ours, in-process the
-reference. Both use the ordinary clickhouse-connect client; directories are temporary.
+reference. Both use the ordinary clickhouse-connect client; directories are temporary. Then seconds
+for a year of minutes of five symbols through `history`, against clickhouse-connect's own Arrow
+query of the same columns: of the table that holds them, unordered, and of the view `bars`.
 """
 
 import multiprocessing
@@ -20,10 +22,13 @@ import numpy as np
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 
-from sysquant import serve, store
+from sysquant import history, serve, store
 from tests.benchmarks import report
 
 ROUNDS = 3
+YEAR = 525_600  # minutes
+MINUTE_NS = 60_000_000_000
+NAMES = ["AAA", "BBB", "CCC", "DDD", "EEE"]
 START = 1_747_612_800_000_000_000  # 2025-05-19, ns
 
 
@@ -31,7 +36,7 @@ def ticks(rows: int) -> pa.Table:
     """Seeded ticks of five symbols, a millisecond apart."""
     random = np.random.default_rng(1)
     ts = pa.array(START + np.arange(rows) * 1_000_000, pa.timestamp("ns", "UTC"))
-    symbols = pa.array(np.array(["AAA", "BBB", "CCC", "DDD", "EEE"])[np.arange(rows) % 5])
+    symbols = pa.array(np.array(NAMES)[np.arange(rows) % 5])
     return pa.table(
         {
             "symbol": symbols,
@@ -134,10 +139,70 @@ def compare(rows: int, repeats: int, rounds: int = ROUNDS) -> list[report.Row]:
     return found
 
 
+def minutes(count: int) -> pa.Table:
+    """Seeded minute bars of five symbols, none missing."""
+    random = np.random.default_rng(2)
+    rows = count * len(NAMES)
+    close = np.round(100 + random.standard_normal(rows).cumsum() * 0.01, 2)
+    ts = START + (1 + np.arange(rows) // len(NAMES)) * MINUTE_NS
+    return pa.table(
+        {
+            "symbol": pa.array(np.array(NAMES)[np.arange(rows) % len(NAMES)]),
+            "ts": pa.array(ts, pa.timestamp("ns", "UTC")),
+            "open": close,
+            "high": close + 0.01,
+            "low": close - 0.01,
+            "close": close,
+            "volume": np.round(random.exponential(1, rows), 3),
+            "source": pa.array(["bench"] * rows),
+        }
+    )
+
+
+def read_history(directory: str, count: int, rounds: int) -> dict[str, float]:
+    """Median seconds of `history` and of both raw queries, in turns; all must bring the same."""
+    client = store.connect(f"chdb:{directory}")
+    try:
+        store.migrate(client)
+        store.insert(client, "bars_imported", minutes(count), "once")
+        start, end = START, START + count * MINUTE_NS
+        raw = (
+            "SELECT symbol, ts, open, high, low, close, volume FROM {} "
+            "WHERE symbol IN ('AAA', 'BBB', 'CCC', 'DDD', 'EEE') "
+            f"AND ts > fromUnixTimestamp64Nano({start}) AND ts <= fromUnixTimestamp64Nano({end})"
+        )
+        ways: report.Ways = {
+            "history": lambda: lambda: history(NAMES, start, end, client=client),
+            "arrow": lambda: lambda: client.query_arrow(raw.format("bars_imported FINAL")),
+            "view": lambda: lambda: client.query_arrow(raw.format("bars") + " ORDER BY ts, symbol"),
+        }
+        timed = report.in_turns(ways, rounds)
+    finally:
+        client.close()
+    bars = timed["history"][1].bars
+    for name in ("arrow", "view"):
+        table = timed[name][1]
+        assert table.num_rows == len(bars) == count * len(NAMES), name
+        np.testing.assert_allclose(table["close"].to_numpy().sum(), bars.close.sum(), rtol=1e-9)
+    return {name: seconds for name, (seconds, _) in timed.items()}
+
+
+def history_vs_arrow(count: int, rounds: int) -> list[report.Row]:
+    """The rows of `history`, measured in a fresh process."""
+    fresh = multiprocessing.get_context("spawn").Pool(1)
+    with tempfile.TemporaryDirectory() as directory, fresh as pool:
+        took = pool.apply(read_history, (directory, count, rounds))
+    return [
+        report.row("history_vs_arrow", took["history"], took["arrow"], "s"),
+        report.row("history_vs_view", took["history"], took["view"], "s"),
+    ]
+
+
 def main() -> None:
     """Measure, and save every row."""
     options = report.arguments(1_000_000, 5, "rows")
-    report.save(compare(options.size, options.rounds))
+    rows = history_vs_arrow(min(options.size, YEAR), options.rounds)
+    report.save(rows + compare(options.size, options.rounds))
 
 
 if __name__ == "__main__":

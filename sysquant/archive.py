@@ -17,12 +17,14 @@ from sysquant.times import Moment, instant, interval_ns, moment_ns
 from sysquant.types import SECOND, Bars, Floats, Instrument, Ints, Ticks
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from clickhouse_connect.driver.client import Client
 
 Kind = Literal["ticks", "bars"]
 
 MINUTE = 60 * SECOND
 BLOCK_ROWS = 262_144
+_WHOLE_ROWS = 1 << 22  # of a block, where everything is asked for
 
 _BARS_OF_TICKS_SQL = f"""
 SELECT (intDiv(toUnixTimestamp64Nano(t.ts), {{interval:Int64}}) + 1) * {{interval:Int64}}
@@ -31,19 +33,38 @@ SELECT (intDiv(toUnixTimestamp64Nano(t.ts), {{interval:Int64}}) + 1) * {{interva
   argMin(t.price, (t.ts, t.offset)) AS open, max(t.price) AS high, min(t.price) AS low,
   argMax(t.price, (t.ts, t.offset)) AS close, sum(t.volume) AS volume
 FROM ticks AS t FINAL WHERE {TICKS_INSIDE}
-GROUP BY close_at, number ORDER BY close_at, number
+GROUP BY close_at, number
 """
 
-# A minute bar belongs to the instant before its close.
+# A minute bar belongs to the instant before its close. Imported bars go before those of ticks, as
+# in the view `bars`, which would group every row to find that out: here only the states of ticks
+# are, and only minutes that have both are looked for.
+_MINUTE_INSIDE = INSIDE.replace(">=", ">").replace("ts <", "ts <=")
+_MINUTES_SQL = f"""
+SELECT symbol, ts, open, high, low, close, volume
+FROM bars_imported FINAL WHERE {_MINUTE_INSIDE} AND ts <= now64(9, 'UTC')
+UNION ALL
+SELECT m.symbol AS symbol, m.ts AS ts, argMinMerge(m.open) AS open, max(m.high) AS high,
+  min(m.low) AS low, argMaxMerge(m.close) AS close, sum(m.volume) AS volume
+FROM bars_1m AS m WHERE {_MINUTE_INSIDE} AND ts <= now64(9, 'UTC') AND (symbol, ts) NOT IN (
+  SELECT symbol, ts FROM bars_imported WHERE {_MINUTE_INSIDE} AND (symbol, ts) IN (
+    SELECT symbol, ts FROM bars_1m WHERE {_MINUTE_INSIDE}))
+GROUP BY symbol, ts
+"""
+_BARS_OF_ONE_MINUTE_SQL = f"""
+SELECT toUnixTimestamp64Nano(b.ts) AS close_at,
+  toInt32(indexOf({{symbols:Array(String)}}, b.symbol) - 1) AS number,
+  b.open AS open, b.high AS high, b.low AS low, b.close AS close, b.volume AS volume
+FROM ({_MINUTES_SQL}) AS b
+"""
 _BARS_OF_MINUTES_SQL = f"""
 SELECT (intDiv(toUnixTimestamp64Nano(b.ts) - 1, {{interval:Int64}}) + 1) * {{interval:Int64}}
     AS close_at,
   toInt32(indexOf({{symbols:Array(String)}}, b.symbol) - 1) AS number,
   argMin(b.open, b.ts) AS open, max(b.high) AS high, min(b.low) AS low,
   argMax(b.close, b.ts) AS close, sum(b.volume) AS volume
-FROM bars AS b
-WHERE {INSIDE.replace(">=", ">").replace("ts <", "ts <=")}
-GROUP BY close_at, number ORDER BY close_at, number
+FROM ({_MINUTES_SQL}) AS b
+GROUP BY close_at, number
 """
 
 _TICK_EDGES_SQL = """
@@ -203,7 +224,8 @@ def bars(
     ------
     As `span`.
     """
-    return Bars.join([Bars.empty(), *iter_bars(client, universe, start, end, interval)])
+    blocks = iter_bars(client, universe, start, end, interval, block_rows=_WHOLE_ROWS)
+    return Bars.join(list(blocks) or [Bars.empty()])
 
 
 def iter_bars(
@@ -223,22 +245,31 @@ def iter_bars(
     first, last = -(-begin // step) * step, until // step * step
     width = max(1, block_rows // len(universe)) * step
     bound: dict[str, object] = {"symbols": [i.symbol for i in universe], "interval": step}
-    sql = _BARS_OF_TICKS_SQL if step % MINUTE else _BARS_OF_MINUTES_SQL
+    sql = _BARS_OF_ONE_MINUTE_SQL if step == MINUTE else _BARS_OF_MINUTES_SQL
+    if step % MINUTE:
+        sql = _BARS_OF_TICKS_SQL
     row = 0
     for at in range(first, last, width):
         table = ask(client, sql, bound | {"source": "", "start": at, "end": min(at + width, last)})
-        count = table.num_rows
-        if row + count > first_row:
-            names = ("open", "high", "low", "close", "volume")
-            block = Bars(
-                ts=np.array(column(table, "close_at")),  # copies: Arrow's cannot be written to
-                symbol=np.array(column(table, "number")),
-                **{name: np.array(column(table, name)) for name in names},
-                partition=np.zeros(count, np.int32),
-                offset=np.arange(row, row + count),
-            )
+        if row + table.num_rows > first_row:
+            block = _bars_of(table, step, len(universe), row)
             yield block[max(0, first_row - row) :]
-        row += count
+        row += table.num_rows
+
+
+def _bars_of(table: "pa.Table", step: int, symbols: int, first_row: int) -> Bars:
+    # Put in order here, which takes a third of the time that the store takes for it. Taking the
+    # rows in order also makes the only copy: Arrow's own columns cannot be written to.
+    ts, number = column(table, "close_at"), column(table, "number")
+    order = np.argsort(ts // step * symbols + number, kind="stable")
+    names = ("open", "high", "low", "close", "volume")
+    return Bars(
+        ts=ts[order],
+        symbol=number[order],
+        **{name: column(table, name)[order] for name in names},
+        partition=np.zeros(len(ts), np.int32),
+        offset=np.arange(first_row, first_row + len(ts)),
+    )
 
 
 def funding(
