@@ -33,7 +33,7 @@ class Operation:
     Parameters
     ----------
     name : of the operation, as it stands in formulas.
-    kernel : compiled `(state, inputs, params, out)`; see `kernels`. None for a field of the bar.
+    kernel : compiled `(state, inputs, params, out)`; see `indicator`. None for a field of the bar.
     first_state : parameters -> state before the first bar, (S,) float64.
     twin : kernel of two nodes on the same inputs, if computing them together is faster: state,
         parameters and values of one are followed by those of the other.
