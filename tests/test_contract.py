@@ -296,6 +296,13 @@ def test_an_indicator_documents_itself(indicator):
     assert "NaN" in said or "not finite" in said
 
 
+@every_indicator
+def test_an_indicator_has_its_values_compared(indicator):
+    files = ("features", "indicators", "signals")
+    told = "".join((Path(__file__).parent / f"test_{name}.py").read_text() for name in files)
+    assert re.search(rf"\b{indicator.function.__name__}\(", told)
+
+
 @every_strategy
 @quick
 @given(

@@ -20,12 +20,14 @@ def hurst(x: Expression, span: int) -> Expression:
 
     The generalised exponent of order 2: half the slope of the logarithm of the mean squared change
     on that of its lag, by least squares over lags of 1, 2, 4 ... up to an eighth of the span, from
-    the changes within the window. Near 0.5 a walk, above it trends, below it returns; 0 at worst.
+    the changes within the window. 0.5 is a walk, what is above trends, what is below returns. It
+    comes out a little low: of a walk 0.49 in windows of 256, with a standard deviation of 0.06, and
+    0.68 of what is 0.7.
 
     Parameters
     ----------
     x : a log price, or what else may walk.
-    span : values, at least 16; fewer than some hundred say little.
+    span : values, at least 16; fewer than a hundred say little (of a walk, 0.48 with 0.1).
 
     Returns
     -------
@@ -59,8 +61,8 @@ def half_life(x: Expression, span: int) -> Expression:
     """Bars in which half of a distance from the mean is expected to be gone.
 
     The slope b of the change on the level before it, by least squares, is that of an autoregression
-    of order 1; its half-life is -ln 2 / ln(1 + b). The estimate is too short on small windows: the
-    slope of a pure walk comes out near -4 / `span` rather than 0.
+    of order 1; its half-life is -ln 2 / ln(1 + b). It comes out too short where the window is not
+    many times as long: the slope of a walk is near -5 / `span` rather than 0.
 
     Parameters
     ----------
@@ -81,8 +83,8 @@ def half_life(x: Expression, span: int) -> Expression:
     References
     ----------
     E. P. Chan, Algorithmic Trading, 2013, ch. 2, with the exact half-life of the autoregression for
-    its approximation -ln 2 / b. M. G. Kendall, Note on bias in the estimation of autocorrelation,
-    Biometrika 41 (1954).
+    its approximation -ln 2 / b. D. A. Dickey, W. A. Fuller, Distribution of the estimators for
+    autoregressive time series with a unit root, JASA 74 (1979).
     """
     slope = rolling_beta(diff(x), lag(x), whole("span", span, 3) - 1)
     falling = where(slope > -1.0, -math.log(2.0) / log(1.0 + slope), 0.0)
