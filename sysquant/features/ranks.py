@@ -16,28 +16,36 @@ from sysquant.types import Floats
 
 
 @inlined
+def _place(ordered: Floats, low: int, high: int, value: float) -> int:
+    # The first cell from `low` on, and before `high`, that is not below a value; else `high`.
+    while low < high:
+        middle = (low + high) // 2
+        if ordered[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@inlined
 def _replaced(ordered: Floats, size: int, old: float, new: float) -> int:
     # One value of a sorted window replaced by another; NaN is in none. Its new size.
     hole = size
     if old == old:
-        low, size = 0, size - 1
-        while low < hole:  # first that is not below the old value
-            middle = (low + hole) // 2
-            if ordered[middle] < old:
-                low = middle + 1
-            else:
-                hole = middle
+        hole = _place(ordered, 0, size, old)
+        size -= 1
+    place = size
+    if new == new and hole < size and ordered[hole + 1] < new:
+        place = _place(ordered, hole + 1, size + 1, new) - 1
+    elif new == new:
+        place = _place(ordered, 0, hole, new)
+    between = ordered[hole : place + 1]
+    for j in range(between.shape[0] - 1):  # none, if the hole is behind
+        between[j] = between[j + 1]
     if new != new:
-        for j in range(hole, size):
-            ordered[j] = ordered[j + 1]
         return size
-    while hole < size and ordered[hole + 1] < new:
-        ordered[hole] = ordered[hole + 1]
-        hole += 1
-    while hole > 0 and ordered[hole - 1] > new:
-        ordered[hole] = ordered[hole - 1]
-        hole -= 1
-    ordered[hole] = new
+    for j in range(place, max(hole, place) + 1):
+        ordered[j], new = new, ordered[j]
     return size + 1
 
 
