@@ -2,32 +2,97 @@
 
 import inspect
 import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sysquant.features
-from sysquant.features import Bar, Expression, FeatureGraph
+from sysquant.errors import ConfigError
+from sysquant.features import Bar, Expression, FeatureGraph, cross
 
 LENGTH = 160
-RECURSIVE = {"ema", "rsi", "atr"}  # they skip a NaN; all others forget it with its window
+BAR_NS = 17 * 60_000_000_000  # the bars reach over two midnights
+CUTS = 200
+# They skip a bar that is not finite; all others forget it with its window.
+RECURSIVE = {
+    "ema", "wilder", "kama", "rsi", "atr", "ewm_volatility", "macd", "adx", "keltner", "vwap",
+    "obv", "drawdown-span=None", "hysteresis-two_sided=True", "hysteresis-two_sided=False", "hold",
+    "cooldown", "latch", "bars_since",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """A function of the package that makes expressions, with one kind of each argument."""
+
+    function: Callable[..., Any]
+    kinds: tuple[Any, ...]  # of each argument: Bar, Expression, int, float, str, True, False, None
+    name: str
+
+    def build(self, span, inputs):
+        """Its expressions by name, and the bars they look back, of a span or a larger one."""
+        for _ in range(4):
+            try:
+                return self._build(span, inputs)
+            except ConfigError:  # a span that is too short for it
+                span *= 2
+        return self._build(span, inputs)
+
+    def _build(self, span, inputs):
+        pending, arguments, reach = iter(inputs), [], 0
+        names = inspect.signature(self.function).parameters
+        for name, kind in zip(names, self.kinds, strict=True):
+            if kind is int:
+                arguments.append(1 if name == "ddof" else span)
+                reach, span = reach + arguments[-1], span + (name != "ddof")
+            elif kind is Expression:
+                arguments.append(next(pending))
+            else:
+                values = {Bar: Bar(), float: 1 / span, str: f"{span}h"}
+                arguments.append(values.get(kind, kind))
+        made = self.function(*arguments)
+        return made._asdict() if isinstance(made, tuple) else {"": made}, reach
+
+
+def _kinds(annotation):
+    if annotation is bool:
+        return (False, True)
+    kinds = get_args(annotation) or (annotation,)
+    if Expression in kinds:
+        return (Expression,)
+    return tuple(None if kind is type(None) else kind for kind in kinds)
 
 
 def _indicators():
-    functions = (getattr(sysquant.features, name) for name in sysquant.features.__all__)
-    return [
-        f
-        for f in functions
-        if inspect.isfunction(f)
-        and f.__annotations__.get("return") is Expression
-        and f.__module__ != "sysquant.features.cross"  # of a universe: test_panel
-    ]
+    for name in sysquant.features.__all__:
+        function = getattr(sysquant.features, name)
+        if not inspect.isfunction(function) or function.__module__ == cross.__name__:
+            continue  # those of a universe: test_panel
+        made = function.__annotations__.get("return")
+        parts = made.__annotations__.values() if hasattr(made, "_fields") else (made,)
+        if set(parts) != {Expression}:
+            continue
+        parameters = inspect.signature(function).parameters
+        choices = [_kinds(parameter.annotation) for parameter in parameters.values()]
+        for kinds in itertools.product(*choices):
+            words = [
+                f"-{key}={getattr(kind, '__name__', kind)}"
+                for key, kind, others in zip(parameters, kinds, choices, strict=True)
+                if len(others) > 1
+            ]
+            yield Indicator(function, kinds, name + "".join(words))
 
 
-INDICATORS = _indicators()
-every_indicator = pytest.mark.parametrize("indicator", INDICATORS, ids=lambda f: f.__name__)
+INDICATORS = list(_indicators())
+every_indicator = pytest.mark.parametrize("indicator", INDICATORS, ids=lambda each: each.name)
 quick = settings(max_examples=12, deadline=None)
 
 
@@ -41,7 +106,7 @@ def bars(seed, length=LENGTH, gaps=0):
         "low": np.minimum(before, close) / (1 + random.random(length) / 100),
         "close": close,
         "volume": random.lognormal(0, 1, length),
-        "ts": 60_000_000_000 * (1 + np.arange(length)),
+        "ts": BAR_NS * (1 + np.arange(length)),
     }
     columns["close"][random.integers(0, length, gaps)] = np.nan
     return columns
@@ -51,22 +116,36 @@ def features_of(indicator, span):
     # The indicator on a price, on its returns and on truth values, with the spans that were drawn.
     bar = Bar()
     change = bar.close / bar.open - 1
-    cases = {}
-    for name, inputs in {
+    cases = {
         "prices": [bar.close, bar.open, bar.high],
         "changes": [change, bar.low / bar.high - 1, change * change],
         "truths": [change > 0, bar.close, bar.open],
-    }.items():
-        pending, arguments = iter(inputs), {}
-        for parameter in inspect.signature(indicator).parameters.values():
-            if parameter.annotation is Bar:
-                arguments[parameter.name] = bar
-            elif parameter.annotation is int:
-                arguments[parameter.name] = 1 if parameter.name == "ddof" else span
-            else:
-                arguments[parameter.name] = next(pending)
-        cases[name] = indicator(**arguments)
-    return cases
+    }
+    return {
+        f"{case}.{part}": expression
+        for case, inputs in cases.items()
+        for part, expression in indicator.build(span, inputs)[0].items()
+    }
+
+
+def on_prices(indicator, span):
+    # Its expressions on prices alone, and the bars they look back.
+    bar = Bar()
+    return indicator.build(span, [bar.close, bar.open, bar.high])
+
+
+def leaks(graph, cuts, seed):
+    # Names of features that something after a cut reaches, over a number of random cuts.
+    columns, start = bars(seed), graph.state()
+    whole, found = graph.run(columns), set()
+    for draw in range(cuts):
+        cut = int(np.random.default_rng(draw).integers(0, LENGTH))
+        noise = bars(seed + 1 + draw, gaps=draw % 4)
+        graph.restore(start)
+        mixed = {k: np.concatenate((v[:cut], noise[k][cut:])) for k, v in columns.items()}
+        values = graph.run(mixed)
+        found |= {k for k, v in whole.items() if v[:cut].tobytes() != values[k][:cut].tobytes()}
+    return found
 
 
 def pieces(columns, cuts):
@@ -83,7 +162,21 @@ def same(left, right):
 
 
 def test_the_suite_has_found_what_there_is():
-    assert {"ema", "atr", "where", "zscore"} <= {f.__name__ for f in INDICATORS}
+    names = {each.name for each in INDICATORS}
+    assert {
+        "ema",
+        "atr",
+        "where",
+        "zscore",
+        "macd",
+        "rolling_quantile",
+        "every-period=str",
+    } <= names
+    assert names >= RECURSIVE
+    built = {each.function.__name__ for each in INDICATORS}
+    others = {"Bar", "Expression", "FeatureGraph", "indicator", "step"}
+    others |= {name for name in vars(cross) if name in sysquant.features.__all__}
+    assert built == set(sysquant.features.__all__) - others
 
 
 @every_indicator
@@ -117,42 +210,72 @@ def test_restored_state_goes_on_as_if_nothing_had_happened(indicator, seed, span
     assert same(undisturbed.state(), restored.state())
 
 
-@every_indicator
-@quick
-@given(seed=st.integers(0, 9), span=st.integers(2, 30), cut=st.integers(0, LENGTH))
-def test_the_future_does_not_reach_back(indicator, seed, span, cut):
-    features, columns, noise = features_of(indicator, span), bars(seed), bars(seed + 1)
-    mixed = {k: np.concatenate((v[:cut], noise[k][cut:])) for k, v in columns.items()}
-    before = {k: v[:cut] for k, v in FeatureGraph(features).run(columns).items()}
-    assert same(before, {k: v[:cut] for k, v in FeatureGraph(features).run(mixed).items()})
+def test_the_future_does_not_reach_back():
+    features = {
+        f"{indicator.name}.{case}": expression
+        for number, indicator in enumerate(INDICATORS)
+        for case, expression in features_of(indicator, 2 + 5 * number % 29).items()
+    }
+    assert not leaks(FeatureGraph(features), CUTS, seed=7)
+
+
+def test_a_kernel_that_looks_ahead_is_caught():
+    @numba.njit
+    def next_one(state, inputs, params, out):
+        last = out.shape[0] - 1
+        for i in range(last + 1):
+            out[i] = inputs[0, min(i + 1, last)]
+
+    peek = sysquant.features.indicator(next_one, first_state=list)(lambda x: ((x,), ()))
+    graph = FeatureGraph({"peek": peek(Bar().close), "lag": sysquant.features.lag(Bar().close)})
+    assert leaks(graph, 5, seed=7) == {"peek"}
 
 
 @every_indicator
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_nan_leaves_no_trace_when_its_window_has_passed(indicator, bad):
-    span = 7
-    feature = {"x": features_of(indicator, span)["prices"]}
+    features, reach = on_prices(indicator, 7)
     clean, dirty = bars(3), bars(3)
     dirty["close"][80] = bad
-    expected, value = FeatureGraph(feature).run(clean)["x"], FeatureGraph(feature).run(dirty)["x"]
-    assert expected[:80].tobytes() == value[:80].tobytes()
-    if indicator.__name__ in RECURSIVE:
-        without = {k: np.delete(v, 80) for k, v in dirty.items()}
-        assert np.isnan(value[80])
-        skipped = FeatureGraph(feature).run(without)["x"]
-        assert np.delete(value, 80).tobytes() == skipped.tobytes()
-    else:
-        assert np.allclose(value[80 + span + 1 :], expected[80 + span + 1 :], rtol=1e-12, atol=0)
+    expected, values = FeatureGraph(features).run(clean), FeatureGraph(features).run(dirty)
+    skipped = FeatureGraph(features).run({k: np.delete(v, 80) for k, v in dirty.items()})
+    for part, value in values.items():
+        assert expected[part][:80].tobytes() == value[:80].tobytes()
+        assert not np.isnan(value[-1])
+        if indicator.name in RECURSIVE:
+            assert np.isnan(value[80])
+            assert np.delete(value, 80).tobytes() == skipped[part].tobytes()
+        else:
+            after = 80 + reach + 1
+            assert np.allclose(value[after:], expected[part][after:], rtol=1e-12, atol=0)
 
 
 @every_indicator
 def test_a_scaled_copy_of_an_indicator_shares_its_nodes(indicator):
-    node = features_of(indicator, 5)["prices"]
-    again = features_of(indicator, 5)["prices"]
-    graph = FeatureGraph({"once": node, "again": again, "double": again * 2})
-    assert len(graph.nodes) == len(FeatureGraph({"once": node}).nodes) + 2
+    once, again = features_of(indicator, 5), features_of(indicator, 5)
+    scaled = {f"{case}, scaled": expression * 7919 for case, expression in again.items()}
+    graph = FeatureGraph({**once, **scaled})
+    distinct = len({expression.name for expression in once.values()})
+    assert len(graph.nodes) == len(FeatureGraph(once).nodes) + distinct + 1
 
 
 @every_indicator
 def test_an_indicator_documents_itself(indicator):
-    assert inspect.getdoc(indicator)
+    said = inspect.getdoc(indicator.function) or ""
+    assert said
+    if indicator.function.__module__ == "sysquant.features.functions":  # of one line, as in numpy
+        return
+    sections = ["Parameters", "Returns"]
+    sections += ["Raises"] if {int, float, str} & set(indicator.kinds) else []
+    assert all(f"\n{section}\n---" in said for section in sections)
+    parameters = said.partition("\nReturns\n")[0]
+    for name in inspect.signature(indicator.function).parameters:
+        assert re.search(rf"^(\w+, )*{name}(, \w+)* : ", parameters, re.MULTILINE), name
+    assert "NaN" in said or "not finite" in said
+
+
+@every_indicator
+def test_an_indicator_has_its_values_compared(indicator):
+    files = ("features", "indicators", "signals")
+    told = "".join((Path(__file__).parent / f"test_{name}.py").read_text() for name in files)
+    assert re.search(rf"\b{indicator.function.__name__}\(", told)

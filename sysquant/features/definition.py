@@ -26,9 +26,14 @@ def indicator(
     The decorated function takes what a user writes, checks it, and returns the inputs and the
     parameters of the node; its name is the indicator's.
 
+    A kernel is the only implementation there is, live and in history: `state` (S,) float64 is read
+    and written, `inputs` (arity, n) holds n new values of each input, `params` (P,) the parameters
+    as float64, `out` (n,) is filled. n is 1 in a stream and a million in history, and how a history
+    is cut never shows.
+
     Parameters
     ----------
-    kernel : see `kernels`; it must leave the same results however the bars are cut.
+    kernel : compiled by `sysquant.compiled.kernel`, or by numba without fast-math.
     first_state : parameters -> state before the first bar.
     twin : kernel of two nodes at once; see `Operation`.
     """

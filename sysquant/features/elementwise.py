@@ -1,8 +1,8 @@
 """Compiled arithmetic, comparison and logic: one value in, one value out, no state.
 
-Input and output as in `kernels`. Truth is 1.0 and falsehood 0.0; a comparison or a logical
-operation with a NaN on either side is NaN, because nothing is known. Built on no array functions:
-the same machine code sees one bar and a million.
+Input and output as of every kernel, see `indicator`. Truth is 1.0 and falsehood 0.0; a comparison
+or a logical operation with a NaN on either side is NaN, because nothing is known. Built on no array
+functions: the same machine code sees one bar and a million.
 """
 
 import math

@@ -52,7 +52,7 @@ class Operation:
     Parameters
     ----------
     name : of the operation, as it stands in formulas.
-    kernel : compiled `(state, inputs, params, out)`; see `kernels`. None for what a graph of one
+    kernel : compiled `(state, inputs, params, out)`; see `indicator`. None for what a graph of one
         symbol's bars is given: a field, and the two below.
     first_state : parameters -> state before the first bar, (S,) float64.
     twin : kernel of two nodes on the same inputs, if computing them together is faster: state,
