@@ -104,7 +104,7 @@ def test_cost_of_a_trade_is_printed_for_every_number_of_listeners(capsys):
 
 def test_features_are_measured_against_every_peer():
     rows = bench_features.compare(2_000, 1)
-    assert len({row["name"] for row in rows}) == 6
+    assert len({row["name"] for row in rows}) == 11
     for row in rows:
         _is_measured(row)
     for row in bench_features.stream(50, 1):

@@ -193,6 +193,18 @@ def test_state_names_and_bits_are_those_of_another_process():
     assert other.stdout.strip() == here
 
 
+def test_importing_the_features_compiles_nothing():
+    code = (
+        "import sys, sysquant.features; from numba.core.dispatcher import Dispatcher;"
+        "found = [f for name, module in list(sys.modules.items())"
+        " if name.startswith('sysquant.features')"
+        " for f in vars(module).values() if isinstance(f, Dispatcher)];"
+        "print(len(found) > 50, [f.__name__ for f in found if f.signatures])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "[]"]
+
+
 def test_an_indicator_of_ones_own_is_one_step_function():
     @step(state=2)
     def smoothed_range(state, high, low, span: int, scale: float = 1.0):
