@@ -19,8 +19,9 @@ body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); max-width: 76re
   margin: 2rem auto; padding: 0 1.2rem }
 h1 { font-size: 1.35rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2.2rem 0 0.6rem }
 .range { color: var(--soft); margin: 0.2rem 0 1.2rem }
-.tiles { display: flex; flex-wrap: wrap; gap: 0.7rem }
-.tile { border: 1px solid var(--line); border-radius: 6px; padding: 0.5rem 0.9rem; flex: 1 1 8rem }
+.tiles { display: grid; gap: 0.7rem;
+  grid-template-columns: repeat(auto-fit, minmax(max(9rem, 22%), 1fr)) }
+.tile { border: 1px solid var(--line); border-radius: 6px; padding: 0.5rem 0.9rem }
 .tile b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums }
 .tile span { color: var(--soft); font-size: 0.8rem }
 .findings { list-style: none; padding: 0; margin: 1.2rem 0 }

@@ -253,7 +253,7 @@ def report(result: Outcome, path: str | Path) -> Path:
     ]
     written = Path(path)
     written.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text(page.document(said[0], said[1].strip(), parts), encoding="utf-8")
+    written.write_text(page.document(said[0], "".join(said[1:2]).strip(), parts), encoding="utf-8")
     return written
 
 

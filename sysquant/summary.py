@@ -19,7 +19,6 @@ from sysquant.types import Floats, Ints
 LEAST_DAYS = 30  # below which nothing is compounded to a year
 PARTICIPATION = 0.1  # of a bar's volume: what capacity lets a fill take
 FILLS_WITHIN = 0.95  # of the fills keep to it
-_COMPOUNDED = ("cagr", "calmar", "alpha")
 
 # name -> unit, and where it comes from.
 _TERMS: Mapping[str, tuple[str, str]] = {
@@ -32,8 +31,8 @@ _TERMS: Mapping[str, tuple[str, str]] = {
     "calmar": ("a year", "Young 1991: cagr / -max_drawdown"),
     "max_drawdown": ("fraction", "lowest of equity / highest so far - 1, at every snapshot"),
     "drawdown_length": ("days", "longest from a peak to recovery or the end, of snapshots"),
-    "value_at_risk": ("fraction", f"historical, {CONFIDENCE:.0%} of a period, a loss is > 0"),
-    "expected_shortfall": ("fraction", f"mean loss of the worst {1 - CONFIDENCE:.0%} of periods"),
+    "value_at_risk": ("fraction per {}", f"historical, {CONFIDENCE:.0%}, a loss is > 0"),
+    "expected_shortfall": ("fraction per {}", f"mean loss of the worst {1 - CONFIDENCE:.0%}"),
     "skewness": ("", "third standardised moment of returns; normal 0"),
     "kurtosis": ("", "fourth standardised moment of returns; normal 3"),
     "benchmark_return": ("fraction", "of the benchmark over the same time"),
@@ -115,13 +114,10 @@ def of_returns(
     values["probabilistic_sharpe"] = intervals.probabilistic_sharpe(*shape)
     error = intervals.sharpe_error(*shape) * math.sqrt(own.per_year)
     limits["sharpe"] = intervals.around(values["sharpe"], error)
-    left_out = set(_COMPOUNDED) if own.days < LEAST_DAYS else set()
-    for name in left_out:
-        values[name], limits[name] = math.nan, UNKNOWN
     beside = ("benchmark_return", "alpha", "beta", "information_ratio", "tracking_error")
     skipped = beside if benchmark is None else ()
     return [
-        estimate(name, values[name], limits.get(name, UNKNOWN))
+        estimate(name, values[name], limits.get(name, UNKNOWN), own.period)
         for name in _TERMS
         if name in values and name not in skipped
     ]
@@ -130,8 +126,10 @@ def of_returns(
 def _ratios(own: Returns, returns: Floats, benchmark: Floats) -> dict[str, Floats]:
     # Of every row of (S, N) returns.
     year, p = own.per_year, performance
-    growth, lowest = p.cagr(returns, year), p.max_drawdown(returns)
-    skewness, kurtosis = p.moments(returns)
+    lowest, (skewness, kurtosis) = p.max_drawdown(returns), p.moments(returns)
+    growth = alpha = np.full(len(returns), math.nan)
+    if own.days >= LEAST_DAYS:
+        growth, alpha = p.cagr(returns, year), p.alpha(returns, benchmark, year)
     return {
         "total_return": p.growth(returns) - 1.0,
         "cagr": growth,
@@ -146,7 +144,7 @@ def _ratios(own: Returns, returns: Floats, benchmark: Floats) -> dict[str, Float
         "skewness": skewness,
         "kurtosis": kurtosis,
         "benchmark_return": p.growth(benchmark) - 1.0,
-        "alpha": p.alpha(returns, benchmark, year),
+        "alpha": alpha,
         "beta": p.beta(returns, benchmark),
         "information_ratio": p.information_ratio(returns, benchmark, year),
         "tracking_error": p.tracking_error(returns, benchmark, year),
@@ -246,9 +244,10 @@ def _payoff(gains: Floats, losses: Floats) -> tuple[float, Limits]:
     return found, (found * relative, math.exp(low), math.exp(high))
 
 
-def estimate(name: str, value: float, limits: Limits) -> Estimate:
+def estimate(name: str, value: float, limits: Limits, period: str = "") -> Estimate:
     """A statistic by its name, with its unit and source."""
-    return Estimate(name, value, *limits, *_TERMS[name])
+    unit, source = _TERMS[name]
+    return Estimate(name, value, *limits, unit.format(period), source)
 
 
 def lines(found: Mapping[str, Estimate], own: Returns, benchmark: str) -> list[str]:
