@@ -221,7 +221,7 @@ def report(result: Outcome, path: str | Path) -> Path:
     Parameters
     ----------
     result : of a backtest.
-    path : of the page, about 5 MB; directories are made.
+    path : of the page, 5 to 8 MB; directories are made.
 
     Returns
     -------
