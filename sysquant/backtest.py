@@ -1,32 +1,28 @@
 """The backtest driver: history -> engine -> a result. The engine is the one that trades live.
 
-Input: a feed of the past, or bars in memory. Output: a `Result` with every signal, order, receipt,
-fill and snapshot, which can be written to the store, and the prices it all rested on. No journal: a
-backtest that dies is repeated. Nothing is drawn here.
+Input: a feed of the past, or bars in memory. Output: a `sysquant.result.Result` with every signal,
+order, receipt, fill and snapshot, and the bars it all rested on. No journal: a backtest that dies
+is repeated. Nothing is judged or drawn here.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from sysquant.bars import BarClock, events_of
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
-from sysquant.errors import ConfigError, nearest
+from sysquant.errors import ConfigError
 from sysquant.execution import Execution
 from sysquant.past import History
+from sysquant.result import BUY_AND_HOLD, Result
 from sysquant.risk import RiskChain
-from sysquant.rows import run_row
 from sysquant.sizing import WeightSizing
 from sysquant.strategy import Strategy
 from sysquant.tally import Tally
 from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks, clock_mark
 
-if TYPE_CHECKING:
-    import pandas as pd
+__all__ = ["DESK_CHECKS", "Result", "backtest", "poll_all", "run"]
 
 DESK_CHECKS: tuple[Mapping[str, object], ...] = (
     {"check": "order_size", "limit": 2.1},
@@ -36,158 +32,11 @@ DESK_CHECKS: tuple[Mapping[str, object], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a backtest decided and what came of it.
-
-    Parameters
-    ----------
-    engine : as it stood after the last event.
-    labels : names of what the effects' indexes stand for.
-    effects : everything it caused, in order.
-    tally : counts.
-    start, end : first and last event, ns UTC; 0 when there was none.
-    closes : (B,) records of ts, symbol (its index) and close of every bar, by (ts, symbol); the
-        last of a symbol may be of a bar cut short at `end`.
-    """
-
-    engine: Engine
-    labels: Labels
-    effects: Effects
-    tally: Tally
-    start: int
-    end: int
-    closes: np.ndarray
-    _tables: dict[str, pa.Table] = field(default_factory=dict)
-
-    def table(self, name: str) -> "pd.DataFrame":
-        """One of signals, orders, risk_receipts, executions, portfolio_history as a frame."""
-        if name not in self.effects.rows:
-            raise ConfigError(f"a result has no table {name!r}{nearest(name, self.effects.rows)}")
-        return self.arrow(name).to_pandas()
-
-    def arrow(self, name: str) -> pa.Table:
-        """The same as Arrow, without copies where possible."""
-        if name not in self._tables:
-            self._tables[name] = self.labels.table(name, self.effects[name], 0)
-        return self._tables[name]
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        """Of the universe, in its order."""
-        return self.engine.symbols
-
-    def prices(self, symbol: str) -> "pd.Series":
-        """Close of every bar of `symbol`, quote currency, indexed by time (UTC).
-
-        Raises
-        ------
-        ConfigError
-            If the universe has no such symbol.
-        """
-        if symbol not in self.symbols:
-            raise ConfigError(
-                f"the universe has no symbol {symbol!r}{nearest(symbol, self.symbols)}"
-            )
-        rows = self.closes[self.closes["symbol"] == self.symbols.index(symbol)]
-        return _series(rows["ts"], rows["close"], symbol)
-
-    @property
-    def equity(self) -> "pd.Series":
-        """Equity of the whole book, with its pool, at every snapshot and at the end.
-
-        Returns
-        -------
-        Quote currency, indexed by time (UTC), rising; empty when there was no event.
-        """
-        rows = self.effects["portfolio_history"]
-        accounts = rows[(rows["symbol"] < 0) & (rows["ts"] < self.end)]
-        ts, at = np.unique(accounts["ts"], return_inverse=True)
-        total = np.bincount(at, weights=accounts["equity"], minlength=len(ts))
-        if self.end:
-            last = sum(account["equity"] for account in self.engine.accounts().values())
-            ts, total = np.append(ts, self.end), np.append(total, self._pool + last)
-        return _series(ts, total, "equity")
-
-    @property
-    def drawdown(self) -> "pd.Series":
-        """Equity against its highest so far: fractions <= 0 at the times of `equity`."""
-        equity = self.equity
-        return (equity / equity.cummax() - 1.0).rename("drawdown")
-
-    @property
-    def buy_and_hold(self) -> "pd.Series":
-        """What the strategies' capital had become, held in equal shares of every symbol.
-
-        Bought at the first close of each symbol that traded (cash until then), without costs; the
-        pool stays as it is. Quote currency, at the times of `equity`.
-        """
-        import pandas as pd
-
-        times = self.equity.index
-        capital = sum(account["allocation"] for account in self.engine.accounts().values())
-        held = [price for price in map(self.prices, self.symbols) if len(price)]
-        worth = np.full(len(times), self._pool + (0.0 if held else capital))
-        for price in held:
-            at = price.index.searchsorted(times, side="right") - 1
-            worth += capital / len(held) * price.to_numpy()[np.maximum(at, 0)] / price.iloc[0]
-        return pd.Series(worth, times, name="buy and hold")
-
-    @property
-    def _pool(self) -> float:
-        return float(self.engine.state()["clock"]["pool"][0])
-
-    def store(self, client: Any, book: str, config: str = "{}") -> None:
-        """Write every row, and the run itself, to the store under `labels.run`.
-
-        Parameters
-        ----------
-        client : from `sysquant.store.connect`, migrated.
-        book : its name.
-        config : what the run was composed of, secrets unresolved.
-        """
-        from sysquant.store import insert
-
-        build = str(self.engine.fingerprint())
-        tables = {"runs": run_row(self.labels.run, "backtest", book, build, config)}
-        for name in self.effects.rows:
-            tables[name] = self.arrow(name)
-        for name, table in tables.items():
-            if table.num_rows:
-                insert(client, name, table, f"{self.labels.run} {name}")
-
-    def __repr__(self) -> str:
-        names = ", ".join(f"{n}={s!r}" for n, s in self.engine.strategies.items())
-        lines = [f"Backtest of {names} on {', '.join(self.symbols)}"]
-        if not self.end:
-            return f"{lines[0]}\n  no events"
-        day = np.array([self.start, self.end], "M8[ns]").astype("M8[s]")
-        lines.append(f"  {day[0]} to {day[1]} UTC, {self.engine.bars:,} bars")
-        for name, account in self.engine.accounts().items():
-            gain = account["equity"] / account["allocation"] - 1
-            lines.append(
-                f"  {name}: equity {account['equity']:,.2f} ({gain:+.2%}), "
-                f"drawdown now {account['drawdown']:.2%}"
-            )
-        hold = self.buy_and_hold
-        fills = self.effects["executions"]
-        t = self.tally
-        lines += [
-            f"  book: worst drawdown {self.drawdown.min():.2%}, "
-            f"buy and hold instead {hold.iloc[-1]:,.2f} ({hold.iloc[-1] / hold.iloc[0] - 1:+.2%})",
-            f"  signals {t.signals:,}, orders approved {t.approved:,}, refused {t.refused:,} "
-            f"({t.top_reasons()}), fills {t.fills:,}",
-            f"  traded {np.abs(fills['quantity'] * fills['price']).sum():,.2f}, "
-            f"fees {fills['fee'].sum():,.2f}, slippage {fills['slippage'].sum():,.2f}",
-        ]
-        return "\n".join(lines)
-
-
 class _Closes:
-    # Closes the bars that the engine closes, by the same code, and keeps time and close of each:
-    # what a plot needs of millions of ticks.
+    # Closes the bars that the engine closes, by the same code, and keeps time, close and volume of
+    # each: what statistics and plots need of millions of ticks.
 
-    _FIELDS = np.dtype([("ts", "i8"), ("symbol", "i8"), ("close", "f8")])
+    _FIELDS = np.dtype([("ts", "i8"), ("symbol", "i8"), ("close", "f8"), ("volume", "f8")])
     _CHUNK = 65_536  # events at once: bounds memory, changes nothing else
 
     def __init__(self, symbols: int, interval: int) -> None:
@@ -213,6 +62,7 @@ class _Closes:
 def run(
     engine: Engine, batches: Iterable[Ticks | Bars], *, name: str,
     history: Callable[[int, Mapping[int, int]], Bars] | None = None,
+    benchmark: str = BUY_AND_HOLD,
 ) -> Result:  # fmt: skip
     """Drive `engine` over batches of the past, in their order.
 
@@ -222,6 +72,7 @@ def run(
     batches : of market events; how they are cut changes nothing.
     name : of the run, in every row.
     history : bars before a time (ns UTC), for warming up before the first event.
+    benchmark : what the statistics compare with: `buy and hold`, or a symbol.
     """
     tally = Tally()
     parts: list[Effects] = []
@@ -240,7 +91,8 @@ def run(
         parts.append(effects)
         closes.add(batch)
     labels = Labels(name, list(engine.strategies), engine.symbols, engine.risk)
-    return Result(engine, labels, Effects.join(parts), tally, start, end, closes.all(end))
+    effects = Effects.join(parts)
+    return Result(engine, labels, effects, tally, start, end, closes.all(end), benchmark)
 
 
 def poll_all(feed: Feed) -> Iterator[Ticks | Bars]:
@@ -265,6 +117,7 @@ def backtest(
     sizing: WeightSizing | None = None,
     seed: int = 1,
     snapshot_ns: int = 3600 * SECOND,
+    benchmark: str = BUY_AND_HOLD,
 ) -> Result:
     """Backtest one strategy, or several by name, on bars in memory.
 
@@ -277,6 +130,8 @@ def backtest(
     capital : quote currency, divided equally among the strategies.
     risk, execution, sizing : defaults are the desk's four checks, 50 ms latency, 1 bp slippage,
         5 bp fee, and an equal share of equity per symbol.
+    snapshot_ns : engine time between two values of equity, which returns cannot be finer than.
+    benchmark : what the statistics compare with: `buy and hold`, or a symbol.
 
     Raises
     ------
@@ -296,7 +151,7 @@ def backtest(
         seed=seed,
         snapshot_ns=snapshot_ns,
     )
-    return run(engine, [bars], name="notebook")
+    return run(engine, [bars], name="notebook", benchmark=benchmark)
 
 
 def _told(
@@ -318,10 +173,3 @@ def _told(
 def _name(strategy: Strategy) -> str:
     words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(strategy).__name__)
     return words.lstrip("_")
-
-
-def _series(ts: np.ndarray, values: np.ndarray, name: str) -> "pd.Series":
-    import pandas as pd
-
-    index = pd.DatetimeIndex(np.ascontiguousarray(ts).view("M8[ns]"), tz="UTC", name="ts")
-    return pd.Series(values, index, name=name)

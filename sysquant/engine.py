@@ -89,6 +89,7 @@ class Engine:
         check_number("snapshot_ns", snapshot_ns, above=0, below=2**63, whole=True)
         check_number("capital", capital, above=0)
         check_number("seed", seed, least=-(2**63), below=2**63, whole=True)
+        self.universe = tuple(universe)
         self.symbols = tuple(instrument.symbol for instrument in universe)
         self.strategies = dict(sorted(strategies.items()))
         self.risk = risk

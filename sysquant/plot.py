@@ -1,11 +1,10 @@
 """Figures of a result (plotly), and the report of a run as one HTML page that needs no network.
 
-Input: a result with equity, prices and tables, as `sysquant.backtest` returns it. Output: plotly
-figures, at most `MOST_POINTS` points a trace with the extremes kept. Nothing is computed here that
-a result does not say; the live runner never imports this.
+Input: a result with its series, tables and statistics, as `sysquant.backtest` returns it. Output:
+plotly figures, at most `MOST_POINTS` points a trace with the extremes kept. Nothing is computed
+here that a result does not say; the live runner never imports this.
 """
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,12 +12,18 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import plotly.graph_objects as go
 
+from sysquant import page
+
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sysquant.lint import Finding
+    from sysquant.summary import Estimate
 
 MOST_POINTS = 5_000  # of a trace
 _MOST_PRICES = 12  # figures of a report
 _MOST_ORDERS = 50  # rows of a report's table
+_MOST_TRIPS = 5  # best and worst
 _NO_SERIES: Mapping[str, "pd.Series"] = {}
 _LOOK = {
     "template": "plotly_white",
@@ -31,14 +36,11 @@ _LOOK = {
 _BOUGHT = {"symbol": "triangle-up", "size": 9, "color": "#0072b2"}
 _SOLD = {"symbol": "triangle-down", "size": 9, "color": "#d55e00"}
 _REFUSED = {"symbol": "x-thin-open", "size": 9, "color": "#7f7f7f", "line": {"width": 2}}
-_STYLE = """body { font-family: sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
-pre { white-space: pre-wrap; background: #f4f4f4; padding: 1rem }
-table { border-collapse: collapse; font-size: 0.85rem } td, th { padding: 0.15rem 0.6rem }
-td { text-align: right; border-top: 1px solid #ddd }"""
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Outcome(Protocol):
-    """What is drawn: the part of `sysquant.backtest.Result` that figures need."""
+    """What is drawn: the part of `sysquant.result.Result` that figures and the report need."""
 
     @property
     def symbols(self) -> Sequence[str]:
@@ -58,6 +60,39 @@ class Outcome(Protocol):
     @property
     def drawdown(self) -> "pd.Series":
         """Fractions <= 0, at the times of `equity`."""
+        ...
+
+    @property
+    def exposure(self) -> "pd.DataFrame":
+        """Columns gross and net, fractions of equity, by time."""
+        ...
+
+    @property
+    def costs(self) -> "pd.DataFrame":
+        """Paid so far, a column of each kind, quote currency, by time."""
+        ...
+
+    @property
+    def monthly(self) -> "pd.DataFrame":
+        """Return by year (rows) and month (columns 1 to 12, and year), fractions."""
+        ...
+
+    @property
+    def trips(self) -> "pd.DataFrame":
+        """Round trips, a row each."""
+        ...
+
+    def estimates(self) -> Sequence["Estimate"]:
+        """The statistics, with their limits."""
+        ...
+
+    @property
+    def warnings(self) -> Sequence["Finding"]:
+        """What to look at first."""
+        ...
+
+    def rolling_sharpe(self, window: int | None = None) -> "pd.Series":
+        """Of the last `window` returns, per year, by time; its name says the window."""
         ...
 
     def prices(self, symbol: str) -> "pd.Series":
@@ -124,44 +159,102 @@ def price(result: Outcome, symbol: str) -> go.Figure:
     return figure
 
 
-def report(result: Outcome, path: str | Path) -> Path:
-    """Write one HTML page that needs nothing else: figures, the printed result, orders, refusals.
+def rolling_sharpe(result: Outcome, *, window: int | None = None) -> go.Figure:
+    """Sharpe ratio per year of the last `window` returns, one line; see `Result.rolling_sharpe`."""
+    series = result.rolling_sharpe(window)
+    figure = _figure(f"Rolling {series.name}", "per year")
+    figure.add_hline(0.0, line={"width": 1, "color": "#7f7f7f"})
+    return figure.add_trace(_line(series.dropna(), "Sharpe"))
+
+
+def exposure(result: Outcome) -> go.Figure:
+    """Gross and net exposure, fractions of equity, a line each."""
+    return _lines(result.exposure, "Exposure", "of equity").update_yaxes(tickformat=".0%")
+
+
+def costs(result: Outcome) -> go.Figure:
+    """Fees, slippage and financing paid so far, quote currency, a line each."""
+    return _lines(result.costs, "Costs so far", "quote currency")
+
+
+def monthly(result: Outcome) -> go.Figure:
+    """Return of every month and year: a table in colours, losses red, gains blue."""
+    table = result.monthly
+    values = table.to_numpy()
+    most = float(np.nanmax(np.abs(values[:, :12]), initial=0.0)) or 1.0
+    texts = [["" if np.isnan(value) else f"{value:+.1%}" for value in row] for row in values]
+    drawn = go.Heatmap(
+        z=values, x=[*_MONTHS, "year"], y=[str(year) for year in table.index], text=texts,
+        texttemplate="%{text}", colorscale="RdBu", zmid=0.0, zmin=-most, zmax=most,
+        showscale=False, xgap=2, ygap=2, name="return", hoverongaps=False,
+    )  # fmt: skip
+    figure = _figure("Return by month", "").add_trace(drawn)
+    figure.update_layout(height=150 + 34 * len(table), hovermode="closest")
+    return figure.update_yaxes(autorange="reversed", type="category")
+
+
+def figures(result: Outcome) -> dict[str, go.Figure]:
+    """Every figure by name: those of the book, then the price of each symbol that was traded most.
 
     Parameters
     ----------
     result : of a backtest.
-    path : of the page, about 5 MB; directories are made.
+    """
+    orders = result.table("orders")
+    drawn = {
+        "equity": equity(result),
+        "drawdown": drawdown(result),
+        "rolling_sharpe": rolling_sharpe(result),
+        "monthly": monthly(result),
+        "exposure": exposure(result),
+        "costs": costs(result),
+    }
+    return drawn | {symbol: price(result, symbol) for symbol in _most_traded(result, orders)[0]}
+
+
+def report(result: Outcome, path: str | Path) -> Path:
+    """Write one HTML page that needs nothing else: the tear sheet of a backtest.
+
+    At the top what to look at first and the headline figures, then every statistic with its limits
+    and source, the figures, the best and worst round trips, refusals, and the last orders.
+
+    Parameters
+    ----------
+    result : of a backtest.
+    path : of the page, 5 to 8 MB; directories are made.
 
     Returns
     -------
     `path`, as it was written.
     """
-    orders = result.table("orders")
-    symbols, left_out = _most_traded(result, orders)
-    figures = [equity(result), drawdown(result), *(price(result, symbol) for symbol in symbols)]
+    orders, said = result.table("orders"), repr(result).splitlines()
     drawn = [
         # The first brings plotly.js along for all of them.
-        figure.to_html(full_html=False, include_plotlyjs=place == 0, include_mathjax=False)
-        for place, figure in enumerate(figures)
-    ]
+        figure.to_html(
+            full_html=False, include_plotlyjs=place == 0, include_mathjax=False,
+            config={"displaylogo": False},
+        )
+        for place, figure in enumerate(figures(result).values())
+    ]  # fmt: skip
+    left_out = _most_traded(result, orders)[1]
     if left_out:
         drawn.append(f"<p>Not drawn: {left_out} symbols that were traded less.</p>")
-    said = html.escape(repr(result))
-    title = said.splitlines()[0]
+    estimates = result.estimates()
     parts = [
-        "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-        f"<style>{_STYLE}</style></head><body>",
-        f"<h1>Backtest</h1><pre>{said}</pre>",
+        page.findings(result.warnings),
+        page.headline(estimates),
+        f"<h2>Statistics</h2>{page.statistics(estimates)}",
+        "<h2>Figures</h2>",
         *drawn,
+        f"<h2>Round trips</h2>{_extreme_trips(result.trips)}",
         f"<h2>Refusals</h2>{_refusals(orders)}",
         f"<h2>Last orders</h2>{_last_orders(orders)}",
-        "</body></html>\n",
+        f"<h2>As printed</h2>{page.printed(said)}",
     ]
-    page = Path(path)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(parts), encoding="utf-8")
-    return page
+    written = Path(path)
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(page.document(said[0], "".join(said[1:2]).strip(), parts), encoding="utf-8")
+    return written
 
 
 def thin(values: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
@@ -202,6 +295,14 @@ def _line(series: "pd.Series", name: str) -> go.Scatter:
     return go.Scatter(x=_times(kept.index), y=kept.to_numpy(), name=name, mode="lines")
 
 
+def _lines(table: "pd.DataFrame", title: str, unit: str) -> go.Figure:
+    # A line for each column.
+    figure = _figure(title, unit)
+    for name, series in table.items():
+        figure.add_trace(_line(series, str(name)))
+    return figure
+
+
 def _marks(rows: "pd.DataFrame", what: str, marker: Mapping[str, object]) -> go.Scatter:
     # Fills, or refused orders, which alone have a reason.
     kept = rows.iloc[thin(rows["price"].to_numpy())]
@@ -226,12 +327,36 @@ def _most_traded(result: Outcome, orders: "pd.DataFrame") -> tuple[list[str], in
     return ranked[:_MOST_PRICES], len(ranked[_MOST_PRICES:])
 
 
+def _extreme_trips(trips: "pd.DataFrame") -> str:
+    if trips.empty:
+        return "<p>There was none.</p>"
+    rows = [
+        {
+            "strategy": trip["strategy"], "symbol": trip["symbol"],
+            "entry": trip["entry_ts"].floor("s"), "held": trip["held"].floor("s"),
+            "quantity": trip["quantity"], "entry price": trip["entry_price"],
+            "exit price": trip["exit_price"], "P&L": round(trip["pnl"], 2),
+            "return": f"{trip['return']:+.2%}", "worst": f"{trip['mae']:+.2%}",
+            "best": f"{trip['mfe']:+.2%}", "": "open" if trip["is_open"] else "",
+        }
+        for trip in _ranked(trips).to_dict("records")
+    ]  # fmt: skip
+    return page.table(rows)
+
+
+def _ranked(trips: "pd.DataFrame") -> "pd.DataFrame":
+    ranked = trips.sort_values("pnl", ascending=False)
+    few = len(ranked) <= 2 * _MOST_TRIPS
+    rows = np.arange(len(ranked))
+    return ranked if few else ranked.iloc[np.append(rows[:_MOST_TRIPS], rows[-_MOST_TRIPS:])]
+
+
 def _refusals(orders: "pd.DataFrame") -> str:
     reasons = orders.loc[orders["status"] == "refused", "reason"]
     if reasons.empty:
         return "<p>No order was refused.</p>"
-    counts = reasons.value_counts().rename_axis("refused by").rename("orders")
-    return counts.to_frame().to_html(border=0)
+    counts = reasons.value_counts()
+    return page.table([{"refused by": by, "orders": count} for by, count in counts.items()])
 
 
 def _last_orders(orders: "pd.DataFrame") -> str:
@@ -240,5 +365,4 @@ def _last_orders(orders: "pd.DataFrame") -> str:
     columns = [
         "ts", "strategy", "order_no", "symbol", "quantity", "target", "price", "status", "reason",
     ]  # fmt: skip
-    last = orders[columns].tail(_MOST_ORDERS).iloc[::-1]
-    return last.to_html(index=False, border=0, float_format="{:,.10g}".format)
+    return page.table(orders[columns].tail(_MOST_ORDERS).iloc[::-1].to_dict("records"))

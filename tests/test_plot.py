@@ -1,5 +1,7 @@
 """Figures draw what the result says, and the report is one page that needs nothing else."""
 
+import html
+import math
 import re
 import shutil
 import subprocess
@@ -7,11 +9,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from sysquant import page as page_parts
 from sysquant import plot
 from sysquant.backtest import run
 from sysquant.errors import ConfigError
@@ -45,6 +49,44 @@ def test_drawdown_is_drawn_below_zero(result):
     (trace,) = plot.drawdown(result).data
     np.testing.assert_array_equal(trace.y, result.drawdown)
     assert trace.y.max() <= 0.0
+
+
+def test_exposure_and_costs_are_drawn_a_line_each(result):
+    drawn = traces(plot.exposure(result))
+    assert list(drawn) == ["gross", "net"]
+    np.testing.assert_array_equal(drawn["gross"].y, result.exposure["gross"])
+    drawn = traces(plot.costs(result))
+    assert list(drawn) == ["fees", "slippage", "financing"]
+    np.testing.assert_array_equal(drawn["fees"].y, result.costs["fees"])
+    assert drawn["slippage"].y[-1] > 0.0
+
+
+def test_rolling_sharpe_is_drawn_from_where_it_is_known(result):
+    figure = plot.rolling_sharpe(result, window=20)
+    (trace,) = figure.data
+    np.testing.assert_array_equal(trace.y, result.rolling_sharpe(20).iloc[19:])
+    assert figure.layout.title.text == f"Rolling Sharpe of 20 periods of {result.period}"
+
+
+def test_months_are_drawn_in_colours_about_zero():
+    class Months:
+        """Two years, of which half is not known."""
+
+        monthly = pd.DataFrame(
+            np.full((2, 13), np.nan), index=[2023, 2024], columns=[*range(1, 13), "year"]
+        )
+
+    Months.monthly.loc[2023, 12], Months.monthly.loc[2024, 1] = 0.02, -0.05
+    (trace,) = plot.monthly(Months()).data
+    assert trace.text[0][11] == "+2.0%" and trace.text[1][0] == "-5.0%" and trace.text[0][0] == ""
+    assert (trace.zmin, trace.zmid, trace.zmax) == (-0.05, 0.0, 0.05)
+    assert list(trace.y) == ["2023", "2024"] and trace.x[-1] == "year"
+
+
+def test_every_figure_has_its_name(result):
+    book = ["equity", "drawdown", "rolling_sharpe", "monthly", "exposure", "costs"]
+    assert sorted(result.figures) == sorted([*book, "SIM:A", "SIM:B"])
+    assert list(result.figures)[:6] == book
 
 
 @pytest.mark.parametrize("symbol", ["SIM:A", "SIM:B"])
@@ -103,14 +145,58 @@ def page(result, tmp_path_factory):
 def test_report_holds_the_result_every_figure_the_orders_and_the_refusals(result, page):
     text = page.read_text()
     assert repr(result).splitlines()[2].strip() in text
-    assert text.count('class="plotly-graph-div"') == 4  # equity, drawdown, two symbols
+    assert text.count('class="plotly-graph-div"') == 8  # six of the book, two symbols
     orders = result.table("orders")
     reasons = orders.loc[orders["status"] == "refused", "reason"].value_counts()
     for reason, count in reasons.items():
-        assert re.search(rf"<th>{reason}</th>\s*<td>{count}</td>", text)
-    last = text[text.index("Last orders") :]
+        assert re.search(rf"<td>{reason}</td>\s*<td>{count}</td>", text)
+    last = text[text.index("Last orders") : text.index("As printed")]
     assert last.count("<tr") == 1 + min(50, len(orders))
     assert f"<td>{orders['order_no'].iloc[-1]}</td>" in last
+
+
+def test_report_begins_with_what_is_wrong_and_tells_every_statistic(result, page):
+    text = page.read_text()
+    assert len(result.warnings) > 0
+    places = [text.index(html.escape(finding.text)) for finding in result.warnings]
+    assert max(places) < text.index('class="tile"') < text.index("<h2>Statistics")
+    table = text[text.index("<h2>Statistics") : text.index("<h2>Figures")]
+    assert table.count("<tr>") == 1 + len(result.statistics)
+    sharpe = result.statistics.loc["sharpe"]
+    assert f"<tr><th>Sharpe</th><td>{sharpe['value']:,.2f}</td>" in table
+    assert html.escape(sharpe["source"]) in table
+
+
+def test_best_and_worst_round_trips_are_told(result, tmp_path, monkeypatch):
+    monkeypatch.setattr(plot, "_MOST_TRIPS", 2)
+    text = plot.report(result, tmp_path / "page.html").read_text()
+    told = text[text.index("<h2>Round trips") : text.index("<h2>Refusals")]
+    assert told.count("<tr>") == 1 + 4 < len(result.trips)
+    ranked = result.trips["pnl"].sort_values(ascending=False).round(2).tolist()
+    said = [f"<td>{pnl:,.10g}</td>" for pnl in [*ranked[:2], *ranked[-2:]]]
+    assert sorted(said, key=told.index) == said
+
+
+def test_result_writes_its_own_tear_sheet(result, page, tmp_path):
+    written = result.tear_sheet(tmp_path / "sheet.html")
+    assert strip_ids(written.read_text()) == strip_ids(page.read_text())
+
+
+def strip_ids(text):
+    """Without the random names of figures."""
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "", text)
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "said"),
+    [
+        (0.1234, "fraction a year", "12.34%"), (12.3, "fraction", "1,230%"),
+        (-1.234, "a year", "-1.23"), (1234.5, "hours", "1,234"), (12.0, "count", "12"),
+        (0.5, "probability", "50.00%"), (math.nan, "fraction", "-"), (math.inf, "", "-"),
+    ],
+)  # fmt: skip
+def test_number_is_said_by_its_unit(number, unit, said):
+    assert page_parts.number(number, unit) == said
 
 
 def test_report_loads_nothing_from_elsewhere(page):
@@ -166,6 +252,6 @@ def test_report_is_drawn_by_a_browser_without_a_network(page, tmp_path):
     done = subprocess.run(command, text=True, capture_output=True, timeout=100)
     assert done.returncode == 0, done.stderr[-2000:]
     # Plotly draws each figure into layers of SVG and says its title there.
-    assert done.stdout.count('class="js-plotly-plot') + done.stdout.count(" js-plotly-plot") >= 4
-    for title in ("Equity", "Drawdown", "SIM:A", "SIM:B"):
+    assert done.stdout.count('class="js-plotly-plot') + done.stdout.count(" js-plotly-plot") >= 8
+    for title in ("Equity", "Drawdown", "Exposure", "Costs so far", "SIM:A", "SIM:B"):
         assert re.search(rf'class="gtitle"[^>]*>{title}<', done.stdout), title
