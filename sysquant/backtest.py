@@ -17,9 +17,11 @@ from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, nearest
 from sysquant.execution import Execution
+from sysquant.exits import Exits
+from sysquant.orders import Orders
 from sysquant.risk import RiskChain
 from sysquant.rows import run_row
-from sysquant.sizing import WeightSizing
+from sysquant.sizing import Sizing, WeightSizing
 from sysquant.strategy import Strategy
 from sysquant.tally import Tally
 from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks, clock_mark
@@ -252,6 +254,36 @@ def poll_all(feed: Feed) -> Iterator[Ticks | Bars]:
             return
 
 
+def fresh_engine(
+    strategy: Strategy | Mapping[str, Strategy],
+    universe: Sequence[Instrument],
+    *,
+    interval: int = 60 * SECOND,
+    capital: float = 1_000_000.0,
+    risk: RiskChain | None = None,
+    execution: Execution | None = None,
+    sizing: Sizing | None = None,
+    orders: Orders | None = None,
+    exits: Exits | None = None,
+    seed: int = 1,
+    snapshot_ns: int = 3600 * SECOND,
+) -> Engine:
+    """The engine of a backtest before its first event; parameters as of `backtest`."""
+    return Engine(
+        universe=universe,
+        strategies=strategy if isinstance(strategy, Mapping) else {_name(strategy): strategy},
+        risk=risk or RiskChain(checks=DESK_CHECKS),
+        execution=execution or Execution(),
+        sizing=sizing or WeightSizing(),
+        orders=orders or Orders(),
+        exits=exits or Exits(),
+        interval=interval,
+        capital=capital,
+        seed=seed,
+        snapshot_ns=snapshot_ns,
+    )
+
+
 def backtest(
     strategy: Strategy | Mapping[str, Strategy],
     bars: Bars,
@@ -261,7 +293,9 @@ def backtest(
     capital: float = 1_000_000.0,
     risk: RiskChain | None = None,
     execution: Execution | None = None,
-    sizing: WeightSizing | None = None,
+    sizing: Sizing | None = None,
+    orders: Orders | None = None,
+    exits: Exits | None = None,
     seed: int = 1,
     snapshot_ns: int = 3600 * SECOND,
 ) -> Result:
@@ -275,19 +309,12 @@ def backtest(
     capital : quote currency, divided equally among the strategies.
     risk, execution, sizing : defaults are the desk's four checks, 50 ms latency, 1 bp slippage,
         5 bp fee, and an equal share of equity per symbol.
+    orders, exits : defaults are market orders, and no exits but the strategy's own.
     """
-    strategies = strategy if isinstance(strategy, Mapping) else {_name(strategy): strategy}
-    engine = Engine(
-        universe=universe,
-        strategies=strategies,
-        risk=risk or RiskChain(checks=DESK_CHECKS),
-        execution=execution or Execution(),
-        sizing=sizing or WeightSizing(),
-        interval=interval,
-        capital=capital,
-        seed=seed,
-        snapshot_ns=snapshot_ns,
-    )
+    engine = fresh_engine(
+        strategy, universe, interval=interval, capital=capital, risk=risk, execution=execution,
+        sizing=sizing, orders=orders, exits=exits, seed=seed, snapshot_ns=snapshot_ns,
+    )  # fmt: skip
     return run(engine, [bars], name="notebook")
 
 

@@ -94,12 +94,7 @@ class Decider:
             If `target` returns what is no weight.
         """
         self._table, self._rows = self._graph.advance(columns)
-        if self._table.shape[1] == 0:
-            return np.empty(0)
-        values = FeatureValues(self.names, self._table, self._rows)
-        with np.errstate(all="ignore"):
-            answer = self.strategy.target(values)
-        return _weights(self.strategy, answer, self._table, values.read)
+        return weigh(self.strategy, self.names, self._table, self._rows)
 
     @property
     def features(self) -> dict[str, Floats]:
@@ -162,6 +157,32 @@ def features_of(strategy: Decides) -> dict[str, Expression]:
     if "target" in stated:
         raise StrategyError(f"{strategy!r}: a feature cannot be called 'target'; rename it")
     return {name: as_expression(value) for name, value in stated.items()}
+
+
+def weigh(strategy: Decides, names: Sequence[str], table: Floats, rows: Ints) -> Floats:
+    """Weights of a strategy on n bars, from features that were computed before.
+
+    Parameters
+    ----------
+    names : of its features.
+    table : (R, n) values; it may hold features of others, too.
+    rows : of each feature in the table.
+
+    Returns
+    -------
+    (n,) weights in [-1, 1]; NaN where there is no opinion, or a feature that was read is NaN.
+
+    Raises
+    ------
+    StrategyError
+        If `target` returns what is no weight.
+    """
+    if table.shape[1] == 0:
+        return np.empty(0)
+    values = FeatureValues(names, table, rows)
+    with np.errstate(all="ignore"):
+        answer = strategy.target(values)
+    return _weights(strategy, answer, table, values.read)
 
 
 def _weights(strategy: Decides, answer: Any, table: Floats, read: set[int]) -> Floats:
