@@ -1,7 +1,7 @@
 """The grid of a sweep: every combination of the values of some parameters, and who is beside whom.
 
-Input: a strategy class and values by parameter. Output: instances, and averages over neighbours in
-the grid. Nothing here runs a strategy.
+Input: a strategy class and values by parameter. Output: instances, and medians over neighbours
+in the grid. Nothing here runs a strategy.
 """
 
 import inspect
@@ -13,7 +13,7 @@ import numpy as np
 
 from sysquant.errors import ConfigError, StrategyError, nearest
 from sysquant.strategy import Parameter, Strategy
-from sysquant.types import Floats
+from sysquant.types import Floats, Ints
 
 Values = Iterable[Parameter] | Parameter
 
@@ -93,8 +93,8 @@ class Grid:
         own = self.strategies[at].parameters
         return {name: own[name] for name in self.names}
 
-    def smooth(self, values: Floats) -> tuple[Floats, np.ndarray]:
-        """Means over each combination and its neighbours.
+    def smooth(self, values: Floats) -> tuple[Floats, Ints]:
+        """Medians over each combination and its neighbours.
 
         Neighbours differ by at most one step in every parameter that is a number with several
         values, and in nothing else: up to 3^d - 1 of them, fewer at the edges.
@@ -105,22 +105,21 @@ class Grid:
 
         Returns
         -------
-        (N,) means, NaN where nothing is there, and (N,) how many values are in each.
+        (N,) medians, NaN where nothing is there, and (N,) how many values are in each.
         """
-        cube, counts = np.zeros(self._lengths), np.zeros(self._lengths)
-        at = tuple(self._places.T)
-        known = ~np.isnan(values)
-        cube[at], counts[at] = np.where(known, values, 0.0), known
-        for axis, is_ordered in enumerate(self._ordered):
-            if is_ordered:
-                cube, counts = _with_beside(cube, axis), _with_beside(counts, axis)
-        sums, found = cube[at], counts[at]
-        means = np.divide(sums, found, out=np.full(len(sums), np.nan), where=found > 0)
-        return means, found.astype(np.int64)
+        cube = np.full([length + 2 for length in self._lengths], np.nan)  # with an edge of nothing
+        cube[tuple(self._places.T + 1)] = values
+        steps = [(-1, 0, 1) if is_ordered else (0,) for is_ordered in self._ordered]
+        near = np.array(
+            [cube[tuple(self._places.T + 1 + np.array([s]).T)] for s in itertools.product(*steps)]
+        )
+        counts = (~np.isnan(near)).sum(axis=0)
+        near[:, counts == 0] = 0.0
+        return np.where(counts > 0, np.nanmedian(near, axis=0), np.nan), counts
 
     @property
     def most_neighbours(self) -> int:
-        """Values that an average away from all edges has in it."""
+        """Values that a median away from all edges has in it."""
         pairs = zip(self._lengths, self._ordered, strict=True)
         return int(np.prod([min(3, length) if is_ordered else 1 for length, is_ordered in pairs]))
 
@@ -171,16 +170,3 @@ def _instance(cls: type[Strategy], chosen: Mapping[str, Parameter], is_whole: bo
         hint = "; leave such combinations out with where=lambda ...: ..." if is_whole else ""
         said = f"{cls.__name__} refuses {described(chosen)}: {error}{hint}"
         raise type(error)(said) from error
-
-
-def _with_beside(cube: Floats, axis: int) -> Floats:
-    # Each element and those one step before and after it.
-    total = cube.copy()
-    ahead = _slices(cube.ndim, axis, slice(1, None)), _slices(cube.ndim, axis, slice(None, -1))
-    for to, source in (ahead, ahead[::-1]):
-        total[to] += cube[source]
-    return total
-
-
-def _slices(dimensions: int, axis: int, own: slice) -> tuple[slice, ...]:
-    return tuple(own if d == axis else slice(None) for d in range(dimensions))

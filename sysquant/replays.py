@@ -15,9 +15,9 @@ import numpy as np
 from sysquant.bars import ClosedBars, Events
 from sysquant.decider import features_of, weigh
 from sysquant.engine import Decided, Engine, Rows
-from sysquant.errors import ConfigError, StrategyError
+from sysquant.errors import ConfigError
 from sysquant.features import Expression, FeatureGraph
-from sysquant.features.expression import BAR_FIELDS
+from sysquant.features.expression import BAR_FIELDS, Operation
 from sysquant.ledger import Ledger, Row
 from sysquant.strategy import Strategy
 from sysquant.types import Bars, Floats, Ticks
@@ -170,6 +170,7 @@ class _Table:
         self._nodes: dict[str, Expression] = {}
         self._wanted: dict[int, tuple[Strategy, dict[str, Expression]]] = {}
         self._values: list[list[Floats]] = []
+        self._operations: dict[str, Operation] = {}
         self._row_of: dict[str, int] = {}
         self.is_shared = True
 
@@ -183,20 +184,19 @@ class _Table:
     def add(self, place: int, strategy: Strategy, features: dict[str, Expression]) -> None:
         self._wanted[place] = strategy, features
         self._nodes |= {node.name: node for node in features.values()}
+        for name, operation in _operations(features.values()).items():
+            # Made anew for each instance, it may be another one of the same name.
+            self.is_shared &= self._operations.setdefault(name, operation) is operation
 
     def computed(self) -> "_Table":
-        # Two indicators of one name cannot share a graph; what is not of the symbol's own bar is
-        # for the whole engine.
-        try:
-            graphs = [FeatureGraph(self._nodes) for _ in self._passes[0].rows]
-        except StrategyError:
-            self.is_shared = False
-            return self
-        self.is_shared = set(graphs[0].fields) <= set(BAR_FIELDS)
+        # Only what rests on the symbol's own bar can be shared: the rest is for whole engines.
+        fields = {name for name, made in self._operations.items() if made.kernel is None}
+        self.is_shared &= fields <= set(BAR_FIELDS)
         if not self.is_shared:
             return self
+        graphs = [FeatureGraph(self._nodes) for _ in self._passes[0].rows]
         self._row_of = {name: row for row, name in enumerate(self._nodes)}
-        fields = {*graphs[0].fields, "close"}  # at least one: its length is the table's
+        fields = {*fields, "close"}  # at least one: its length is the table's
         for each in self._passes:
             columns = {name: getattr(each.closed, name) for name in fields}
             self._values.append([
@@ -214,6 +214,17 @@ class _Table:
             for own, table in zip(each.rows, values, strict=True):
                 targets[0, own] = weigh(strategy, names, table, rows)
             yield each.taken, each.closed, each.bars, targets
+
+
+def _operations(wanted: Iterable[Expression]) -> dict[str, Operation]:
+    # Of every node, by its name; those of one strategy agree, or its graph is refused.
+    found, pending = dict[str, Operation](), list(wanted)
+    while pending:
+        node = pending.pop()
+        if node.name not in found:
+            found[node.name] = node.operation
+            pending.extend(node.inputs)
+    return found
 
 
 def _advanced(graph: FeatureGraph, columns: dict[str, np.ndarray]) -> Floats:

@@ -56,8 +56,8 @@ class Screen:
             raise ConfigError(f"vectorbt screens weights of equity, sizing was {sizing!r}")
         latency_ns = round(execution.latency_ms * 1e6)
         self._later = 1 + latency_ns // interval  # bars between a decision and its fill
-        self._price = bars.close if latency_ns else bars.open
-        self._close, self._capital = bars.close, capital
+        self._close, self._capital = bars.close[:, None], capital  # a column for every combination
+        self._price = self._close if latency_ns else bars.open[:, None]
         bps = execution.slippage_bps + execution.half_spread_bps
         self._costs = {"fees": execution.rates(instrument)[1], "slippage": bps * 1e-4}
         self._snapshots = np.flatnonzero(np.diff(bars.ts // snapshot_ns, prepend=-1) > 0)

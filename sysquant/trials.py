@@ -32,11 +32,11 @@ class Plateau:
     Parameters
     ----------
     value : column of the frame that was smoothed.
-    centre, peak : parameters of the combination with the best mean over itself and its neighbours,
-        and of the one that is best alone.
+    centre, peak : parameters of the combination with the best median over itself and its
+        neighbours, and of the one that is best alone.
     centre_alone, peak_alone : their own values.
-    centre_mean, peak_mean : means over each and its neighbours.
-    combinations : in the mean of the centre.
+    centre_median, peak_median : medians over each and its neighbours.
+    combinations : in the median of the centre.
     """
 
     value: str
@@ -44,15 +44,15 @@ class Plateau:
     peak: Mapping[str, Parameter]
     centre_alone: float
     peak_alone: float
-    centre_mean: float
-    peak_mean: float
+    centre_median: float
+    peak_median: float
     combinations: int
 
     def __repr__(self) -> str:
         return (
             f"plateau around {described(self.centre)}: {self.value} {self.centre_alone:.3g}, with "
-            f"its neighbours {self.centre_mean:.3g}; peak at {described(self.peak)}: "
-            f"{self.peak_alone:.3g}, with its neighbours {self.peak_mean:.3g}"
+            f"its neighbours {self.centre_median:.3g}; peak at {described(self.peak)}: "
+            f"{self.peak_alone:.3g}, with its neighbours {self.peak_median:.3g}"
         )
 
 
@@ -124,9 +124,10 @@ class Sweep:
     def plateau(self, value: str = "") -> Plateau:
         """The region whose neighbours do as well, against the best single combination.
 
-        The mean over a combination and its neighbours in the grid is what it can be expected to do
-        when the parameters are a little off; `Grid.smooth` says who is a neighbour. A centre has at
-        least 60 % of the neighbours that a place in the middle of the grid has, where there is one.
+        The middle of what a combination and its neighbours in the grid do is what it can be
+        expected to do when the parameters are a little off; `Grid.smooth` says who is a neighbour.
+        The median, for one lucky neighbour makes no plateau. A centre has at least 60 % of the
+        neighbours that a place in the middle of the grid has, where there is one.
 
         Raises
         ------
@@ -136,21 +137,22 @@ class Sweep:
         References
         ----------
         S. Tsutsui, A. Ghosh, Genetic algorithms with a robust solution searching scheme, IEEE
-        Transactions on Evolutionary Computation 1, 1997: the mean over perturbed parameters.
+        Transactions on Evolutionary Computation 1, 1997: the fitness of perturbed
+        parameters (there its mean).
         """
         column = value or self.rank
         alone = self._values(column)
         if np.isnan(alone).all():
             raise ConfigError(f"no combination has a {column}; choose another column")
-        means, found = self.grid.smooth(alone)
+        medians, found = self.grid.smooth(alone)
         enough = (found >= _LEAST_BLOCK * self.grid.most_neighbours) & ~np.isnan(alone)
         if not enough.any():
             enough = ~np.isnan(alone)
-        centre = int(np.nanargmax(np.where(enough, means, -np.inf)))
+        centre = int(np.nanargmax(np.where(enough, medians, -np.inf)))
         peak = int(np.nanargmax(alone))
         return Plateau(
             column, self.grid.parameters(centre), self.grid.parameters(peak), float(alone[centre]),
-            float(alone[peak]), float(means[centre]), float(means[peak]), int(found[centre]),
+            float(alone[peak]), float(medians[centre]), float(medians[peak]), int(found[centre]),
         )  # fmt: skip
 
     def heat_map(self, x: str, y: str, value: str = "") -> "go.Figure":
@@ -203,9 +205,9 @@ class Sweep:
 
         Returns
         -------
-        trials (combinations with a Sharpe ratio), variance of their Sharpe ratios per period (ddof
-        1), and of the best one `sharpe` per period, `periods`, `skew` and `kurtosis` (3 if normal).
-        NaN where there is none.
+        trials (all combinations), variance of their Sharpe ratios per period (ddof 1; of those
+        that have one), and of the best one `sharpe` per period, `periods`, `skew` and `kurtosis`
+        (3 if normal). NaN where there is none.
 
         References
         ----------
@@ -217,7 +219,7 @@ class Sweep:
         variance = float(known.var(ddof=1)) if len(known) > 1 else math.nan
         names = {"sharpe": "sharpe_period", "periods": "", "skew": "", "kurtosis": ""}
         best = int(np.nanargmax(sharpe)) if len(known) else -1
-        return {"trials": float(len(known)), "variance": variance} | {
+        return {"trials": float(len(sharpe)), "variance": variance} | {
             name: float(self._values(column or name)[best]) if len(known) else math.nan
             for name, column in names.items()
         }

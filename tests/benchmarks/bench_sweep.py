@@ -1,0 +1,167 @@
+"""How fast a sweep is, every combination in the full engine: `bench_sweep.py [bars] [rounds]`.
+
+A thousand pairs of the EMA crossover over 100,000 bars, with the desk's checks on every order,
+fees, slippage and latency, figures of each and its verification; receipts are counted, not kept.
+The peer is vectorbt's `MA` and `Portfolio.from_signals` on the same pairs and bars, up to its fills,
+in the chunk size that is its best here. A row is void unless both fill alike, nothing was refused,
+fifty pairs are single backtests byte for byte, and a process of its own stays below a GiB.
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+from sysquant.execution import Execution
+from sysquant.strategies.momentum import Momentum
+from sysquant.sweep import sweep
+from sysquant.trials import Sweep
+from sysquant.types import Bars, Instrument
+from tests.benchmarks import peers, report
+from tests.benchmarks.markets import LOT_SIZE, TICK_SIZE, Walk
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SIZE, ROUNDS = 100_000, 5  # bars
+FAST, SLOW = range(5, 105, 4), range(110, 310, 5)  # 25 x 40 pairs, all of them sensible
+CAPITAL = 1_000_000.0
+SEED = 5  # as of `bench_engine`
+APART = 0.05  # fills of the peer and ours in a pair, a fraction
+SAMPLED = 50  # pairs that are run again as single backtests
+CHUNKS, TRIED = (5, 10, 20, 40), 80  # pairs at a time for vectorbt, and in a trial of each
+MOST_MB = 1024.0
+PROMISED, AIM = 12.0, 20.0  # times the rate of vectorbt, on two cores with no other work
+PEAK = """
+import resource, sys
+from tests.benchmarks.bench_sweep import SEED, swept
+from tests.benchmarks.markets import Walk
+swept(Walk(SEED).bars(int(sys.argv[1])))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def swept(bars: Bars, fast: Sequence[int] = FAST, slow: Sequence[int] = SLOW, **more: Any) -> Sweep:
+    """The sweep of ours, with fee, slippage and latency."""
+    bps = 1e4 * peers.COST
+    return sweep(
+        Momentum, bars, [Instrument("SIM:S0", TICK_SIZE, LOT_SIZE)], fast=fast, slow=slow,
+        execution=Execution(latency_ms=50, slippage_bps=bps, fee_bps=bps), capital=CAPITAL,
+        progress=False, **more,
+    )  # fmt: skip
+
+
+def swept_by_vectorbt(close: Any, pairs: Sequence[tuple[int, int]], chunk: int) -> list[int]:
+    """Fills of every pair by vectorbt: averages, crossings a bar later, a portfolio."""
+    import vectorbt as vbt
+
+    fills = list[int]()
+    for at in range(0, len(pairs), chunk):
+        spans = zip(*pairs[at : at + chunk], strict=True)
+        fast, slow = (vbt.MA.run(close, list(span), ewm=True) for span in spans)
+        entries, exits = fast.ma_crossed_above(slow), fast.ma_crossed_below(slow)
+        portfolio = vbt.Portfolio.from_signals(
+            close, entries.vbt.signals.fshift(1), exits.vbt.signals.fshift(1),
+            fees=peers.COST, slippage=peers.COST, init_cash=CAPITAL,
+        )  # fmt: skip
+        fills += np.asarray(portfolio.orders.count()).reshape(-1).tolist()
+    return fills
+
+
+def best_chunk(close: Any, pairs: Sequence[tuple[int, int]]) -> int:
+    """Chunk size in which vectorbt is fastest here, over some of the pairs."""
+    tried, seconds = pairs[:: max(1, len(pairs) // TRIED)][:TRIED], dict[int, float]()
+    for chunk in (CHUNKS[0], *CHUNKS):  # the first one compiles
+        began = time.perf_counter()
+        swept_by_vectorbt(close, tried, chunk)
+        seconds[chunk] = time.perf_counter() - began
+    told = ", ".join(f"{chunk}: {took:.2f} s" for chunk, took in seconds.items())
+    print(f"vectorbt, {len(tried)} pairs by chunk size: {told}")
+    return min(seconds, key=lambda chunk: seconds[chunk])
+
+
+def check(found: Sweep, peer_fills: Sequence[int] | None = None) -> None:
+    """Refuse a figure whose sweep did not do the work.
+
+    Raises
+    ------
+    AssertionError
+        If an order was refused, a backtest differed, an account died, or the peer traded otherwise.
+    """
+    frame = found.frame
+    assert found.agrees, repr(found)
+    assert frame["refused"].sum() == 0, f"{frame['refused'].sum()} orders were refused"
+    assert (frame["approved"] - frame["fills"]).isin([0, 1]).all(), "orders were not filled"
+    assert frame["equity"].min() > 0.1 * CAPITAL, f"equity fell to {frame['equity'].min():,.0f}"
+    if peer_fills is not None:
+        theirs = np.array(peer_fills)
+        apart = np.abs(frame["fills"].to_numpy() - theirs)
+        wrong = int((apart > np.maximum(2, APART * theirs)).sum())
+        assert not wrong, f"in {wrong} of {len(frame)} pairs the peer's fills are others"
+
+
+def against_vectorbt(
+    size: int, rounds: int, fast: Sequence[int] = FAST, slow: Sequence[int] = SLOW
+) -> list[report.Row]:
+    """Combinations x bars per second, ours and vectorbt's."""
+    bars = Walk(SEED).bars(size)
+    pairs = list(itertools.product(fast, slow))
+    ways: dict[str, Any] = {"ours": lambda: partial(swept, bars, fast, slow)}
+    if report.is_installed("vectorbt"):
+        import pandas as pd
+
+        close = pd.Series(bars.close)
+        chunk = best_chunk(close, pairs)
+        ways["vectorbt"] = lambda: partial(swept_by_vectorbt, close, pairs, chunk)
+    timed = report.in_turns(ways, rounds)
+    found = timed["ours"][1]
+    check(found, timed["vectorbt"][1] if len(timed) > 1 else None)
+    again = swept(bars, fast, slow, verify_best=0, verify_sample=SAMPLED)
+    check(again)
+    print(
+        f"{len(pairs):,} pairs, {found.frame['fills'].sum():,} fills, threads on {_cores()} cores; "
+        f"{again.verified!r}"
+    )
+    return [report.rates("sweep_vs_vectorbt", len(pairs) * size, timed, "combos x bars/s")]
+
+
+def memory(size: int) -> list[report.Row]:
+    """Peak memory of a process that sweeps once, against the most allowed."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    peak = subprocess.check_output([sys.executable, "-c", PEAK, str(size)], env=environment)
+    unit = 1e3 if sys.platform != "darwin" else 1e6  # kB there, bytes here
+    found = report.row("sweep_memory", int(peak) / unit, MOST_MB, "MB, against the most allowed")
+    assert found["ours"] < MOST_MB, f"{found['ours']:.0f} MB"
+    return [found]
+
+
+def _cores() -> int:
+    available = getattr(os, "sched_getaffinity", None)
+    return len(available(0)) if available else os.cpu_count() or 1
+
+
+def judge(rows: Sequence[report.Row]) -> Iterator[str]:
+    """What falls short of what is promised."""
+    for row in rows:
+        if row["name"] == "sweep_vs_vectorbt" and row["ratio"] and row["ratio"] < AIM:
+            word = "promised" if row["ratio"] < PROMISED else "aimed at"
+            yield f"{row['ratio']:.3g} times vectorbt, {word} are {PROMISED:g} (aim {AIM:g})"
+
+
+def main() -> None:
+    """Measure, and save."""
+    options = report.arguments(SIZE, ROUNDS, "bars of the market")
+    rows = [*against_vectorbt(options.size, options.rounds), *memory(options.size)]
+    report.save(rows)
+    print(*judge(rows), f"load of the machine: {os.getloadavg()[0]:.1f}", sep="\n")
+
+
+if __name__ == "__main__":
+    main()
