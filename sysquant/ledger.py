@@ -62,12 +62,14 @@ def _count(
 
 
 @kernel
-def moments(equity: Floats) -> tuple[float, float, float, float, float]:
+def moments(equity: Floats, periods: int) -> tuple[float, float, float, float, float]:
     """Moments of the returns between points of an equity, and its worst drawdown.
 
     Parameters
     ----------
     equity : (T,) in time.
+    periods : how many returns count, from the first on; less than T. The drawdown is over all
+        points.
 
     Returns
     -------
@@ -75,29 +77,36 @@ def moments(equity: Floats) -> tuple[float, float, float, float, float]:
     normal distribution), both of the sample; the worst drawdown, a fraction <= 0. NaN where there
     are too few points or they do not move.
     """
-    n = len(equity) - 1
     top, worst, mean = -math.inf, 0.0, 0.0
     for value in equity:
         top = max(top, value)
         worst = min(worst, value / top - 1.0)
-    if n < 2:
+    if periods < 2:
         return math.nan, math.nan, math.nan, math.nan, worst
-    for i in range(n):
+    for i in range(periods):
         mean += equity[i + 1] / equity[i] - 1.0
-    mean /= n
+    mean /= periods
     second, third, fourth = 0.0, 0.0, 0.0
-    for i in range(n):
+    for i in range(periods):
         off = equity[i + 1] / equity[i] - 1.0 - mean
-        second += off * off
-        third += off * off * off
-        fourth += off * off * off * off
+        square = off * off
+        second += square
+        third += square * off
+        fourth += square * square
     if not second > 0.0:
         return mean, 0.0, math.nan, math.nan, worst
-    variance = second / n
+    variance = second / periods
     return (
-        mean, math.sqrt(second / (n - 1)), third / n / variance**1.5, fourth / n / variance**2,
-        worst,
+        mean, math.sqrt(second / (periods - 1)), third / periods / variance**1.5,
+        fourth / periods / variance**2, worst,
     )  # fmt: skip
+
+
+def yearly(sharpe: float, periods: int, start: int, end: int) -> float:
+    """A Sharpe ratio per period as one of a year of 365 days, of `periods` in [start, end] ns."""
+    if periods < 2 or math.isnan(sharpe):
+        return math.nan
+    return sharpe * math.sqrt(periods * _YEAR_NS / (end - start))
 
 
 class Ledger:
@@ -112,7 +121,7 @@ class Ledger:
 
     def __init__(self, risk: RiskChain, start: int, end: int, snapshot_ns: int) -> None:
         self._risk, self._end = risk, end
-        most = max(0, end - start) // snapshot_ns + 3
+        most = max(0, end - start) // snapshot_ns + 4  # and the end
         self._counts = np.zeros(_REFUSED + 1 + len(risk.names), np.int64)
         self._sums = np.zeros(4)
         self._ts, self._equity = np.zeros(most, np.int64), np.zeros(most)
@@ -156,21 +165,21 @@ class Ledger:
         """
         counts, sums = self._counts.tolist(), self._sums.tolist()
         kept = counts[_SNAPSHOTS]
-        points = self._equity[:kept]
-        mean, deviation, skew, kurtosis, _ = moments(points)
-        *_, drawdown = moments(np.append(points, equity))
+        periods = max(0, kept - 1)
+        self._equity[kept] = equity
+        mean, deviation, skew, kurtosis, drawdown = moments(self._equity[: kept + 1], periods)
         sharpe = mean / deviation if deviation > 0.0 else math.nan
-        years = (int(self._ts[kept - 1]) - int(self._ts[0])) / _YEAR_NS if kept > 1 else math.nan
-        held = float(points.mean()) if kept else capital
+        start, end = int(self._ts[0]), int(self._ts[periods])
+        held = float(self._equity[:kept].mean()) if kept else capital
         refusals = zip(self._risk.names, counts[_REFUSED + 1 :], strict=True)
         return {
             "signals": counts[_SIGNALS], "approved": counts[_APPROVED],
             "refused": counts[_REFUSED], "fills": counts[_FILLS],
             "equity": equity, "return": equity / capital - 1.0,
-            "sharpe": sharpe * math.sqrt((kept - 1) / years) if kept > 2 else math.nan,
+            "sharpe": yearly(sharpe, periods, start, end),
             "drawdown": drawdown, "turnover": sums[_TRADED] / held,
             "costs": sums[_FEES] + sums[_SLIPPAGE] + sums[_FINANCING],
             "fees": sums[_FEES], "slippage": sums[_SLIPPAGE], "financing": sums[_FINANCING],
-            "traded": sums[_TRADED], "periods": max(0, kept - 1), "sharpe_period": sharpe,
+            "traded": sums[_TRADED], "periods": periods, "sharpe_period": sharpe,
             "skew": skew, "kurtosis": kurtosis, "fills_hash": self._hash.hexdigest(),
         } | {f"refused_{name}": count for name, count in refusals}  # fmt: skip

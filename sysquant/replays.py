@@ -210,9 +210,12 @@ class _Table:
         names = list(features)
         rows = np.array([self._row_of[features[name].name] for name in names], np.int64)
         for each, values in zip(self._passes, self._values, strict=True):
-            targets = np.empty((1, each.bars))
-            for own, table in zip(each.rows, values, strict=True):
-                targets[0, own] = weigh(strategy, names, table, rows)
+            if len(values) == 1:
+                targets = weigh(strategy, names, values[0], rows)[np.newaxis]
+            else:
+                targets = np.empty((1, each.bars))
+                for own, table in zip(each.rows, values, strict=True):
+                    targets[0, own] = weigh(strategy, names, table, rows)
             yield each.taken, each.closed, each.bars, targets
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sysquant.errors import ConfigError
 from sysquant.execution import Execution
-from sysquant.ledger import moments
+from sysquant.ledger import moments, yearly
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.types import Bars, Floats, Instrument, Ints
 
@@ -22,7 +22,6 @@ FIGURES = ("fills", "return", "sharpe", "drawdown")
 APART = 0.05  # fills of vectorbt and the engine, a fraction
 _CHUNK = 16  # combinations at a time: with 10 to 20 vectorbt is fastest and smallest
 _MOST_NAMED = 3
-_YEAR_NS = 365 * 86_400 * 10**9
 
 
 class Screen:
@@ -110,13 +109,10 @@ class Screen:
 
     def _row(self, fills: int, value: Floats) -> dict[str, float]:
         at = self._snapshots
-        points = value[at]
-        mean, deviation, *_ = moments(points)
-        *_, drawdown = moments(np.append(points, value[-1]))
-        years = (int(self._ts[at[-1]]) - int(self._ts[at[0]])) / _YEAR_NS
-        sharpe = math.nan
-        if deviation > 0.0 and years > 0.0:
-            sharpe = mean / deviation * math.sqrt((len(at) - 1) / years)
+        points, periods = np.append(value[at], value[-1]), len(at) - 1
+        mean, deviation, _, _, drawdown = moments(points, periods)
+        sharpe = mean / deviation if deviation > 0.0 else math.nan
+        sharpe = yearly(sharpe, periods, int(self._ts[at[0]]), int(self._ts[at[-1]]))
         figures = (fills, float(value[-1]) / self._capital - 1.0, sharpe, drawdown)
         return dict(zip(FIGURES, figures, strict=True))
 
