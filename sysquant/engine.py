@@ -20,6 +20,7 @@ from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.execution import Execution, order_key
 from sysquant.exits import Exits
+from sysquant.facts import USES_TAIL
 from sysquant.keys import check_number
 from sysquant.loop import run
 from sysquant.orders import Orders
@@ -212,6 +213,25 @@ class Engine:
             counts[:] = 0
 
         self._advance(passes, hand_over)
+
+    def rewinder(self) -> Callable[[], None]:
+        """A function that puts the book back to what it is now, for one `replay` after another."""
+        held = [(array, array.copy()) for array in self._arrays().values()]
+
+        def rewind() -> None:
+            for array, first in held:
+                array[...] = first
+
+        return rewind
+
+    def drop_statistics(self) -> None:
+        """Take no returns per risk bar from now on, unless a check of the chain reads them.
+
+        Snapshots then show no volatility, Sharpe and Sortino ratio and value at risk. All else is
+        the same bytes.
+        """
+        if not self._book.terms["checks"][0] & USES_TAIL:
+            self._book.terms["risk_bar_ns"] = records.NEVER // 2
 
     def _advance(self, passes: Iterable[Decided], empty: Callable[[], None]) -> None:
         # `empty` makes room in the buffers, and has the last word.

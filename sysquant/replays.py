@@ -6,8 +6,10 @@ is put back to its first state. The results are those of single backtests, byte 
 """
 
 import queue
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +39,7 @@ class _Pass(NamedTuple):
 class _Runner(NamedTuple):
     # What a thread works with, and how it all began.
     engine: Engine
-    first: dict[str, np.ndarray]
+    rewind: Callable[[], None]
     ledger: Ledger
 
 
@@ -64,8 +66,9 @@ class Replays:
         start, end = int(market.ts.min()), int(market.ts.max())
         for _ in range(workers):
             engine = make(strategies[0])
+            engine.drop_statistics()
             ledger = Ledger(engine.risk, start, end, snapshot_ns)
-            self._idle.put(_Runner(engine, engine.state(), ledger))
+            self._idle.put(_Runner(engine, engine.rewinder(), ledger))
 
     def run(self, chosen: Iterable[int]) -> Iterator[tuple[int, Row]]:
         """The row of each chosen strategy, as soon as it is finished.
@@ -85,15 +88,31 @@ class Replays:
         """
         with ThreadPoolExecutor(self._workers) as pool:
             for table in self._tables(chosen):
-                waiting: dict[Future[Row], int] = {
-                    pool.submit(self._row, table, place): place for place in table.places
-                }
-                try:
-                    for done in as_completed(waiting):
-                        yield waiting.pop(done), done.result()
-                finally:
-                    for future in waiting:
-                        future.cancel()
+                yield from self._spread(pool, table)
+
+    def _spread(self, pool: ThreadPoolExecutor, table: "_Table") -> Iterator[tuple[int, Row]]:
+        # Each thread takes the next place as long as there is one; None is its last word.
+        waiting = deque(table.places)
+        found: queue.SimpleQueue[tuple[int, Row] | None] = queue.SimpleQueue()
+
+        def work() -> None:
+            runner = self._idle.get()
+            try:
+                for place in iter(partial(_next, waiting), None):
+                    found.put((place, self._row(runner, table, place)))
+            finally:
+                waiting.clear()
+                self._idle.put(runner)
+                found.put(None)
+
+        threads = [pool.submit(work) for _ in range(self._workers)]
+        try:
+            for _ in threads:
+                yield from iter(found.get, None)
+        finally:
+            waiting.clear()
+        for thread in threads:
+            thread.result()
 
     def fills(self, place: int) -> np.ndarray:
         """Every fill of one strategy in the order they happened: records of `executions`."""
@@ -122,15 +141,11 @@ class Replays:
             for place in table.places:
                 yield place, np.concatenate([targets[0] for *_, targets in table.decided(place)])
 
-    def _row(self, table: "_Table", place: int) -> Row:
-        runner = self._idle.get()
-        try:
-            runner.ledger.open()
-            engine = self._drive(runner, table, place, runner.ledger.take)
-            equity = sum(account["equity"] for account in engine.accounts().values())
-            return runner.ledger.close(equity, self._capital)
-        finally:
-            self._idle.put(runner)
+    def _row(self, runner: _Runner, table: "_Table", place: int) -> Row:
+        runner.ledger.open()
+        engine = self._drive(runner, table, place, runner.ledger.take)
+        equity = sum(account["equity"] for account in engine.accounts().values())
+        return runner.ledger.close(equity, self._capital)
 
     def _drive(
         self, runner: _Runner, table: "_Table", place: int, take: Callable[[Rows], None]
@@ -138,7 +153,7 @@ class Replays:
         # The whole run of one strategy, and the engine as it stands after it.
         engine = runner.engine
         if table.is_shared:
-            engine.restore(runner.first)
+            runner.rewind()
             engine.replay(table.decided(place), take)
             return engine
         engine = self._make(self._strategies[place])
@@ -228,6 +243,13 @@ def _operations(wanted: Iterable[Expression]) -> dict[str, Operation]:
             found[node.name] = node.operation
             pending.extend(node.inputs)
     return found
+
+
+def _next(waiting: deque[int]) -> int | None:
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
 
 
 def _advanced(graph: FeatureGraph, columns: dict[str, np.ndarray]) -> Floats:

@@ -260,10 +260,12 @@ class _Study:
 def figures_of(result: Result) -> Row:
     """What a row of a sweep must be equal to, of a single backtest."""
     tally, fills = result.tally, result.effects["executions"]
+    equity = result.equity.to_numpy(np.float64)
+    drawdown = float((equity / np.maximum.accumulate(equity) - 1.0).min())
     return {
         "signals": tally.signals, "approved": tally.approved, "refused": tally.refused,
         "fills": tally.fills, "fills_hash": hashlib.sha256(fills.tobytes()).hexdigest(),
-        "equity": float(result.equity.iloc[-1]), "drawdown": float(result.drawdown.min()),
+        "equity": float(equity[-1]), "drawdown": drawdown,
     }  # fmt: skip
 
 
