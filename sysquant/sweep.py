@@ -108,11 +108,12 @@ def sweep(
     >>> found.best(3)
     >>> found.heat_map("fast", "slow")
     """
+    threads = _cores() if workers is None else workers
     check_choice("screen", screen, SCREENS)
     check_choice("rank", rank, COLUMNS if screen == "engine" else FIGURES)
     for name, least, value in (
         ("keep", 1, keep), ("verify_best", 0, verify_best), ("verify_sample", 0, verify_sample),
-        ("workers", 1, workers or _cores()),
+        ("workers", 1, threads),
     ):  # fmt: skip
         check_number(name, value, least=least, whole=True)
     if not len(bars):
@@ -124,7 +125,7 @@ def sweep(
         "snapshot_ns": snapshot_ns,
     }  # fmt: skip
     tried = Grid(strategy, grid, where, taken=[*COLUMNS, "fills_hash"])
-    study = _Study(tried, bars, options, workers or _cores(), progress)
+    study = _Study(tried, bars, options, threads, progress)
     chosen = list(range(len(study.grid)))
     screened: dict[int, dict[str, float]] = {}
     if screen == "vectorbt":

@@ -91,8 +91,10 @@ FEW = {"fast": (5, 10), "slow": (20, 40, 60)}
 
 def test_sweep_does_the_work_that_its_figure_is_for(capsys):
     is_there = report.is_installed("vectorbt")
-    (row,) = bench_sweep.against_vectorbt(8_000, 1, **FEW)
-    _is_measured(row, compared=is_there)
+    rows = bench_sweep.against_vectorbt(8_000, 1, **FEW)
+    assert [row["name"] for row in rows] == ["sweep_vs_vectorbt", "sweep_vs_vectorbt_fills"]
+    for row in rows:
+        _is_measured(row, compared=is_there)
     said = capsys.readouterr().out
     assert "6 pairs," in said and "the best 0 and 6 drawn at random were run again" in said
     if not is_there:
@@ -138,6 +140,8 @@ def test_peer_that_is_not_installed_is_left_out_and_named(monkeypatch, capsys):
     for measure in PEERS:
         for row in measure(SMALL, 1):
             _is_measured(row, compared=False)
+    for row in bench_sweep.against_vectorbt(2_000, 1, **FEW):
+        _is_measured(row, compared=False)
     said = capsys.readouterr().out
     assert all(f"{peer} is not installed: left out" in said for peer in named)
 

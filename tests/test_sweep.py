@@ -238,6 +238,7 @@ def test_progress_is_not_drawn_where_it_is_not_wanted(capsys):
         ({"rank": "sharp"}, ConfigError, "did you mean 'sharpe'"),
         ({"screen": "vectorbt", "rank": "costs"}, ConfigError, "rank does not know 'costs'"),
         ({"verify_best": -1}, ConfigError, "verify_best must be"),
+        ({"workers": 0}, ConfigError, "workers must be"),
         ({"capital": 0}, ConfigError, "capital must be"),
     ],
 )
