@@ -14,10 +14,12 @@ from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError
 from sysquant.execution import Execution
+from sysquant.exits import Exits
+from sysquant.orders import Orders
 from sysquant.past import History
 from sysquant.result import BUY_AND_HOLD, Result
 from sysquant.risk import RiskChain
-from sysquant.sizing import WeightSizing
+from sysquant.sizing import Sizing, WeightSizing
 from sysquant.strategy import Strategy
 from sysquant.tally import Tally
 from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks, clock_mark
@@ -105,6 +107,36 @@ def poll_all(feed: Feed) -> Iterator[Ticks | Bars]:
             return
 
 
+def fresh_engine(
+    strategy: Strategy | Mapping[str, Strategy],
+    universe: Sequence[Instrument],
+    *,
+    interval: int = 60 * SECOND,
+    capital: float = 1_000_000.0,
+    risk: RiskChain | None = None,
+    execution: Execution | None = None,
+    sizing: Sizing | None = None,
+    orders: Orders | None = None,
+    exits: Exits | None = None,
+    seed: int = 1,
+    snapshot_ns: int = 3600 * SECOND,
+) -> Engine:
+    """The engine of a backtest before its first event; parameters as of `backtest`."""
+    return Engine(
+        universe=universe,
+        strategies=strategy if isinstance(strategy, Mapping) else {_name(strategy): strategy},
+        risk=risk or RiskChain(checks=DESK_CHECKS),
+        execution=execution or Execution(),
+        sizing=sizing or WeightSizing(),
+        orders=orders or Orders(),
+        exits=exits or Exits(),
+        interval=interval,
+        capital=capital,
+        seed=seed,
+        snapshot_ns=snapshot_ns,
+    )
+
+
 def backtest(
     strategy: Strategy | Mapping[str, Strategy],
     bars: Bars | History,
@@ -114,7 +146,9 @@ def backtest(
     capital: float = 1_000_000.0,
     risk: RiskChain | None = None,
     execution: Execution | None = None,
-    sizing: WeightSizing | None = None,
+    sizing: Sizing | None = None,
+    orders: Orders | None = None,
+    exits: Exits | None = None,
     seed: int = 1,
     snapshot_ns: int = 3600 * SECOND,
     benchmark: str = BUY_AND_HOLD,
@@ -130,6 +164,7 @@ def backtest(
     capital : quote currency, divided equally among the strategies.
     risk, execution, sizing : defaults are the desk's four checks, 50 ms latency, 1 bp slippage,
         5 bp fee, and an equal share of equity per symbol.
+    orders, exits : defaults are market orders, and no exits but the strategy's own.
     snapshot_ns : engine time between two values of equity, which returns cannot be finer than.
     benchmark : what the statistics compare with: `buy and hold`, or a symbol.
 
@@ -138,26 +173,24 @@ def backtest(
     ConfigError
         If a history comes with another universe or interval, or `Bars` without a universe.
     """
-    bars, universe, interval = _told(bars, universe, interval)
-    strategies = strategy if isinstance(strategy, Mapping) else {_name(strategy): strategy}
-    engine = Engine(
-        universe=universe,
-        strategies=strategies,
-        risk=risk or RiskChain(checks=DESK_CHECKS),
-        execution=execution or Execution(),
-        sizing=sizing or WeightSizing(),
-        interval=interval,
-        capital=capital,
-        seed=seed,
-        snapshot_ns=snapshot_ns,
-    )
+    bars, universe, interval = market_of(bars, universe, interval)
+    engine = fresh_engine(
+        strategy, universe, interval=interval, capital=capital, risk=risk, execution=execution,
+        sizing=sizing, orders=orders, exits=exits, seed=seed, snapshot_ns=snapshot_ns,
+    )  # fmt: skip
     return run(engine, [bars], name="notebook", benchmark=benchmark)
 
 
-def _told(
+def market_of(
     bars: Bars | History, universe: Sequence[Instrument] | None, interval: int | None
 ) -> tuple[Bars, Sequence[Instrument], int]:
-    # What is backtested, of whichever kind it came.
+    """Bars, universe and interval of what is backtested, of whichever kind it came.
+
+    Raises
+    ------
+    ConfigError
+        As of `backtest`.
+    """
     if isinstance(bars, History):
         if universe is not None or interval is not None:
             raise ConfigError(

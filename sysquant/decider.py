@@ -110,18 +110,16 @@ class Decider:
             If `target` returns what is no weight.
         """
         self._table, self._rows = self._panel.advance(columns)
-        count = len(columns["ts"]) if self._legs else self._table.shape[1]
-        if self._table.shape[1] == 0:
-            return np.full(count, np.nan)
-        values = FeatureValues(self.names, self._table, self._rows)
-        with np.errstate(all="ignore"):
-            answer = self.strategy.target(values)
         if self._legs is None:
-            return _weights(self.strategy, answer, self._table, values.read)
-        return self._together(self._legs, answer, values.read, count)
+            return weigh(self.strategy, self.names, self._table, self._rows)
+        return self._together(self._legs, len(columns["ts"]))
 
-    def _together(self, legs: Legs, answer: Any, read: set[int], count: int) -> Floats:
+    def _together(self, legs: Legs, count: int) -> Floats:
         # All legs have a weight, or none.
+        weights = np.full(count, np.nan)
+        if self._table.shape[1] == 0:
+            return weights
+        answer, read = _asked(self.strategy, self.names, self._table, self._rows)
         if not isinstance(answer, Mapping) or set(answer) != set(legs.symbols):
             was = sorted(answer) if isinstance(answer, Mapping) else type(answer).__name__
             raise StrategyError(
@@ -132,7 +130,6 @@ class Decider:
             [_weights(self.strategy, answer[leg], self._table, read) for leg in legs.symbols]
         )
         each[:, np.isnan(each).any(axis=0)] = np.nan
-        weights = np.full(count, np.nan)
         weights[legs.rows] = each
         return weights
 
@@ -220,6 +217,39 @@ def features_of(strategy: Decides) -> dict[str, Expression]:
     if "target" in stated:
         raise StrategyError(f"{strategy!r}: a feature cannot be called 'target'; rename it")
     return {name: as_expression(value) for name, value in stated.items()}
+
+
+def weigh(strategy: Decides, names: Sequence[str], table: Floats, rows: Ints) -> Floats:
+    """Weights of a strategy on n bars, from features that were computed before.
+
+    Parameters
+    ----------
+    names : of its features.
+    table : (R, n) values; it may hold features of others, too.
+    rows : of each feature in the table.
+
+    Returns
+    -------
+    (n,) weights in [-1, 1]; NaN where there is no opinion, or a feature that was read is NaN.
+
+    Raises
+    ------
+    StrategyError
+        If `target` returns what is no weight.
+    """
+    if table.shape[1] == 0:
+        return np.empty(0)
+    answer, read = _asked(strategy, names, table, rows)
+    return _weights(strategy, answer, table, read)
+
+
+def _asked(
+    strategy: Decides, names: Sequence[str], table: Floats, rows: Ints
+) -> tuple[Any, set[int]]:
+    # What `target` returned, and the rows that it read.
+    values = FeatureValues(names, table, rows)
+    with np.errstate(all="ignore"):
+        return strategy.target(values), values.read
 
 
 def _weights(strategy: Decides, answer: Any, table: Floats, read: set[int]) -> Floats:

@@ -6,19 +6,20 @@ tick or a year: the effects are the same bytes. No I/O, no wall clock, no global
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from sysquant import records
-from sysquant.bars import BarClock, ClosedBars, events_of
+from sysquant.bars import BarClock, ClosedBars, Events, events_of
 from sysquant.book import book_of, buffers_of, each_of, rules_of
 from sysquant.clockwork import take_history
 from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.execution import Execution, order_key
 from sysquant.exits import Exits
+from sysquant.facts import USES_TAIL
 from sysquant.keys import check_number
 from sysquant.loop import run
 from sysquant.orders import Orders
@@ -38,6 +39,8 @@ STATES = ("active", "reducing", "off")
 _WEIGHT = WeightSizing()
 _MARKET_ORDERS = Orders()
 _NO_EXITS = Exits()
+Decided = tuple[Events, ClosedBars, int, Floats]  # a pass: events, bars, how many, their targets
+Rows = Mapping[str, np.ndarray]
 _PASS = {Ticks: 65_536, Bars: 16_384}  # events at a time: their bars stay in the cache
 
 
@@ -168,14 +171,74 @@ class Engine:
             If a `target` is no weight.
         """
         parts: list[Effects] = []
-        events = events_of(batch, self.interval)
+        passes = ((*each, self._decide(*each[1:])) for each in self.passes(batch))
+        self._advance(passes, lambda: parts.append(self._drain()))
+        return Effects.join(parts)
+
+    def passes(self, batch: Ticks | Bars) -> Iterator[tuple[Events, ClosedBars, int]]:
+        """The batch in the pieces that `step` takes it in: events, and what bars close in them.
+
+        What closed is good until the next one. Only the clock of the bars moves: this is for
+        `replay`, by others.
+
+        Raises
+        ------
+        DataError
+            If a symbol is not in the universe; nothing has been taken then.
+        """
+        return self._bar_clock.passes(events_of(batch, self.interval), _PASS[type(batch)])
+
+    def replay(self, passes: Iterable[Decided], take: Callable[[Rows], None]) -> None:
+        """Advance the book over events whose bars and targets are known, as `step` would.
+
+        Neither features nor the clock of the bars take part: many runs over one market share both.
+
+        Parameters
+        ----------
+        passes : those of `passes`, each with the (S, bars) weights that were decided on its bars.
+        take : is given the rows of every table when the buffers are full, and at the end; they are
+            good until it returns.
+        """
+
+        def hand_over() -> None:
+            counts = self._out.counts
+            rows = {
+                name: buffer[:count]
+                for (name, buffer), count in zip(self._tables, counts.tolist(), strict=True)
+            }
+            take(rows)
+            rows["portfolio_history"].view(np.uint64)[:] = 0  # as `_drain`
+            counts[:] = 0
+
+        self._advance(passes, hand_over)
+
+    def rewinder(self) -> Callable[[], None]:
+        """A function that puts the book back to what it is now, for one `replay` after another."""
+        held = [(array, array.copy()) for array in self._arrays().values()]
+
+        def rewind() -> None:
+            for array, first in held:
+                array[...] = first
+
+        return rewind
+
+    def drop_statistics(self) -> None:
+        """Take no returns per risk bar from now on, unless a check of the chain reads them.
+
+        Snapshots then show no volatility, Sharpe and Sortino ratio and value at risk. All else is
+        the same bytes.
+        """
+        if not self._book.terms["checks"][0] & USES_TAIL:
+            self._book.terms["risk_bar_ns"] = records.NEVER // 2
+
+    def _advance(self, passes: Iterable[Decided], empty: Callable[[], None]) -> None:
+        # `empty` makes room in the buffers, and has the last word.
         done = np.empty(2, np.int64)
-        for taken, closed, bars in self._bar_clock.passes(events, _PASS[type(batch)]):
-            targets = self._decide(closed, bars)
+        for taken, closed, bars, targets in passes:
             done[:] = 0
             while not run(self._book, self._out, taken, closed, bars, targets, done):
-                parts.append(self._drain())
-        return Effects.join([*parts, self._drain()])
+                empty()
+        empty()
 
     def _drain(self) -> Effects:
         # Copies what the loop wrote, as words: three times faster than as records. A snapshot

@@ -3,12 +3,21 @@
 import importlib.util
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.benchmarks import bench_engine, bench_features, bench_kafka, bench_store, peers, report
+from tests.benchmarks import (
+    bench_engine,
+    bench_features,
+    bench_kafka,
+    bench_store,
+    bench_sweep,
+    peers,
+    report,
+)
 from tests.benchmarks.markets import LEVEL, Walk
 
 SMALL = 40_000  # bars of the longest run
@@ -77,12 +86,62 @@ def test_figure_of_a_run_that_did_less_is_refused(broken):
         bench_engine.check(bench_engine.Outcome(engine=engine, **(full | broken)), 10)
 
 
+FEW = {"fast": (5, 10), "slow": (20, 40, 60)}
+
+
+def test_sweep_does_the_work_that_its_figure_is_for(capsys):
+    is_there = report.is_installed("vectorbt")
+    rows = bench_sweep.against_vectorbt(8_000, 1, **FEW)
+    assert [row["name"] for row in rows] == ["sweep_vs_vectorbt", "sweep_vs_vectorbt_fills"]
+    for row in rows:
+        _is_measured(row, compared=is_there)
+    said = capsys.readouterr().out
+    assert "6 pairs," in said and "the best 0 and 6 drawn at random were run again" in said
+    if not is_there:
+        pytest.skip(
+            "vectorbt is not installed: ours was measured, the comparison is not shown here"
+        )
+
+
+def test_figure_of_a_sweep_that_trades_otherwise_is_refused():
+    found = bench_sweep.swept(Walk().bars(5_000), **FEW)
+    fills = found.frame["fills"].tolist()
+    bench_sweep.check(found, fills)
+    with pytest.raises(AssertionError, match="in 1 of 6 pairs the peer's fills are others"):
+        bench_sweep.check(found, [*fills[:-1], int(1.2 * fills[-1]) + 3])
+    for broken in ({"refused": 1}, {"approved": 0}, {"equity": 1.0}):
+        with pytest.raises(AssertionError):
+            bench_sweep.check(replace(found, frame=found.frame.assign(**broken)))
+    verified = replace(found.verified, disagreements=("one",))
+    with pytest.raises(AssertionError, match="DISAGREES"):
+        bench_sweep.check(replace(found, verified=verified))
+
+
+def test_peak_of_a_sweep_is_that_of_a_process_of_its_own(monkeypatch):
+    (row,) = bench_sweep.memory(500)
+    _is_measured(row)
+    assert row["ours"] > 50
+    monkeypatch.setattr(bench_sweep, "MOST_MB", 50.0)
+    with pytest.raises(AssertionError, match="MB"):
+        bench_sweep.memory(500)
+
+
+def test_sweep_below_its_promise_is_told():
+    def said(ratio):
+        row = report.row("sweep_vs_vectorbt", ratio, 1.0, "combos x bars/s")
+        return "".join(bench_sweep.judge([row]))
+
+    assert "promised" in said(11.0) and "aimed at" in said(15.0) and not said(21.0)
+
+
 def test_peer_that_is_not_installed_is_left_out_and_named(monkeypatch, capsys):
     find, named = importlib.util.find_spec, PEERS.values()
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in named else find(n))
     for measure in PEERS:
         for row in measure(SMALL, 1):
             _is_measured(row, compared=False)
+    for row in bench_sweep.against_vectorbt(2_000, 1, **FEW):
+        _is_measured(row, compared=False)
     said = capsys.readouterr().out
     assert all(f"{peer} is not installed: left out" in said for peer in named)
 

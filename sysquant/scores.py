@@ -1,0 +1,185 @@
+"""What a run caused, counted from the engine's buffers as they fill; no row is kept.
+
+Input: rows of every table, a buffer at a time. Output: counts, costs, a hash of every fill, and
+figures of the equity at its snapshots. The same run in other pieces gives the same row.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from sysquant.compiled import kernel
+from sysquant.records import Rows
+from sysquant.risk import RiskChain
+from sysquant.types import SECOND, Floats, Ints
+
+_SIGNALS, _APPROVED, _FILLS, _SNAPSHOTS, _REFUSED = range(
+    5
+)  # places in the counts; then those of the checks
+_FEES, _SLIPPAGE, _FINANCING, _TRADED = range(4)  # places in the sums
+# Numbers of a row, but for refusals by check.
+COLUMNS = (
+    "signals", "approved", "refused", "fills", "equity", "return", "sharpe", "drawdown", "turnover",
+    "costs", "fees", "slippage", "financing", "traded", "periods", "sharpe_period", "skew",
+    "kurtosis",
+)  # fmt: skip
+_YEAR_NS = 365 * 86_400 * SECOND
+
+Row = dict[str, float | int | str]
+
+
+@kernel
+def _count(
+    orders: Rows, fills: Rows, financing: Rows, snapshots: Rows, end: int, checks: int,
+    counts: Ints, sums: Floats, ts: Ints, equity: Floats,
+) -> None:  # fmt: skip
+    # Adds the rows up; `equity` gets the whole book's at each snapshot before `end`.
+    for order in orders:
+        if order.approved == 1:
+            counts[_APPROVED] += 1
+            continue
+        counts[_REFUSED] += 1
+        for check in range(checks):
+            counts[_REFUSED + 1 + check] += order.refused_by >> check & 1
+    for fill in fills:
+        sums[_FEES] += fill.fee
+        sums[_SLIPPAGE] += fill.slippage
+        sums[_TRADED] += abs(fill.quantity * fill.price)
+    for row in financing:
+        sums[_FINANCING] += row.amount
+    kept = counts[_SNAPSHOTS]
+    for row in snapshots:
+        if row.symbol >= 0 or row.ts >= end:
+            continue
+        if row.strategy < 0:  # the pool, which every snapshot begins with
+            ts[kept] = row.ts
+            equity[kept] = 0.0
+            kept += 1
+        equity[kept - 1] += row.equity
+    counts[_SNAPSHOTS] = kept
+
+
+@kernel
+def moments(equity: Floats, periods: int) -> tuple[float, float, float, float, float]:
+    """Moments of the returns between points of an equity, and its worst drawdown.
+
+    Parameters
+    ----------
+    equity : (T,) in time.
+    periods : how many returns count, from the first on; less than T. The drawdown is over all
+        points.
+
+    Returns
+    -------
+    Mean and standard deviation (ddof 1), both fractions per period; skewness and kurtosis (3 for a
+    normal distribution), both of the sample; the worst drawdown, a fraction <= 0. NaN where there
+    are too few points or they do not move.
+    """
+    top, worst, mean = -math.inf, 0.0, 0.0
+    for value in equity:
+        top = max(top, value)
+        worst = min(worst, value / top - 1.0)
+    if periods < 2:
+        return math.nan, math.nan, math.nan, math.nan, worst
+    for i in range(periods):
+        mean += equity[i + 1] / equity[i] - 1.0
+    mean /= periods
+    second, third, fourth = 0.0, 0.0, 0.0
+    for i in range(periods):
+        off = equity[i + 1] / equity[i] - 1.0 - mean
+        square = off * off
+        second += square
+        third += square * off
+        fourth += square * square
+    if not second > 0.0:
+        return mean, 0.0, math.nan, math.nan, worst
+    variance = second / periods
+    return (
+        mean, math.sqrt(second / (periods - 1)), third / periods / variance**1.5,
+        fourth / periods / variance**2, worst,
+    )  # fmt: skip
+
+
+def yearly(sharpe: float, periods: int, start: int, end: int) -> float:
+    """A Sharpe ratio per period as one of a year of 365 days, of `periods` in [start, end] ns."""
+    if periods < 2 or math.isnan(sharpe):
+        return math.nan
+    return sharpe * math.sqrt(periods * _YEAR_NS / (end - start))
+
+
+class Score:
+    """Counts of one run after another, in the same arrays; not thread-safe.
+
+    Parameters
+    ----------
+    risk : chain of the runs: who refuses.
+    start, end : times of the first and the last event, ns UTC.
+    snapshot_ns : between two snapshots.
+    """
+
+    def __init__(self, risk: RiskChain, start: int, end: int, snapshot_ns: int) -> None:
+        self._risk, self._end = risk, end
+        most = max(0, end - start) // snapshot_ns + 4  # and the end
+        self._counts = np.zeros(_REFUSED + 1 + len(risk.names), np.int64)
+        self._sums = np.zeros(4)
+        self._ts, self._equity = np.zeros(most, np.int64), np.zeros(most)
+        self._hash = hashlib.sha256()
+
+    def open(self) -> None:
+        """Begin the next run."""
+        self._counts[:] = 0
+        self._sums[:] = 0.0
+        self._hash = hashlib.sha256()
+
+    def take(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Count some rows of every table; they may be written over afterwards."""
+        fills = rows["executions"]
+        self._counts[_SIGNALS] += len(rows["signals"])
+        self._counts[_FILLS] += len(fills)
+        self._hash.update(fills.view(np.uint64).data)
+        _count(
+            rows["orders"], fills, rows["financing"], rows["portfolio_history"], self._end,
+            len(self._risk.names), self._counts, self._sums, self._ts, self._equity,
+        )  # fmt: skip
+
+    def close(self, equity: float, capital: float) -> Row:
+        """The run in one row: what it ends with, what it did and what that cost.
+
+        Parameters
+        ----------
+        equity : at the end, and `capital` at the start; quote currency.
+
+        Returns
+        -------
+        signals, approved, refused, fills and refusals by check (`refused_<check>`); fees, slippage,
+        financing, costs and traded in quote currency; equity (quote currency), return and drawdown
+        (fractions), turnover (traded per mean equity, over the whole run); sharpe (a year of 365
+        days, of returns between snapshots; no rate is taken off), and what it rests on: periods,
+        sharpe_period, skew, kurtosis; fills_hash (SHA-256 over every byte of every fill).
+
+        References
+        ----------
+        W. F. Sharpe, The Sharpe Ratio, Journal of Portfolio Management 21, 1994.
+        """
+        counts, sums = self._counts.tolist(), self._sums.tolist()
+        kept = counts[_SNAPSHOTS]
+        periods = max(0, kept - 1)
+        self._equity[kept] = equity
+        mean, deviation, skew, kurtosis, drawdown = moments(self._equity[: kept + 1], periods)
+        sharpe = mean / deviation if deviation > 0.0 else math.nan
+        start, end = int(self._ts[0]), int(self._ts[periods])
+        held = float(self._equity[:kept].mean()) if kept else capital
+        refusals = zip(self._risk.names, counts[_REFUSED + 1 :], strict=True)
+        return {
+            "signals": counts[_SIGNALS], "approved": counts[_APPROVED],
+            "refused": counts[_REFUSED], "fills": counts[_FILLS],
+            "equity": equity, "return": equity / capital - 1.0,
+            "sharpe": yearly(sharpe, periods, start, end),
+            "drawdown": drawdown, "turnover": sums[_TRADED] / held,
+            "costs": sums[_FEES] + sums[_SLIPPAGE] + sums[_FINANCING],
+            "fees": sums[_FEES], "slippage": sums[_SLIPPAGE], "financing": sums[_FINANCING],
+            "traded": sums[_TRADED], "periods": periods, "sharpe_period": sharpe,
+            "skew": skew, "kurtosis": kurtosis, "fills_hash": self._hash.hexdigest(),
+        } | {f"refused_{name}": count for name, count in refusals}  # fmt: skip
