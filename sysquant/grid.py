@@ -8,6 +8,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Real
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from sysquant.errors import ConfigError, StrategyError, nearest
 from sysquant.strategy import Parameter, Strategy
 from sysquant.types import Floats, Ints
 
-Values = Iterable[Parameter] | Parameter
+Values: TypeAlias = "Iterable[Parameter] | Parameter"
 
 
 class Grid:
