@@ -39,18 +39,30 @@ every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda c: c
 quick = settings(max_examples=12, deadline=None)
 
 
+class Sure:
+    """A model that reads two features and is not always of the same opinion."""
+
+    def proba(self, f):
+        up = np.clip(f["rsi_14"] / 100 + 50 * f["macd_diff"] / f["sma_60"], 0, 1)
+        return {"down": 0.9 * (1 - up), "flat": 0.1 + 0 * up, "up": 0.9 * up}
+
+
+def made(strategy):
+    return strategy().with_model(Sure()) if strategy.classes else strategy()
+
+
 def bars(strategy, seed, gaps=0, missing=0.2, length=LENGTH):
-    columns = market(seed, length, example_symbols(strategy()), missing)
+    columns = market(seed, length, example_symbols(made(strategy)), missing)
     columns["close"][np.random.default_rng(seed).integers(0, len(columns["ts"]), gaps)] = np.nan
     return columns
 
 
 def decider(strategy):
-    return strategy().decider(example_symbols(strategy()))
+    return made(strategy).decider(example_symbols(made(strategy)))
 
 
 def test_the_suite_has_found_what_there_is():
-    assert {"Momentum", "BuyAndHold", "VolatilityTarget"} <= {c.__name__ for c in STRATEGIES}
+    assert {"Momentum", "BuyAndHold", "Pairs", "MlDirection"} <= {c.__name__ for c in STRATEGIES}
 
 
 @every_strategy
@@ -71,8 +83,8 @@ def test_array_and_any_cut_decide_alike(strategy, seed, cuts, gaps):
 @every_strategy
 def test_stream_equals_array_bit_for_bit(strategy):
     columns = bars(strategy, 1, gaps=2)
-    symbols = example_symbols(strategy())
-    whole, stream = decider(strategy), strategy().stream(symbols)
+    symbols = example_symbols(made(strategy))
+    whole, stream = decider(strategy), made(strategy).stream(symbols)
     found = []
     for mark in pieces(columns, range(1, LENGTH)):
         own = {
@@ -98,7 +110,7 @@ def test_a_strategy_restored_decides_as_before(strategy, seed, cut):
 @every_strategy
 def test_a_strategy_does_not_see_the_future(strategy):
     columns, noise = bars(strategy, 1, missing=0.0), bars(strategy, 2, missing=0.0)
-    targets, wide = decider(strategy).run(columns), len(example_symbols(strategy()))
+    targets, wide = decider(strategy).run(columns), len(example_symbols(made(strategy)))
     for cut in np.random.default_rng(0).integers(0, LENGTH, 200) * wide:
         mixed = {k: np.concatenate((v[:cut], noise[k][cut:])) for k, v in columns.items()}
         assert targets[:cut].tobytes() == decider(strategy).run(mixed)[:cut].tobytes()
@@ -106,7 +118,7 @@ def test_a_strategy_does_not_see_the_future(strategy):
 
 @every_strategy
 def test_a_strategy_has_no_opinion_before_its_warmup_and_one_after(strategy):
-    warmup, wide = strategy().warmup(), len(example_symbols(strategy()))
+    warmup, wide = made(strategy).warmup(), len(example_symbols(made(strategy)))
     columns = bars(strategy, 5, missing=0.0, length=warmup + 50)
     targets = decider(strategy).run(columns).reshape(-1, wide)
     assert np.isnan(targets[:warmup]).all()
@@ -116,7 +128,7 @@ def test_a_strategy_has_no_opinion_before_its_warmup_and_one_after(strategy):
 @every_strategy
 def test_a_missing_price_is_no_opinion(strategy):
     columns = bars(strategy, 1, missing=0.0)
-    wide = len(example_symbols(strategy()))
+    wide = len(example_symbols(made(strategy)))
     columns["close"][350 * wide : 351 * wide] = np.nan
     before, found = decider(strategy).run(columns).reshape(-1, wide)[349:351]
     assert (np.isnan(found) | (found == before)).all()  # the same: it looks at longer bars
