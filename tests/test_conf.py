@@ -349,7 +349,7 @@ MISTAKES = [
     ("stratgy=momentum", "there is no key 'stratgy'; did you mean 'strategy'?"),
     ("source=file", "there is no key 'source'"),
     ("strategy=momentun", "strategy=momentun does not exist; did you mean 'momentum'?"),
-    ("strategy=null", "strategy=None does not exist; there is: buy_and_hold, "),
+    ("strategy=null", "strategy=None does not exist; there is: breakout, buy_and_hold, "),
     ("strategy=1", "strategy=1 does not exist"),
     ("strategy=[momentum]", "did you mean 'momentum'?"),
     ("strategy=", "strategy= does not exist"),

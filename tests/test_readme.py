@@ -49,7 +49,7 @@ def commands():
 RUN = {
     "python runners/live.py strategy=momentum": ([], "ended: end of feed"),
     "python runners/backtest.py strategy=momentum": ([], "Backtest of momentum="),
-    "python runners/live.py --help": ([], "strategy=buy_and_hold | "),
+    "python runners/live.py --help": ([], r"strategy=breakout \| buy_and_hold"),
     "python runners/live.py strategy=momentum journal=fresh": (["feed.start=-5m"], "ended: end"),
     "python runners/backfill.py source=file path=ticks.parquet universe=crypto": ([], "3"),
     "python runners/backfill.py source=file path=bars.csv universe=crypto mapping=bars "
