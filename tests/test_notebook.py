@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from sysquant.store import connect, lock_holder
 from tests.conftest import REPOSITORY
 
 FIRST = REPOSITORY / "notebooks" / "01_first_backtest.ipynb"
+SECOND = FIRST.with_name("02_sweep_parameters.ipynb")
 NOTEBOOKS = sorted(FIRST.parent.glob("*.ipynb"))
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -119,6 +121,18 @@ def test_first_notebook_shares_a_served_store_and_takes_parameters(papermill, ho
     assert titles(cells)[-1] == "SIM:YEW"
     assert "strategy.fast=5 strategy.slow=30 bars=5m" in printed(cells)
     assert any("SIM:YEW: 2,880 bars, no gaps" in text for text in shown(cells))
+
+
+def test_second_notebook_sweeps_verifies_and_says_how_far_to_trust_it(papermill):
+    cells = papermill(SECOND, days=10, interval="15m", most_fast=20, most_slow=60, steps=4)
+    told = "\n".join(shown(cells))
+    assert re.search(r"Sweep of Momentum over \d+ combinations, \d left out", told)
+    assert "trades are the same bytes" in told
+    assert "plateau around" in told
+    said = printed(cells)
+    assert re.search(r"better than luck with probability \d+%", said)
+    assert re.search(r"Overfitting: probability \d+\.\d%, over 252 halves", said)
+    assert len(figures(cells)) == 2
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
