@@ -293,8 +293,7 @@ def receipt_differences(
             return [Difference(one["ts"], "risk_receipts", (*key, *seen), name, got, verdict, what)]
         if math.isinf(slack):
             continue
-        is_root = name.startswith("covariance_") or name == "volatility"  # of a sum that cancels
-        exact = ROOM if is_root or name == "cash" else VALUE
+        exact = ROOM if name == "cash" else VALUE
         for field, left, right, tolerance in (
             ("value", got[0], value, exact + slack), ("room", got[2], room, ROOM),
         ):  # fmt: skip

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REFUSE, PASS, EXEMPT = range(3)
 GRAIN = 1e-7  # of an account's money: fills and payments are each cut to 1e-8
+ROUNDING = 2.0**-48  # of the terms of a sum: what is left of one that cancels may be this
 Answer = tuple[float, float | None]
 
 
@@ -139,7 +140,7 @@ def historical(f: Facts, limit: float, shortfall: bool) -> Answer:
     return value, low
 
 
-def by_covariance(f: Facts, limit: float, factor: float) -> Answer:
+def by_covariance(f: Facts, name: str, limit: float, factor: float) -> Answer:
     """`factor` x the standard deviation of the book's P&L, over B."""
     a, b, c = f.quadratic
     variance = a + 2 * b * f.q + c * f.q**2
@@ -147,6 +148,8 @@ def by_covariance(f: Facts, limit: float, factor: float) -> Answer:
     value = fraction(factor * sigma, f.B)
     if not value < math.inf:
         return value, 0.0
+    lost = ROUNDING * (abs(a) + 2 * abs(b * f.q) + c * f.q**2)
+    f.slack[name] = factor * (math.sqrt(sigma**2 + lost) - sigma) / f.B
     top = (limit * f.B / factor) ** 2 if limit >= 0 else -1.0
     if c == 0:
         return value, (math.inf if a <= top else 0.0)
@@ -156,16 +159,19 @@ def by_covariance(f: Facts, limit: float, factor: float) -> Answer:
 
 
 def covariance_var(f: Facts, limit: float) -> Answer:
-    return by_covariance(f, limit, NormalDist().inv_cdf(f.book.case.risk.confidence))
+    quantile = NormalDist().inv_cdf(f.book.case.risk.confidence)
+    return by_covariance(f, "covariance_var", limit, quantile)
 
 
 def covariance_es(f: Facts, limit: float) -> Answer:
     normal, confidence = NormalDist(), f.book.case.risk.confidence
-    return by_covariance(f, limit, normal.pdf(normal.inv_cdf(confidence)) / (1 - confidence))
+    mean = normal.pdf(normal.inv_cdf(confidence)) / (1 - confidence)
+    return by_covariance(f, "covariance_expected_shortfall", limit, mean)
 
 
 def volatility(f: Facts, limit: float) -> Answer:
-    return by_covariance(f, limit, math.sqrt(365 * DAY / f.book.case.risk.risk_bar))
+    year = math.sqrt(365 * DAY / f.book.case.risk.risk_bar)
+    return by_covariance(f, "volatility", limit, year)
 
 
 def correlation(f: Facts, limit: float) -> Answer:
