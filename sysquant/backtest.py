@@ -162,8 +162,8 @@ def backtest(
     universe : the instruments that the symbol column of `Bars` counts.
     interval : of `Bars`, ns; a minute by default.
     capital : quote currency, divided equally among the strategies.
-    risk, execution, sizing : defaults are the desk's four checks, 50 ms latency, 1 bp slippage,
-        5 bp fee, and an equal share of equity per symbol.
+    risk, execution, sizing : defaults are the desk's four checks, which cut an order that is
+        too large, 50 ms latency, 1 bp slippage, 5 bp fee, and an equal share of equity per symbol.
     orders, exits : defaults are market orders, and no exits but the strategy's own.
     snapshot_ns : engine time between two values of equity, which returns cannot be finer than.
     benchmark : what the statistics compare with: `buy and hold`, or a symbol.

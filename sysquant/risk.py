@@ -31,7 +31,9 @@ class RiskChain:
     Parameters
     ----------
     checks : mappings with `check` (a name) and `limit` (in the unit of that check).
-    cut : make an order smaller until every check passes it, where that can be, and review it anew.
+    cut : make an order that is too large smaller until every check passes it, where that can be,
+        and review it anew; else it is refused whole. A position that has grown past its share
+        leaves the next one a little short of cash: refused, such orders are a quarter of a basket's.
     risk_bar : between two returns of the book's history, like `1h`, or in ns.
     window : returns that are kept, in risk bars.
     confidence : of value at risk and expected shortfall, above 0.5 and below 1.
@@ -50,7 +52,7 @@ class RiskChain:
         self,
         *,
         checks: Sequence[Mapping[str, object]],
-        cut: bool = False,
+        cut: bool = True,
         risk_bar: int | str = "1h",
         window: int = 250,
         confidence: float = 0.975,

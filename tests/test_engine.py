@@ -158,7 +158,8 @@ def test_no_opinion_leaves_the_last_target_standing():
 
 def test_a_refused_order_is_stored_and_not_repeated_every_bar():
     checks = [{"check": "order_size", "limit": 0.1}]
-    book = engine(Hold(), risk=RiskChain(checks=checks), sizing=WeightSizing(retry_after=3))
+    risk = RiskChain(checks=checks, cut=False)
+    book = engine(Hold(), risk=risk, sizing=WeightSizing(retry_after=3))
     effects = book.step(ticks(2_000, symbols=1))
     orders, receipts = effects["orders"], effects["risk_receipts"]
     assert not effects["executions"].size
@@ -170,7 +171,7 @@ def test_a_refused_order_is_stored_and_not_repeated_every_bar():
 
 
 def test_every_order_has_a_receipt_of_every_check():
-    effects = engine().step(ticks(3_000))
+    effects = engine(risk=RiskChain(checks=CHECKS, cut=False)).step(ticks(3_000))
     receipts = effects["risk_receipts"]
     assert receipts["order_no"].tolist() == effects["orders"]["order_no"].tolist()
     assert receipts["value"].shape == (len(receipts), len(CHECKS))

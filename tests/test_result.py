@@ -205,7 +205,7 @@ def test_rolling_sharpe_ends_with_that_of_the_last_returns(result):
 
 
 def test_what_is_wrong_is_found_with_its_number(result):
-    assert [finding.name for finding in result.warnings] == ["short_history", "few_trips"]
+    assert [finding.name for finding in result.warnings] == ["short_history", "costs_above_edge"]
     dear = hourly(execution=Execution(fee_bps=200.0))
     found = {finding.name: finding for finding in dear.warnings}
     fills = dear.table("executions")

@@ -112,7 +112,8 @@ def ran(
         universe=universe,
         strategies={name: wants(one) for name, one in named.items()},
         risk=RiskChain(
-            checks=[{"check": name, "limit": limit} for name, limit in checks], **(risk or {})
+            checks=[{"check": name, "limit": limit} for name, limit in checks],
+            **({"cut": False} | (risk or {})),
         ),
         execution=Execution(**(FREE | (execution or {}))),
         sizing=sizing or WeightSizing(band=1.0, split=False),
