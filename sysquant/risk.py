@@ -32,8 +32,8 @@ class RiskChain:
     ----------
     checks : mappings with `check` (a name) and `limit` (in the unit of that check).
     cut : make an order that is too large smaller until every check passes it, where that can be,
-        and review it anew; else it is refused whole. A position that has grown past its share
-        leaves the next one a little short of cash: refused, such orders are a quarter of a basket's.
+        and review it anew; else it is refused whole. (Positions that grew past their share leave
+        the next one a little short of cash: of a basket's orders a quarter.)
     risk_bar : between two returns of the book's history, like `1h`, or in ns.
     window : returns that are kept, in risk bars.
     confidence : of value at risk and expected shortfall, above 0.5 and below 1.

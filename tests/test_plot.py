@@ -29,7 +29,8 @@ LIMITS = [{"check": "order_size", "limit": 0.6}, {"check": "short_limit", "limit
 @pytest.fixture(scope="module")
 def result():
     """Long and short on two symbols; the chain refuses what turns a whole position."""
-    return run(engine(Flip(), risk=RiskChain(checks=LIMITS, cut=False)), [ticks(3_000)], name="test")
+    chain = RiskChain(checks=LIMITS, cut=False)
+    return run(engine(Flip(), risk=chain), [ticks(3_000)], name="test")
 
 
 def traces(figure):
