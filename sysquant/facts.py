@@ -32,7 +32,7 @@ def _cost(order: Row, instrument: Row, market: Row, terms: Row, quantity: float)
     # Cash that an order may take, book currency; negative for what a sale brings.
     price = _worst(order, market, terms, quantity)
     if order.kind != 1 and order.kind != 3:
-        price += math.copysign(instrument.tick_size, quantity)
+        price = max(price + math.copysign(instrument.tick_size, quantity), instrument.tick_size)
     value = quantity * price * market.unit
     return value + abs(value) * instrument.taker
 

@@ -283,7 +283,7 @@ def receipt_differences(
     """None stands for a tie."""
     for place, (name, value, limit, verdict, room, slack) in enumerate(other["receipts"]):
         assert names[place] == name
-        got = (one["value"][place], one["verdict"][place], one["room"][place])
+        got = (float(one["value"][place]), one["verdict"][place], one["room"][place])
         if got[1] != verdict:
             if math.isinf(slack) or is_tie((value, got[0]), limit, slack):
                 return [None]

@@ -72,7 +72,8 @@ class Facts:
         market, s = self.book.markets[order.symbol], order.side
         slip = self.book.broker.slip(market, quantity)
         price = order.stop if order.kind == Kind.STOP else market.price
-        worst = price * (1 + s * slip) + s * market.rules.tick_size
+        tick = market.rules.tick_size
+        worst = max(price * (1 + s * slip) + s * tick, tick)
         if order.kind in (Kind.LIMIT, Kind.STOP_LIMIT):
             worst = order.limit
         taker = self.book.broker.rates(market.rules)[1]

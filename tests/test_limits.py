@@ -159,6 +159,14 @@ def test_an_instruments_largest_position_stands_in_for_the_limit():
     assert value == 49 / (40 / 1_000)
 
 
+def test_a_sale_that_slips_past_zero_still_brings_a_tick_less_its_fee():
+    dear = {"slippage_bps": 20_000.0, "fee_bps": 100.0}
+    case = (None, flat(100, 100), [-1.0], {"execution": dear})
+    order, value, _ = last_review("cash", 0.0, case)
+    assert order.quantity == -33.0  # 10,000 at 300.01 and a fee of 1 %
+    assert value == pytest.approx(10_000 + 33 * 0.01 * 0.99)
+
+
 def test_a_promoted_strategy_is_not_held_to_the_share_of_new_ones():
     case = (None, flat(100, 100), [0.5], {"promoted": ["s0"]})
     assert last_review("not_promoted", 0.0, case)[1:] == (0.0, PASS)
