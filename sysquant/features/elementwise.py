@@ -1,193 +1,124 @@
-"""Compiled arithmetic, comparison and logic: one value in, one value out, no state.
+"""Compiled arithmetic, comparison and logic: values of one bar in, one value out, no state.
 
-Input and output as of every kernel, see `indicator`. Truth is 1.0 and falsehood 0.0; a comparison
-or a logical operation with a NaN on either side is NaN, because nothing is known. Built on no array
-functions: the same machine code sees one bar and a million.
+Input: the number of an operation, a row of values for each of what it is done to, and its
+parameter. Output: a row. Truth is 1.0 and falsehood 0.0; a comparison or a logical operation with a
+NaN on either side is NaN, because nothing is known. They are cases of one function, for to call one
+costs more than what it does. Built on no array functions: the same machine code sees one bar and a
+million.
 """
 
 import math
 
 import numpy as np
 
-from sysquant.compiled import kernel
+from sysquant.compiled import inlined, part
 from sysquant.types import Floats
 
+CONSTANT, ADD, SUB, MUL, DIV, POWER = range(6)
+ABS, EXP, LOG, SQRT, TANH, SIGN, ISNAN = range(6, 13)
+GT, GE, EQ, NE, BOTH, EITHER, NOT = range(13, 20)
+WHERE, MAXIMUM, MINIMUM = range(20, 23)
 
-@kernel
-def constant(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """The parameter, in every bar."""
-    out[:] = params[0]
+
+@part
+def operate(code: int, x: Floats, y: Floats, z: Floats, number: float, out: Floats) -> None:
+    """One operation on every bar.
+
+    Parameters
+    ----------
+    code : of the operation.
+    x, y, z : (n,) what it is done to; what it does not take is not read.
+    number : its parameter.
+    out : (n,), written.
+    """
+    if code < ABS:
+        _arithmetic(code, x, y, number, out)
+    elif code < GT:
+        _function(code, x, out)
+    elif code < WHERE:
+        _verdict(code, x, y, out)
+    else:
+        _choice(code, x, y, z, out)
 
 
-@kernel
-def add(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Sum."""
+@inlined
+def _arithmetic(code: int, x: Floats, y: Floats, number: float, out: Floats) -> None:
+    # A quotient of zero is inf or NaN.
+    if code == CONSTANT:
+        for i in range(out.shape[0]):
+            out[i] = number
+    elif code == ADD:
+        for i in range(out.shape[0]):
+            out[i] = x[i] + y[i]
+    elif code == SUB:
+        for i in range(out.shape[0]):
+            out[i] = x[i] - y[i]
+    elif code == MUL:
+        for i in range(out.shape[0]):
+            out[i] = x[i] * y[i]
+    elif code == DIV:
+        for i in range(out.shape[0]):
+            out[i] = x[i] / y[i]
+    else:
+        for i in range(out.shape[0]):
+            out[i] = x[i] ** y[i]
+
+
+@inlined
+def _function(code: int, x: Floats, out: Floats) -> None:
+    # The logarithm of zero is -inf; it and the root of what is negative are NaN.
     for i in range(out.shape[0]):
-        out[i] = inputs[0, i] + inputs[1, i]
-
-
-@kernel
-def sub(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Difference."""
-    for i in range(out.shape[0]):
-        out[i] = inputs[0, i] - inputs[1, i]
-
-
-@kernel
-def mul(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Product."""
-    for i in range(out.shape[0]):
-        out[i] = inputs[0, i] * inputs[1, i]
-
-
-@kernel
-def div(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Quotient; of zero inf or NaN."""
-    for i in range(out.shape[0]):
-        out[i] = inputs[0, i] / inputs[1, i]
-
-
-@kernel
-def power(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """First to the power of the second."""
-    for i in range(out.shape[0]):
-        out[i] = inputs[0, i] ** inputs[1, i]
-
-
-@kernel
-def absolute(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Absolute value."""
-    for i in range(out.shape[0]):
-        out[i] = abs(inputs[0, i])
-
-
-@kernel
-def exp(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Exponential."""
-    for i in range(out.shape[0]):
-        out[i] = math.exp(inputs[0, i])
-
-
-@kernel
-def log(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Natural logarithm; of zero -inf, of a negative NaN."""
-    for i in range(out.shape[0]):
-        out[i] = np.log(inputs[0, i])
-
-
-@kernel
-def sqrt(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Square root; of a negative NaN."""
-    for i in range(out.shape[0]):
-        out[i] = np.sqrt(inputs[0, i])
-
-
-@kernel
-def tanh(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Hyperbolic tangent."""
-    for i in range(out.shape[0]):
-        out[i] = math.tanh(inputs[0, i])
-
-
-@kernel
-def sign(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """-1, 0 or 1."""
-    for i in range(out.shape[0]):
-        out[i] = np.sign(inputs[0, i])
-
-
-@kernel
-def _truth(left: float, right: float, verdict: bool) -> float:
-    # A verdict about an unknown is unknown.
-    if left != left or right != right:
-        return np.nan
-    return 1.0 if verdict else 0.0
-
-
-@kernel
-def gt(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """First greater than second."""
-    for i in range(out.shape[0]):
-        left, right = inputs[0, i], inputs[1, i]
-        out[i] = _truth(left, right, left > right)
-
-
-@kernel
-def ge(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """First greater than second, or equal."""
-    for i in range(out.shape[0]):
-        left, right = inputs[0, i], inputs[1, i]
-        out[i] = _truth(left, right, left >= right)
-
-
-@kernel
-def eq(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Equal."""
-    for i in range(out.shape[0]):
-        left, right = inputs[0, i], inputs[1, i]
-        out[i] = _truth(left, right, left == right)
-
-
-@kernel
-def ne(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Not equal."""
-    for i in range(out.shape[0]):
-        left, right = inputs[0, i], inputs[1, i]
-        out[i] = _truth(left, right, left != right)
-
-
-@kernel
-def both(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Both are not zero."""
-    for i in range(out.shape[0]):
-        left, right = inputs[0, i], inputs[1, i]
-        out[i] = _truth(left, right, left != 0.0 and right != 0.0)
-
-
-@kernel
-def either(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """One at least is not zero."""
-    for i in range(out.shape[0]):
-        left, right = inputs[0, i], inputs[1, i]
-        out[i] = _truth(left, right, left != 0.0 or right != 0.0)
-
-
-@kernel
-def negate(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Is zero."""
-    for i in range(out.shape[0]):
-        out[i] = _truth(inputs[0, i], 0.0, inputs[0, i] == 0.0)
-
-
-@kernel
-def isnan(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Is NaN: never NaN itself."""
-    for i in range(out.shape[0]):
-        out[i] = 1.0 if inputs[0, i] != inputs[0, i] else 0.0
-
-
-@kernel
-def where(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Second where the first is not zero, else third; NaN where the first is."""
-    for i in range(out.shape[0]):
-        condition = inputs[0, i]
-        if condition != condition:
-            out[i] = condition
+        value = x[i]
+        if code == ABS:
+            out[i] = abs(value)
+        elif code == EXP:
+            out[i] = math.exp(value)
+        elif code == LOG:
+            out[i] = np.log(value)
+        elif code == SQRT:
+            out[i] = np.sqrt(value)
+        elif code == TANH:
+            out[i] = math.tanh(value)
+        elif code == SIGN:
+            out[i] = np.sign(value)
         else:
-            out[i] = inputs[1, i] if condition != 0.0 else inputs[2, i]
+            out[i] = 1.0 if value != value else 0.0
 
 
-@kernel
-def maximum(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Larger of two."""
+@inlined
+def _verdict(code: int, x: Floats, y: Floats, out: Floats) -> None:
+    # A verdict about an unknown is unknown.
     for i in range(out.shape[0]):
-        left, right = inputs[0, i], inputs[1, i]
-        out[i] = left if left > right or left != left else right
+        left, right = x[i], y[i]
+        if code == GT:
+            verdict = left > right
+        elif code == GE:
+            verdict = left >= right
+        elif code == EQ:
+            verdict = left == right
+        elif code == NE:
+            verdict = left != right
+        elif code == BOTH:
+            verdict = left != 0.0 and right != 0.0
+        elif code == EITHER:
+            verdict = left != 0.0 or right != 0.0
+        else:
+            verdict, right = left == 0.0, left
+        known = 1.0 if verdict else 0.0
+        out[i] = np.nan if left != left or right != right else known
 
 
-@kernel
-def minimum(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
-    """Smaller of two."""
-    for i in range(out.shape[0]):
-        left, right = inputs[0, i], inputs[1, i]
-        out[i] = left if left < right or left != left else right
+@inlined
+def _choice(code: int, x: Floats, y: Floats, z: Floats, out: Floats) -> None:
+    # Second where the first is not zero, else third, NaN where the first is; the larger, or the
+    # smaller of two.
+    if code == WHERE:
+        for i in range(out.shape[0]):
+            chosen = y[i] if x[i] != 0.0 else z[i]
+            out[i] = chosen if x[i] == x[i] else np.nan
+    elif code == MAXIMUM:
+        for i in range(out.shape[0]):
+            out[i] = x[i] if x[i] > y[i] or x[i] != x[i] else y[i]
+    else:
+        for i in range(out.shape[0]):
+            out[i] = x[i] if x[i] < y[i] or x[i] != x[i] else y[i]

@@ -52,8 +52,8 @@ class Operation:
     Parameters
     ----------
     name : of the operation, as it stands in formulas.
-    kernel : compiled `(state, inputs, params, out)`; see `indicator`. None for what a graph of one
-        symbol's bars is given: a field, and the two below.
+    kernel : compiled `(state, inputs, params, out)`; see `indicator`. The number of an elementwise
+        operation. None for what a graph of one symbol's bars is given: a field, and the two below.
     first_state : parameters -> state before the first bar, (S,) float64.
     twin : kernel of two nodes on the same inputs, if computing them together is faster: state,
         parameters and values of one are followed by those of the other.
@@ -63,7 +63,7 @@ class Operation:
     """
 
     name: str
-    kernel: Kernel | None = None
+    kernel: Kernel | int | None = None
     first_state: Callable[..., Sequence[float]] = stateless
     twin: Kernel | None = None
     source: Source | None = None
@@ -212,20 +212,20 @@ class Expression:
 Operand: TypeAlias = Expression | float
 
 HELD = Operation("held")
-CONSTANT = Operation("constant", elementwise.constant)
-ADD = Operation("add", elementwise.add)
-SUB = Operation("sub", elementwise.sub)
-MUL = Operation("mul", elementwise.mul)
-DIV = Operation("div", elementwise.div)
-POWER = Operation("power", elementwise.power)
-ABS = Operation("abs", elementwise.absolute)
-GT = Operation("gt", elementwise.gt)
-GE = Operation("ge", elementwise.ge)
-EQ = Operation("eq", elementwise.eq)
-NE = Operation("ne", elementwise.ne)
-BOTH = Operation("both", elementwise.both)
-EITHER = Operation("either", elementwise.either)
-NOT = Operation("not", elementwise.negate)
+CONSTANT = Operation("constant", elementwise.CONSTANT)
+ADD = Operation("add", elementwise.ADD)
+SUB = Operation("sub", elementwise.SUB)
+MUL = Operation("mul", elementwise.MUL)
+DIV = Operation("div", elementwise.DIV)
+POWER = Operation("power", elementwise.POWER)
+ABS = Operation("abs", elementwise.ABS)
+GT = Operation("gt", elementwise.GT)
+GE = Operation("ge", elementwise.GE)
+EQ = Operation("eq", elementwise.EQ)
+NE = Operation("ne", elementwise.NE)
+BOTH = Operation("both", elementwise.BOTH)
+EITHER = Operation("either", elementwise.EITHER)
+NOT = Operation("not", elementwise.NOT)
 
 
 def as_expression(value: Operand) -> Expression:

@@ -12,15 +12,15 @@ import numpy as np
 from sysquant.features import elementwise
 from sysquant.features.expression import Expression, Operand, Operation, as_expression
 
-_WHERE = Operation("where", elementwise.where)
-_MINIMUM = Operation("minimum", elementwise.minimum)
-_MAXIMUM = Operation("maximum", elementwise.maximum)
-_EXP = Operation("exp", elementwise.exp)
-_LOG = Operation("log", elementwise.log)
-_SQRT = Operation("sqrt", elementwise.sqrt)
-_TANH = Operation("tanh", elementwise.tanh)
-_SIGN = Operation("sign", elementwise.sign)
-_ISNAN = Operation("isnan", elementwise.isnan)
+_WHERE = Operation("where", elementwise.WHERE)
+_MINIMUM = Operation("minimum", elementwise.MINIMUM)
+_MAXIMUM = Operation("maximum", elementwise.MAXIMUM)
+_EXP = Operation("exp", elementwise.EXP)
+_LOG = Operation("log", elementwise.LOG)
+_SQRT = Operation("sqrt", elementwise.SQRT)
+_TANH = Operation("tanh", elementwise.TANH)
+_SIGN = Operation("sign", elementwise.SIGN)
+_ISNAN = Operation("isnan", elementwise.ISNAN)
 
 
 def where(condition: Operand, yes: Operand, no: Operand) -> Expression:

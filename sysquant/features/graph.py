@@ -6,82 +6,15 @@ that can be taken out and put back by the nodes' names. It knows nothing of stra
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from numba import types
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.dispatcher import Dispatcher
-from numba.core.errors import NumbaError
-from numba.typed import List
 
-from sysquant.compiled import kernel
 from sysquant.errors import DataError, StrategyError
+from sysquant.features import evaluate
 from sysquant.features.expression import Expression, Kernel
 from sysquant.types import Columns, Floats, Ints
 
 _TABLE = 65_536  # node values computed at a time (half a MiB): they stay in the CPU's cache
-_MOST_INPUTS = 4
-
-_f8 = types.float64
-SIGNATURE = types.void(_f8[::1], _f8[:, ::1], _f8[::1], _f8[::1])
-_KERNEL_TYPE = types.FunctionType(SIGNATURE)
-
-
-@kernel
-def _no_kernels() -> Any:
-    # Compiled, for a typed list made in Python would be compiled anew in every process.
-    return List.empty_list(_KERNEL_TYPE)
-
-
-@kernel
-def _append(kernels: Any, function: Any) -> None:
-    kernels.append(function)
-
-
-def _appender() -> Any:
-    # For functions of the one signature, not for each function anew.
-    append: Any = _append
-    with global_compiler_lock:  # of two threads that come first, one compiles
-        if not append.signatures:
-            append.compile((types.ListType(_KERNEL_TYPE), _KERNEL_TYPE))
-            append.disable_compile()
-    return append
-
-
-@kernel
-def _evaluate(
-    kernels: Any,
-    counts: Ints,
-    rows: Ints,
-    state: Floats,
-    state_ends: Ints,
-    params: Floats,
-    param_ends: Ints,
-    values: Floats,
-    gathered: Floats,
-) -> None:
-    # Call k reads the rows `rows[k]` of `values` (as far as they are not -1), and writes those of
-    # its nodes, `counts[k]` of them; the first follows those of the bar's fields.
-    first = values.shape[0] - counts.sum()
-    state_start, param_start = 0, 0
-    for k in range(len(kernels)):
-        row = max(rows[k, 0], 0)
-        inputs = values[row : row + 1]
-        if rows[k, 1] >= 0:
-            inputs = gathered
-            for j in range(rows.shape[1]):
-                for i in range(values.shape[1] if rows[k, j] >= 0 else 0):
-                    gathered[j, i] = values[rows[k, j], i]
-        kernels[k](
-            state[state_start : state_ends[k]],
-            inputs,
-            params[param_start : param_ends[k]],
-            values[first : first + counts[k]].reshape(-1),
-        )
-        first += counts[k]
-        state_start, param_start = state_ends[k], param_ends[k]
-
 
 class FeatureGraph:
     """Named expressions, evaluated for one symbol; not thread-safe.
@@ -116,22 +49,14 @@ class FeatureGraph:
         self.nodes = tuple(node.name for node in nodes)
         row_of = {name: row for row, name in enumerate((*self.fields, *self.nodes))}
         self._outputs = np.array([row_of[e.name] for e in features.values()], dtype=np.intp)
-        self._inputs = np.full((len(calls), _MOST_INPUTS), -1)
-        self._kernels = _no_kernels()
-        for k, (node, *twins) in enumerate(calls):
-            self._inputs[k, : len(node.inputs)] = [row_of[i.name] for i in node.inputs]
-            operation = node.operation
-            kernel = operation.twin if twins else operation.kernel
-            _appender()(self._kernels, _compiled(operation.name, kernel))
         self._params, param_ends = _flat([node.parameters for node in nodes])
+        self._params = np.append(self._params, 0.0)
         first = [node.operation.first_state(*node.parameters) for node in nodes]
         self._state, self._state_ends = _flat(first)
-        self._counts = np.array([len(call) for call in calls], np.int64)
-        last = np.cumsum(self._counts) - 1  # node of each call
-        self._call_ends = self._state_ends[last], param_ends[last]
+        self._kernels = [_kernel_of(call) for call in calls]  # kept: their addresses are called
+        self._program = _program(calls, self._kernels, row_of, self._state_ends, param_ends)
         self._height = len(row_of)
-        self._values = np.empty((self._height, 0))
-        self._gathered = np.empty((_MOST_INPUTS, 0))
+        self._take_width(0)
 
     def run(self, columns: Columns) -> dict[str, Floats]:
         """Take n new bars, oldest first, and return every feature.
@@ -151,13 +76,19 @@ class FeatureGraph:
             If a column is missing or of another length; nothing has been taken then.
         """
         table, rows = self.advance(columns)
-        return {name: table[row].copy() for name, row in zip(self.names, rows, strict=True)}
+        values = {name: table[row] for name, row in zip(self.names, rows, strict=True)}
+        if table is self._values:
+            values = {name: row.copy() for name, row in values.items()}
+        return values
 
     def advance(self, columns: Columns) -> tuple[Floats, Ints]:
         """The same as `run`: a table (rows, n), and the row of each feature.
 
         The table may be one that the next call writes over.
         """
+        if self._taken_singly(columns):
+            evaluate.evaluate(self._program, self._state, self._params, self._values)
+            return self._values, self._outputs
         check_columns(self.fields, columns)  # a bad batch must not leave half its trace
         length = len(columns[next(iter(self.fields or columns))]) if columns else 0
         most = max(_TABLE // self._height, 256)
@@ -193,25 +124,30 @@ class FeatureGraph:
             if starts[k] < starts[k + 1]:
                 yield name, self._state[starts[k] : starts[k + 1]]
 
+    def _taken_singly(self, columns: Columns) -> bool:
+        # Whether one bar has been put into the table, as nearly always in a stream: without all
+        # that a batch costs. What is odd about a batch is for the others to say.
+        if self._values.shape[1] != 1 or not self.fields:
+            return False
+        cells = self._cells
+        try:
+            for row, field in enumerate(self.fields):
+                cells[row] = columns[field].item()
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return False
+        return True
+
     def _take(self, columns: Columns, rows: slice) -> None:
         width = rows.stop - rows.start
         if self._values.shape[1] != width:
-            self._values = np.empty((self._height, width))
-            self._gathered = np.empty((_MOST_INPUTS, width))
+            self._take_width(width)
         for row, field in enumerate(self.fields):
             self._values[row] = columns[field][rows]
-        state_ends, param_ends = self._call_ends
-        _evaluate(
-            self._kernels,
-            self._counts,
-            self._inputs,
-            self._state,
-            state_ends,
-            self._params,
-            param_ends,
-            self._values,
-            self._gathered,
-        )
+        evaluate.evaluate(self._program, self._state, self._params, self._values)
+
+    def _take_width(self, width: int) -> None:
+        self._values = np.zeros((self._height + evaluate.MOST_INPUTS, width))
+        self._cells = memoryview(self._values.reshape(-1))
 
 
 def check_columns(fields: Sequence[str], columns: Columns) -> None:
@@ -259,23 +195,22 @@ def nodes_of(wanted: Sequence[Expression]) -> dict[str, Expression]:
     StrategyError
         If two different user indicators of one name are used together.
     """
-    # Without recursion, for formulas can be deep.
+    # Without recursion, for formulas can be deep. Also a node whose name is known is looked into:
+    # what it rests on may be another indicator of the same name.
     order: dict[str, Expression] = {}
+    done = set[int]()
     pending = list(reversed(wanted))
     while pending:
         node = pending[-1]
-        known = order.get(node.name)
-        if known is not None:
-            if known.operation is not node.operation:
-                raise StrategyError(f"two different indicators are called {node.operation.name!r}")
-            pending.pop()
-            continue
+        if order.get(node.name, node).operation is not node.operation:
+            raise StrategyError(f"two different indicators are called {node.operation.name!r}")
         is_given = node.operation.kernel is None
-        later = [i for i in reversed(node.inputs) if i.name not in order and not is_given]
-        if later:
+        later = [i for i in reversed(node.inputs) if id(i) not in done and not is_given]
+        if later and id(node) not in done:
             pending.extend(later)
         else:
-            order[node.name] = pending.pop()
+            done.add(id(pending.pop()))
+            order.setdefault(node.name, node)
     return order
 
 
@@ -296,15 +231,36 @@ def _are_twins(node: Expression, other: Expression) -> bool:
     return [i.name for i in node.inputs] == [i.name for i in other.inputs]
 
 
-def _compiled(name: str, function: Kernel | None) -> Dispatcher:
-    # For the one signature there is; from the disk cache when it has been compiled before.
-    if not isinstance(function, Dispatcher):
-        raise StrategyError(f"{name}: a kernel must be compiled, was {function!r}")
-    try:
-        function.compile(SIGNATURE)
-    except NumbaError as error:
-        raise StrategyError(f"{name} does not compile: {error}") from error
-    return function
+def _kernel_of(call: Sequence[Expression]) -> Kernel | int | None:
+    # That computes all nodes of a call; of elementwise operations the number.
+    operation = call[0].operation
+    return operation.kernel if len(call) == 1 else operation.twin
+
+
+def _program(
+    calls: Sequence[Sequence[Expression]], kernels: Sequence[Kernel | int | None],
+    row_of: Mapping[str, int], state_ends: Ints, param_ends: Ints,
+) -> Ints:  # fmt: skip
+    # As `evaluate` takes it; rows, state and parameters lie in the order of the nodes.
+    program = np.zeros((len(calls), evaluate.WIDTH), np.int64)
+    state = param = done = 0
+    for call, words, kernel in zip(calls, program, kernels, strict=True):
+        node, name = call[0], call[0].operation.name
+        done += len(call)
+        inputs = [row_of[each.name] for each in node.inputs]
+        is_spread = inputs != list(range(inputs[0], inputs[0] + len(inputs))) if inputs else False
+        code, address = evaluate.KERNEL, 0
+        if isinstance(kernel, int):
+            code = kernel
+        else:
+            address = evaluate.address_of(name, kernel)
+        words[: evaluate.INPUT] = (
+            code, address, row_of[node.name], len(call), state, state_ends[done - 1],
+            param, param_ends[done - 1], len(inputs), is_spread,
+        )  # fmt: skip
+        words[evaluate.INPUT : evaluate.INPUT + len(inputs)] = inputs
+        state, param = words[evaluate.STATE_END], words[evaluate.PARAM_END]
+    return program
 
 
 def _flat(parts: Sequence[Sequence[float]]) -> tuple[Floats, Ints]:
