@@ -1,7 +1,7 @@
 """Compiled arithmetic, comparison and logic: values of one bar in, one value out, no state.
 
-Input: the number of an operation, a row of values for each of what it is done to, and its
-parameter. Output: a row. Truth is 1.0 and falsehood 0.0; a comparison or a logical operation with a
+Input: the number of an operation, its parameter, and where the values lie that it is done to.
+Output: a row of values. Truth is 1.0 and falsehood 0.0; a comparison or a logical operation with a
 NaN on either side is NaN, because nothing is known. They are cases of one function, for to call one
 costs more than what it does. Built on no array functions: the same machine code sees one bar and a
 million.
@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from sysquant.compiled import inlined, part
+from sysquant.compiled import inlined
 from sysquant.types import Floats
 
 CONSTANT, ADD, SUB, MUL, DIV, POWER = range(6)
@@ -20,76 +20,83 @@ GT, GE, EQ, NE, BOTH, EITHER, NOT = range(13, 20)
 WHERE, MAXIMUM, MINIMUM = range(20, 23)
 
 
-@part
-def operate(code: int, x: Floats, y: Floats, z: Floats, number: float, out: Floats) -> None:
+@inlined
+def operate(
+    code: int, cells: Floats, x: int, y: int, z: int, number: float, out: int, bars: int
+) -> None:
     """One operation on every bar.
 
     Parameters
     ----------
     code : of the operation.
-    x, y, z : (n,) what it is done to; what it does not take is not read.
+    cells : all values.
+    x, y, z : places in `cells` where what it is done to begins; what it does not take is not read.
     number : its parameter.
-    out : (n,), written.
+    out : place where its values begin.
+    bars : how many there are.
     """
     if code < ABS:
-        _arithmetic(code, x, y, number, out)
+        _arithmetic(code, cells, x, y, number, out, bars)
     elif code < GT:
-        _function(code, x, out)
+        _function(code, cells, x, out, bars)
     elif code < WHERE:
-        _verdict(code, x, y, out)
+        _verdict(code, cells, x, y, out, bars)
     else:
-        _choice(code, x, y, z, out)
+        _choice(code, cells, x, y, z, out, bars)
 
 
 @inlined
-def _arithmetic(code: int, x: Floats, y: Floats, number: float, out: Floats) -> None:
+def _arithmetic(
+    code: int, cells: Floats, x: int, y: int, number: float, out: int, bars: int
+) -> None:
     # A quotient of zero is inf or NaN.
     if code == CONSTANT:
-        for i in range(out.shape[0]):
-            out[i] = number
+        for i in range(bars):
+            cells[out + i] = number
     elif code == ADD:
-        for i in range(out.shape[0]):
-            out[i] = x[i] + y[i]
+        for i in range(bars):
+            cells[out + i] = cells[x + i] + cells[y + i]
     elif code == SUB:
-        for i in range(out.shape[0]):
-            out[i] = x[i] - y[i]
+        for i in range(bars):
+            cells[out + i] = cells[x + i] - cells[y + i]
     elif code == MUL:
-        for i in range(out.shape[0]):
-            out[i] = x[i] * y[i]
+        for i in range(bars):
+            cells[out + i] = cells[x + i] * cells[y + i]
     elif code == DIV:
-        for i in range(out.shape[0]):
-            out[i] = x[i] / y[i]
+        for i in range(bars):
+            cells[out + i] = cells[x + i] / cells[y + i]
     else:
-        for i in range(out.shape[0]):
-            out[i] = x[i] ** y[i]
+        for i in range(bars):
+            cells[out + i] = cells[x + i] ** cells[y + i]
 
 
 @inlined
-def _function(code: int, x: Floats, out: Floats) -> None:
+def _function(code: int, cells: Floats, x: int, out: int, bars: int) -> None:
     # The logarithm of zero is -inf; it and the root of what is negative are NaN.
-    for i in range(out.shape[0]):
-        value = x[i]
+    for i in range(bars):
+        value = cells[x + i]
         if code == ABS:
-            out[i] = abs(value)
+            value = abs(value)
         elif code == EXP:
-            out[i] = math.exp(value)
+            value = math.exp(value)
         elif code == LOG:
-            out[i] = np.log(value)
+            value = np.log(value)
         elif code == SQRT:
-            out[i] = np.sqrt(value)
+            value = np.sqrt(value)
         elif code == TANH:
-            out[i] = math.tanh(value)
+            value = math.tanh(value)
         elif code == SIGN:
-            out[i] = np.sign(value)
+            value = np.sign(value)
         else:
-            out[i] = 1.0 if value != value else 0.0
+            value = 1.0 if value != value else 0.0
+        cells[out + i] = value
 
 
 @inlined
-def _verdict(code: int, x: Floats, y: Floats, out: Floats) -> None:
+def _verdict(code: int, cells: Floats, x: int, y: int, out: int, bars: int) -> None:
     # A verdict about an unknown is unknown.
-    for i in range(out.shape[0]):
-        left, right = x[i], y[i]
+    for i in range(bars):
+        left, right = cells[x + i], cells[y + i]
         if code == GT:
             verdict = left > right
         elif code == GE:
@@ -105,20 +112,20 @@ def _verdict(code: int, x: Floats, y: Floats, out: Floats) -> None:
         else:
             verdict, right = left == 0.0, left
         known = 1.0 if verdict else 0.0
-        out[i] = np.nan if left != left or right != right else known
+        cells[out + i] = np.nan if left != left or right != right else known
 
 
 @inlined
-def _choice(code: int, x: Floats, y: Floats, z: Floats, out: Floats) -> None:
+def _choice(code: int, cells: Floats, x: int, y: int, z: int, out: int, bars: int) -> None:
     # Second where the first is not zero, else third, NaN where the first is; the larger, or the
     # smaller of two.
-    if code == WHERE:
-        for i in range(out.shape[0]):
-            chosen = y[i] if x[i] != 0.0 else z[i]
-            out[i] = chosen if x[i] == x[i] else np.nan
-    elif code == MAXIMUM:
-        for i in range(out.shape[0]):
-            out[i] = x[i] if x[i] > y[i] or x[i] != x[i] else y[i]
-    else:
-        for i in range(out.shape[0]):
-            out[i] = x[i] if x[i] < y[i] or x[i] != x[i] else y[i]
+    for i in range(bars):
+        one, other = cells[x + i], cells[y + i]
+        if code == WHERE:
+            chosen = other if one != 0.0 else cells[z + i]
+            chosen = chosen if one == one else np.nan
+        elif code == MAXIMUM:
+            chosen = one if one > other or one != one else other
+        else:
+            chosen = one if one < other or one != one else other
+        cells[out + i] = chosen

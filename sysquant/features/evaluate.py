@@ -87,12 +87,11 @@ def evaluate(program: Ints, state: Floats, params: Floats, values: Floats) -> No
     cells = values.reshape(-1)
     spare = values.shape[0] - MOST_INPUTS
     for k in range(program.shape[0]):
-        row, first = program[k, ROW], program[k, INPUT]
-        out = cells[row * bars : (row + program[k, COUNT]) * bars]
+        row, count, first = program[k, ROW], program[k, COUNT], program[k, INPUT]
         if program[k, CODE] != KERNEL:
             operate(
-                program[k, CODE], values[first], values[program[k, INPUT + 1]],
-                values[program[k, INPUT + 2]], params[program[k, PARAM]], out,
+                program[k, CODE], cells, first * bars, program[k, INPUT + 1] * bars,
+                program[k, INPUT + 2] * bars, params[program[k, PARAM]], row * bars, bars,
             )  # fmt: skip
             continue
         if program[k, IS_SPREAD] != 0:
@@ -103,5 +102,6 @@ def evaluate(program: Ints, state: Floats, params: Floats, values: Floats) -> No
         _call(
             program[k, ADDRESS], state[program[k, STATE] : program[k, STATE_END]],
             values[first : first + program[k, ARITY]],
-            params[program[k, PARAM] : program[k, PARAM_END]], out,
+            params[program[k, PARAM] : program[k, PARAM_END]],
+            cells[row * bars : (row + count) * bars],
         )  # fmt: skip

@@ -125,32 +125,36 @@ def _min(state: Floats, inputs: Floats, params: Floats, out: Floats) -> None:
 @part
 def _extremes(state: Floats, inputs: Floats, params: Floats, out: Floats, sign: float) -> None:
     # state: place; values since the last NaN (at most span); largest of the prefix; of the
-    # suffixes. Here a NaN is counted, not compared: a comparison would lose it.
-    span = int(params[0])
+    # suffixes, and a cell for what is behind them. Here a NaN is counted, not compared: a
+    # comparison would lose it. Block by block: within one, nothing is asked but what is largest.
+    span, count = int(params[0]), out.shape[0]
     place, known, largest = int(state[0]), int(state[1]), state[2]
     cells = state[3:]
-    for i in range(out.shape[0]):
-        x: float = sign * inputs[0, i]
-        known += 1
-        if x != x:
-            x, known = -math.inf, 0
-        cells[place] = x
-        largest = max(x, largest)
-        place += 1
-        if place < span:
-            value = max(cells[place], largest)
-        else:
-            value, largest = largest, -np.inf
+    done = 0
+    while done < count:
+        bars = min(span - place, count - done)
+        given, values = inputs[0, done : done + bars], out[done : done + bars]
+        prefix, suffix = cells[place : place + bars], cells[place + 1 : place + 1 + bars]
+        for i in range(bars):
+            x: float = sign * given[i]
+            known += 1
+            if x != x:
+                x, known = -math.inf, 0
+            prefix[i] = x
+            largest = max(x, largest)
+            values[i] = sign * max(suffix[i], largest) if known >= span else np.nan
+        place, done = place + bars, done + bars
+        if place == span:
+            largest = -np.inf
             for j in range(span - 1, -1, -1):
                 largest = max(cells[j], largest)
                 cells[j] = largest
             place, largest = 0, -np.inf
-        out[i] = sign * value if known >= span else np.nan
     state[0], state[1], state[2] = place, min(known, span), largest
 
 
 def _extreme_state(span: float) -> list[float]:
-    return block([0.0, 0.0, -math.inf], span, -math.inf)
+    return block([0.0, 0.0, -math.inf], span + 1, -math.inf)
 
 
 def _moment_state(span: float, _ddof: float) -> list[float]:
