@@ -155,16 +155,24 @@ def test_columns_of_any_type_stride_and_order_are_taken():
     for close in (ints, ints.astype(np.float32), np.repeat(ints, 2)[::2], frozen):
         value = evaluate(sma(bar.close, 3), close=close, extra=np.empty(0))
         assert value.tobytes() == expected.tobytes()
+        graph = FeatureGraph({"x": sma(bar.close, 3)})
+        singly = [graph.run({"close": close[i : i + 1]})["x"] for i in range(len(close))]
+        assert np.concatenate(singly).tobytes() == expected.tobytes()
 
 
 def test_bad_columns_leave_the_graph_as_it_was():
     graph = FeatureGraph({"x": atr(bar, 3), "y": sma(bar.close, 3)})
-    graph.run({k: v[:50] for k, v in BARS.items()})
+    for rows in (slice(0, 49), slice(49, 50)):  # the last one singly, as in a stream
+        graph.run({k: v[rows] for k, v in BARS.items()})
     before = graph.state()
     with pytest.raises(DataError, match="need the columns high, low; there: close"):
         graph.run({"close": np.ones(3)})
+    with pytest.raises(DataError, match="need the columns high, low; there: close"):
+        graph.run({"close": np.ones(1)})
     with pytest.raises(DataError, match=r"differ in length, were \[2, 3\]"):
         graph.run({"close": np.ones(3), "high": np.ones(2), "low": np.ones(3)})
+    with pytest.raises(DataError, match=r"differ in length, were \[1, 2\]"):
+        graph.run({"close": np.ones(1), "high": np.ones(1), "low": np.ones(2)})
     after = graph.state()
     assert all(np.array_equal(before[k], after[k], equal_nan=True) for k in before)
 
@@ -272,6 +280,16 @@ def test_two_indicators_of_one_name_are_not_mixed_up():
 
     with pytest.raises(StrategyError, match="two different indicators are called 'ema'"):
         FeatureGraph({"x": ema(bar.close, 3) + features.ema(bar.close, 3)})
+    # Also where all that lies above them looks the same.
+    shipped = {"x": sma(features.ema(bar.close, 3), 5)}
+    assert len(FeatureGraph({"y": sma(features.ema(bar.close, 3), 5)} | shipped).nodes) == 2
+    with pytest.raises(StrategyError, match="two different indicators are called 'ema'"):
+        FeatureGraph({"y": sma(ema(bar.close, 3), 5)} | shipped)
+    # Also where what lies above them looks the same.
+    own, other = sma(ema(bar.close, 3), 5) * 2, sma(features.ema(bar.close, 3), 5) * 2
+    with pytest.raises(StrategyError, match="two different indicators are called 'ema'"):
+        FeatureGraph({"own": own, "other": other})
+    assert FeatureGraph({"other": other, "again": sma(features.ema(bar.close, 3), 5) * 2})
 
 
 def test_features_without_columns_take_their_length_from_any():

@@ -50,24 +50,21 @@ def _arithmetic(
     code: int, cells: Floats, x: int, y: int, number: float, out: int, bars: int
 ) -> None:
     # A quotient of zero is inf or NaN.
-    if code == CONSTANT:
-        for i in range(bars):
-            cells[out + i] = number
-    elif code == ADD:
-        for i in range(bars):
-            cells[out + i] = cells[x + i] + cells[y + i]
-    elif code == SUB:
-        for i in range(bars):
-            cells[out + i] = cells[x + i] - cells[y + i]
-    elif code == MUL:
-        for i in range(bars):
-            cells[out + i] = cells[x + i] * cells[y + i]
-    elif code == DIV:
-        for i in range(bars):
-            cells[out + i] = cells[x + i] / cells[y + i]
-    else:
-        for i in range(bars):
-            cells[out + i] = cells[x + i] ** cells[y + i]
+    for i in range(bars):
+        left, right = cells[x + i], cells[y + i]
+        if code == CONSTANT:
+            value = number
+        elif code == ADD:
+            value = left + right
+        elif code == SUB:
+            value = left - right
+        elif code == MUL:
+            value = left * right
+        elif code == DIV:
+            value = left / right
+        else:
+            value = left**right
+        cells[out + i] = value
 
 
 @inlined

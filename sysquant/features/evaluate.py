@@ -21,8 +21,8 @@ from sysquant.types import Floats, Ints
 
 MOST_INPUTS = 4
 KERNEL = -1  # the code of a call that is no elementwise operation
-# A row of a program: what is called; the first of its rows of values, and how many; where its state
-# and its parameters lie; how many inputs, whether they have to be laid side by side, and their rows.
+# A row of a program: what is called; the first of its rows of values, and how many; where its
+# state and its parameters lie; how many inputs, whether they must be laid side by side, their rows.
 CODE, ADDRESS, ROW, COUNT, STATE, STATE_END, PARAM, PARAM_END, ARITY, IS_SPREAD, INPUT = range(11)
 WIDTH = INPUT + MOST_INPUTS
 
@@ -54,9 +54,7 @@ def address_of(name: str, function: Any) -> int:
 
 
 @intrinsic
-def _call(
-    _context: Any, address: Any, state: Any, inputs: Any, params: Any, out: Any
-) -> Any:  # fmt: skip
+def _jump(_context: Any, address: Any, state: Any, inputs: Any, params: Any, out: Any) -> Any:
     taken = (state, inputs, params, out)
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -69,6 +67,9 @@ def _call(
         return context.get_dummy_value()
 
     return types.none(address, *taken), build
+
+
+_call: Any = _jump
 
 
 @kernel
@@ -91,7 +92,7 @@ def evaluate(program: Ints, state: Floats, params: Floats, values: Floats) -> No
         if program[k, CODE] != KERNEL:
             operate(
                 program[k, CODE], cells, first * bars, program[k, INPUT + 1] * bars,
-                program[k, INPUT + 2] * bars, params[program[k, PARAM]], row * bars, bars,
+                program[k, INPUT + 2] * bars, float(params[program[k, PARAM]]), row * bars, bars,
             )  # fmt: skip
             continue
         if program[k, IS_SPREAD] != 0:

@@ -6,6 +6,7 @@ that can be taken out and put back by the nodes' names. It knows nothing of stra
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from sysquant.features.expression import Expression, Kernel
 from sysquant.types import Columns, Floats, Ints
 
 _TABLE = 65_536  # node values computed at a time (half a MiB): they stay in the CPU's cache
+
 
 class FeatureGraph:
     """Named expressions, evaluated for one symbol; not thread-safe.
@@ -147,7 +149,8 @@ class FeatureGraph:
 
     def _take_width(self, width: int) -> None:
         self._values = np.zeros((self._height + evaluate.MOST_INPUTS, width))
-        self._cells = memoryview(self._values.reshape(-1))
+        cells: Any = self._values.reshape(-1)
+        self._cells = memoryview(cells)
 
 
 def check_columns(fields: Sequence[str], columns: Columns) -> None:
