@@ -53,22 +53,30 @@ class Replays:
     strategies : (N,) of one class.
     capital : that an engine starts with, and `snapshot_ns` between two of its snapshots.
     workers : threads.
+    history : bars before the market, for features and statistics to warm up on.
     """
 
     def __init__(
         self, make: Callable[[Strategy], Engine], market: Bars | Ticks,
         strategies: Sequence[Strategy], *, capital: float, snapshot_ns: int, workers: int,
+        history: Bars | None = None,
     ) -> None:  # fmt: skip
-        self._make, self._market, self._strategies = make, market, strategies
-        self._capital, self._workers = capital, workers
+        self._fresh, self._market, self._strategies = make, market, strategies
+        self._capital, self._workers, self._history = capital, workers, history
         self._passes = _closed(make(strategies[0]), market)
         self._idle: queue.SimpleQueue[_Runner] = queue.SimpleQueue()
         start, end = int(market.ts.min()), int(market.ts.max())
         for _ in range(workers):
-            engine = make(strategies[0])
+            engine = self._make(strategies[0])
             engine.drop_statistics()
             score = Score(engine.risk, start, end, snapshot_ns)
             self._idle.put(_Runner(engine, engine.rewinder(), score))
+
+    def _make(self, strategy: Strategy) -> Engine:
+        engine = self._fresh(strategy)
+        if self._history is not None:
+            engine.warm(self._history)
+        return engine
 
     def run(self, chosen: Iterable[int]) -> Iterator[tuple[int, Row]]:
         """The row of each chosen strategy, as soon as it is finished.
@@ -144,7 +152,9 @@ class Replays:
     def _row(self, runner: _Runner, table: "_Table", place: int) -> Row:
         runner.score.open()
         engine = self._drive(runner, table, place, runner.score.take)
-        equity = sum(account["equity"] for account in engine.accounts().values())
+        accounts = engine.accounts().values()
+        pool = round(self._capital - sum(account["allocation"] for account in accounts), 8)
+        equity = pool + sum(account["equity"] for account in accounts)
         return runner.score.close(equity, self._capital)
 
     def _drive(
@@ -165,13 +175,13 @@ class Replays:
         # As many strategies at a time as their features leave memory for.
         bars = sum(each.bars for each in self._passes)
         most = max(1, _KEPT // (8 * max(1, bars)))
-        table = _Table(self._passes)
+        table = _Table(self._passes, self._history)
         for place in chosen:
             strategy = self._strategies[place]
             features = features_of(strategy)
             if table.places and table.size_with(features) > most:
                 yield table.computed()
-                table = _Table(self._passes)
+                table = _Table(self._passes, self._history)
             table.add(place, strategy, features)
         if table.places:
             yield table.computed()
@@ -180,8 +190,8 @@ class Replays:
 class _Table:
     # Features of several strategies, each distinct one computed once, on every pass and symbol.
 
-    def __init__(self, passes: Sequence[_Pass]) -> None:
-        self._passes = passes
+    def __init__(self, passes: Sequence[_Pass], history: Bars | None) -> None:
+        self._passes, self._history = passes, history
         self._nodes: dict[str, Expression] = {}
         self._wanted: dict[int, tuple[Strategy, dict[str, Expression]]] = {}
         self._values: list[list[Floats]] = []
@@ -212,6 +222,10 @@ class _Table:
         graphs = [FeatureGraph(self._nodes) for _ in self._passes[0].rows]
         self._row_of = {name: row for row, name in enumerate(self._nodes)}
         fields = {*fields, "close"}  # at least one: its length is the table's
+        if self._history is not None:
+            for symbol, graph in enumerate(graphs):
+                own = self._history[self._history.symbol == symbol]
+                graph.advance({name: getattr(own, name) for name in fields})
         for each in self._passes:
             columns = {name: getattr(each.closed, name) for name in fields}
             self._values.append([

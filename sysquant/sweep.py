@@ -9,17 +9,18 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from sysquant.backtest import Result, backtest, fresh_engine, market_of
+from sysquant.backtest import Result, fresh_engine, market_of, run
 from sysquant.compiled import machine, source_hash
+from sysquant.engine import Engine
 from sysquant.errors import DataError
 from sysquant.execution import Execution
 from sysquant.exits import Exits
@@ -32,10 +33,10 @@ from sysquant.risk import RiskChain
 from sysquant.scores import COLUMNS, Row
 from sysquant.screening import FIGURES, Screen, best_first, disagreements
 from sysquant.sizing import Sizing, WeightSizing
-from sysquant.strategy import Strategy
+from sysquant.strategy import Parameter, Strategy
 from sysquant.trial_file import TrialFile, code_of
 from sysquant.trials import Sweep, Verification
-from sysquant.types import SECOND, Bars, Instrument
+from sysquant.types import SECOND, Bars, Instrument, Ticks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +110,7 @@ def sweep(
     >>> found.best(3)
     >>> found.heat_map("fast", "slow")
     """
-    threads = _cores() if workers is None else workers
+    threads = cores() if workers is None else workers
     check_choice("screen", screen, SCREENS)
     check_choice("rank", rank, COLUMNS if screen == "engine" else FIGURES)
     for name, least, value in (
@@ -129,68 +130,111 @@ def sweep(
         "snapshot_ns": snapshot_ns,
     }  # fmt: skip
     tried = Grid(strategy, grid, where, taken=[*COLUMNS, "fills_hash"])
-    study = _Study(tried, bars, options, threads, progress)
-    chosen = list(range(len(study.grid)))
+    study = Study(
+        tried, bars, partial(fresh_engine, **options),
+        capital=capital, snapshot_ns=snapshot_ns, workers=threads,
+    )  # fmt: skip
+    bar = partial(_bar, strategy.__name__, progress)
+    chosen = list(range(len(tried)))
     screened: dict[int, dict[str, float]] = {}
     if screen == "vectorbt":
-        screened = study.screen()
+        with bar("screening", len(tried)) as shown:
+            screened = dict(_counted(_screened(study, bars, options), shown))
         chosen = best_first(screened, rank)[:keep]
-    rows = study.run(sorted(chosen), resume)
-    frame = _frame(study.grid, rows, screened)
+    with bar("sweep", len(chosen)) as shown:
+        rows = dict(sorted(_counted(study.rows(sorted(chosen), resume), shown)))
+    frame = _frame(tried, rows, screened)
     verified = study.verify(rows, rank, verify_best, verify_sample, seed)
     if screened:
-        names = {place: described(study.grid.parameters(place)) for place in rows}
+        names = {place: described(tried.parameters(place)) for place in rows}
         study.notes += disagreements(rows, screened, rank, names)
-    return Sweep(study.grid, frame, rank, verified, tuple(study.notes))
+    return Sweep(tried, frame, rank, verified, tuple(study.notes))
 
 
-class _Study:
-    # One sweep while it is made: its grid, market and options, and what is to be said of it.
+def _screened(
+    study: "Study", bars: Bars, options: Mapping[str, Any]
+) -> Iterator[tuple[int, dict[str, float]]]:
+    screen = Screen(
+        bars, options["universe"][0], options["execution"] or Execution(),
+        options["sizing"] or WeightSizing(), capital=options["capital"],
+        interval=options["interval"], snapshot_ns=options["snapshot_ns"],
+    )  # fmt: skip
+    return screen.run(study.replays.weights(range(len(study.grid.strategies))))
+
+
+class Combinations(Protocol):
+    """What a study tries."""
+
+    @property
+    def strategies(self) -> Sequence[Strategy]:
+        """(N,) instances of one class."""
+        ...
+
+    def parameters(self, at: int) -> Mapping[str, Parameter]:
+        """What tells one of them from the others, by name."""
+        ...
+
+
+class Study:
+    """Combinations over one market, through engines that differ in the strategy alone.
+
+    Parameters
+    ----------
+    grid : what is tried.
+    market : bars or ticks, in order.
+    make : a fresh engine for a strategy.
+    capital, snapshot_ns : of these engines.
+    workers : threads.
+    history : bars before the market, for features and statistics to warm up on.
+
+    Attributes
+    ----------
+    notes : what a reader must know, a sentence each.
+
+    Raises
+    ------
+    DataError
+        If the market is empty.
+    """
 
     def __init__(
-        self, grid: Grid, bars: Bars, options: Mapping[str, Any], workers: int, progress: bool
-    ) -> None:
+        self, grid: Combinations, market: Bars | Ticks, make: Callable[[Strategy], Engine], *,
+        capital: float, snapshot_ns: int, workers: int, history: Bars | None = None,
+    ) -> None:  # fmt: skip
+        if not len(market):
+            raise DataError("the market holds no event; is the range of the feed right?")
         self.grid, self.notes = grid, list[str]()
-        self._bars, self._options = bars, options
-        self._workers, self._progress = workers, progress
-        self._make = partial(fresh_engine, **options)
-        self._replays = Replays(
-            self._make, bars, grid.strategies,
-            capital=options["capital"], snapshot_ns=options["snapshot_ns"], workers=workers,
+        self._market, self._make, self._history = market, make, history
+        self._workers = workers
+        self.replays = Replays(
+            make, market, grid.strategies, capital=capital, snapshot_ns=snapshot_ns,
+            workers=workers, history=history,
         )  # fmt: skip
 
-    def screen(self) -> dict[int, dict[str, float]]:
-        options = self._options
-        screen = Screen(
-            self._bars, options["universe"][0], options["execution"] or Execution(),
-            options["sizing"] or WeightSizing(), capital=options["capital"],
-            interval=options["interval"], snapshot_ns=options["snapshot_ns"],
-        )  # fmt: skip
-        weights = self._replays.weights(range(len(self.grid)))
-        with self._bar("screening", len(self.grid)) as bar:
-            found = dict[int, dict[str, float]]()
-            for place, figures in screen.run(weights):
-                found[place] = figures
-                bar.update()
-        return found
+    def rows(
+        self, chosen: Sequence[int], resume: str | Path | None = None
+    ) -> Iterator[tuple[int, Row]]:
+        """Place and row of the chosen combinations, each as soon as it is finished.
 
-    def run(self, chosen: Sequence[int], resume: str | Path | None) -> dict[int, Row]:
-        """Rows of the chosen combinations, those on file taken from there."""
+        Parameters
+        ----------
+        chosen : places in the grid.
+        resume : file of finished combinations; those come first, and what is new is added to it.
+        """
         file = None if resume is None else self._file(resume)
-        rows = dict[int, Row]()
+        on_file = dict[int, Row]()
         if file is not None:
-            on_file = {place: file.rows.get(repr(self.grid.strategies[place])) for place in chosen}
-            rows = {place: row for place, row in on_file.items() if row is not None}
-            if rows:
-                self.notes.append(f"{len(rows):,} combinations were finished before: {file.path}")
-        missing = [place for place in chosen if place not in rows]
-        with self._bar("sweep", len(chosen), len(rows)) as bar:
-            for place, row in self._replays.run(missing):
-                rows[place] = row
-                if file is not None:
-                    file.add([(self.grid.strategies[place], row)])
-                bar.update()
-        return dict(sorted(rows.items()))
+            known = {place: file.rows.get(repr(self.grid.strategies[place])) for place in chosen}
+            on_file = {place: row for place, row in known.items() if row is not None}
+            if on_file:
+                self.notes.append(
+                    f"{len(on_file):,} combinations were finished before: {file.path}"
+                )
+        yield from on_file.items()
+        for place, row in self.replays.run([p for p in chosen if p not in on_file]):
+            if file is not None:
+                file.add([(self.grid.strategies[place], row)])
+            yield place, row
 
     def verify(
         self, rows: Mapping[int, Row], rank: str, best: int, sample: int, seed: int
@@ -207,20 +251,24 @@ class _Study:
 
     def _compare(self, rows: Mapping[int, Row], place: int) -> tuple[int, str]:
         # Fills that were compared, and what differed, if anything.
-        strategy, row = self.grid.strategies[place], rows[place]
-        options = {name: value for name, value in self._options.items() if name != "universe"}
-        result = backtest(strategy, self._bars, self._options["universe"], **options)
-        single = figures_of(result)
-        fills = result.effects["executions"]
+        row = rows[place]
+        single, fills = self._single(place)
         differ = [name for name in _EXACT if row[name] != single[name]]
         if not differ:
             return len(fills), ""
         told = ", ".join(f"{n} {row[n]} and {single[n]}" for n in differ if n != "fills_hash")
-        where = _first_apart(self._replays.fills(place), fills)
+        where = _first_apart(self.replays.fills(place), fills)
         return len(fills), (
             f"{described(self.grid.parameters(place))}: the sweep and a backtest differ"
             f"{': ' if told else ''}{told}; {where}"
         )
+
+    def _single(self, place: int) -> tuple[Row, np.ndarray]:
+        # Figures and fills of a backtest of one combination alone.
+        engine, history = self._make(self.grid.strategies[place]), self._history
+        before = None if history is None else lambda *_: history
+        result = run(engine, [self._market], name="sweep", history=before)
+        return figures_of(result), result.effects["executions"]
 
     def _file(self, path: str | Path) -> TrialFile:
         # Opened, and one of its rows tried: code that no hash covers may have changed.
@@ -230,7 +278,7 @@ class _Study:
             saved = file.rows.get(repr(strategy))
             if saved is None:
                 continue
-            ((_, row),) = self._replays.run([place])
+            ((_, row),) = self.replays.run([place])
             if json.dumps(row) != json.dumps(saved):
                 changed = f"what {described(self.grid.parameters(place))} comes to"
                 file.set_aside()
@@ -250,16 +298,13 @@ class _Study:
         parts |= {"strategy": code_of(type(first)), "machine": str(machine())}
         hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in parts.items()}
         data = hashlib.sha256()
-        for name, column in self._bars.columns():
+        for name, column in self._events():
             data.update(f"{name} {column.dtype} {len(column)}\n".encode() + column.tobytes())
         return hashes | {"data": data.hexdigest(), "code": source_hash()}
 
-    def _bar(self, what: str, total: int, initial: int = 0) -> "tqdm[Any]":
-        name = type(self.grid.strategies[0]).__name__
-        return tqdm(
-            total=total, initial=initial, desc=f"{what} {name}", unit=" combinations",
-            disable=not self._progress,
-        )  # fmt: skip
+    def _events(self) -> Iterator[tuple[str, np.ndarray]]:
+        for batch in (self._market, self._history):
+            yield from () if batch is None else batch.columns()
 
 
 def figures_of(result: Result) -> Row:
@@ -309,6 +354,17 @@ def _frame(
     return pd.DataFrame(lines)
 
 
-def _cores() -> int:
+def _bar(name: str, progress: bool, what: str, total: int) -> "tqdm[Any]":
+    return tqdm(total=total, desc=f"{what} {name}", unit=" combinations", disable=not progress)
+
+
+def _counted(found: Iterator[tuple[int, Any]], bar: "tqdm[Any]") -> Iterator[tuple[int, Any]]:
+    for each in found:
+        yield each
+        bar.update()
+
+
+def cores() -> int:
+    """Cores there are for this process."""
     available = getattr(os, "sched_getaffinity", None)
     return len(available(0)) if available else os.cpu_count() or 1
