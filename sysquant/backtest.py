@@ -6,13 +6,14 @@ is repeated. Nothing is judged or drawn here.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from sysquant.bars import BarClock, events_of
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
-from sysquant.errors import ConfigError
+from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution
 from sysquant.exits import Exits
 from sysquant.orders import Orders
@@ -22,6 +23,7 @@ from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.strategy import Strategy
 from sysquant.tally import Tally
+from sysquant.times import Moment, check_moment, moment_ns
 from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks, clock_mark
 
 __all__ = ["DESK_CHECKS", "Result", "backtest", "poll_all", "run"]
@@ -142,6 +144,8 @@ def backtest(
     bars: Bars | History,
     universe: Sequence[Instrument] | None = None,
     *,
+    start: Moment = None,
+    end: Moment = None,
     interval: int | None = None,
     capital: float = 1_000_000.0,
     risk: RiskChain | None = None,
@@ -160,6 +164,9 @@ def backtest(
     strategy : an instance; its name in the result is its class's, in lower case.
     bars : what `sysquant.history` returned, which knows its universe and interval; or `Bars`.
     universe : the instruments that the symbol column of `Bars` counts.
+    start : bars that close by then are history: features and statistics warm up on them, nothing
+        is decided. Like `2026-01-31` (UTC) or `-30d` (before the last bar); default: no history.
+    end : bars that close later are not looked at; default: all are.
     interval : of `Bars`, ns; a minute by default.
     capital : quote currency, divided equally among the strategies.
     risk, execution, sizing : defaults are the desk's four checks, which cut an order that is
@@ -171,14 +178,51 @@ def backtest(
     Raises
     ------
     ConfigError
-        If a history comes with another universe or interval, or `Bars` without a universe.
+        If a history comes with another universe or interval, or `Bars` without a universe, or a
+        time cannot be meant.
+    DataError
+        If no bar closes after `start`, up to `end`.
     """
     bars, universe, interval = market_of(bars, universe, interval)
+    before, bars = span_of(bars, start, end)
     engine = fresh_engine(
         strategy, universe, interval=interval, capital=capital, risk=risk, execution=execution,
         sizing=sizing, orders=orders, exits=exits, seed=seed, snapshot_ns=snapshot_ns,
     )  # fmt: skip
-    return run(engine, [bars], name="notebook", benchmark=benchmark)
+    history = None if before is None else lambda *_: before
+    return run(engine, [bars], name="notebook", history=history, benchmark=benchmark)
+
+
+class Span(NamedTuple):
+    """Bars that are history, if there are any, and the bars that are decided on."""
+
+    history: Bars | None
+    bars: Bars
+
+
+def span_of(bars: Bars, start: Moment, end: Moment) -> Span:
+    """Bars that close by `start`, and those after it, up to `end`; as of `backtest`.
+
+    Raises
+    ------
+    ConfigError
+        If a time cannot be meant.
+    DataError
+        If a time is given and there are no bars to decide on.
+    """
+    check_moment("start", start)
+    check_moment("end", end)
+    if start is None and end is None:
+        return Span(None, bars)
+    last = int(bars.ts[-1]) if len(bars) else 0
+    until = moment_ns(end, last, last)
+    first, stop = 0, int(np.searchsorted(bars.ts, until, side="right"))
+    if start is not None:
+        first = int(np.searchsorted(bars.ts, moment_ns(start, 0, last), side="right"))
+    if first >= stop:
+        there = f"from {_iso(bars.ts[0])} to {_iso(last)} UTC" if last else "none at all"
+        raise DataError(f"no bar closes after start={start!r} up to end={end!r}; there is {there}")
+    return Span(bars[:first] if first else None, bars[first:stop])
 
 
 def market_of(
@@ -206,3 +250,7 @@ def market_of(
 def _name(strategy: Strategy) -> str:
     words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(strategy).__name__)
     return words.lstrip("_")
+
+
+def _iso(ns: int) -> str:
+    return str(np.datetime64(int(ns), "ns").astype("M8[s]"))

@@ -5,6 +5,7 @@ book's currency, or fractions, each computed once when it is first asked for. No
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -81,16 +82,8 @@ class Ledger:
 
     @cached_property
     def returns(self) -> Returns:
-        """Of the book, per period that suits the run's length; see `performance.period_of`."""
-        ts, equity = self.equity
-        finest = int(np.median(np.diff(ts))) if len(ts) > 1 else 1
-        every = performance.period_of(int(ts[-1] - ts[0]) if len(ts) else 0, finest)
-        return performance.sample(ts, equity, every)
-
-    def returns_of(self, equity: Floats) -> Floats:
-        """Returns of another equity at the same times, in the periods of `returns`."""
-        own = self.returns
-        return performance.sample(self.equity[0], equity, own.every).values[: len(own.values)]
+        """Of the book, see `sampled`."""
+        return sampled(*self.equity)
 
     @cached_property
     def values(self) -> Floats:
@@ -133,16 +126,69 @@ class Ledger:
         return exposure(self.effects["portfolio_history"], *self.equity, np.array(held))
 
     @cached_property
+    def run(self) -> "Run":
+        """All of it that statistics are made of."""
+        return Run(
+            *self.equity, *self.exposure, self.returns, self.trips, self.fills["ts"], self.values,
+            self.fills["fee"] + self.fills["slippage"],
+            participation(self.universe, self.bars, self.fills), stale(self.bars, self.fills),
+            float(self.effects["financing"]["amount"].sum()), self.capital,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What statistics are made of: one run, or several that were stitched together.
+
+    Parameters
+    ----------
+    ts, equity : (T,) the snapshots and the end, ns UTC, rising, and what the book was worth then.
+    gross, net : (T,) exposure, fractions of equity.
+    returns : of the equity, see `sampled`.
+    trips : `trips.TRIP` records, in any order.
+    traded_at, values, costs : (F,) of every fill, by time: when, what was bought or sold, and fee
+        and slippage; book currency, > 0 when paid.
+    participation : (F,) quantity by the volume of its bar.
+    is_stale : (F,) whether it was against a price that stood still.
+    financed : paid for what was held, book currency.
+    capital : given to the strategies, book currency.
+    """
+
+    ts: Ints
+    equity: Floats
+    gross: Floats
+    net: Floats
+    returns: Returns
+    trips: np.ndarray
+    traded_at: Ints
+    values: Floats
+    costs: Floats
+    participation: Floats
+    is_stale: NDArray[np.bool_]
+    financed: float
+    capital: float
+
+    @property
+    def paid(self) -> tuple[float, float]:
+        """P&L net of all costs, and these: fees, slippage and financing; book currency."""
+        net = self.equity[-1] - self.equity[0] if len(self.ts) else 0.0
+        return float(net), float(self.costs.sum()) + self.financed
+
+    def returns_of(self, equity: Floats) -> Floats:
+        """Returns of another equity at the same times, in the periods of `returns`."""
+        own = self.returns
+        return performance.sample(self.ts, equity, own.every).values[: len(own.values)]
+
     def by_period(self) -> dict[str, Floats]:
         """Means of every period of `returns`: exposures, time in the market, turnover per year."""
-        own, times = self.returns, self.equity[0]
+        own = self.returns
         if not len(own.values):
             return {}
-        place = np.searchsorted(own.ts, times)
+        place = np.searchsorted(own.ts, self.ts)
         place[-1] = min(place[-1], len(own.values) - 1)
         inside = place < len(own.values)
         count = np.bincount(place[inside], minlength=len(own.values))
-        gross, net = (each[inside] for each in self.exposure)
+        gross, net = self.gross[inside], self.net[inside]
         series = {
             "gross_exposure": gross, "net_exposure": net, "time_in_market": (gross > 0.0) * 1.0,
         }  # fmt: skip
@@ -150,18 +196,17 @@ class Ledger:
             name: np.bincount(place[inside], weights=each, minlength=len(own.values)) / count
             for name, each in series.items()
         }
-        edges = np.append(own.ts[:-1], self.end)
-        traded = np.diff(until(self.fills["ts"], self.values, edges), prepend=0.0)
-        before = self.equity[1][0] * np.cumprod(np.append(1.0, 1.0 + own.values[:-1]))
+        edges = np.append(own.ts[:-1], self.ts[-1])
+        traded = np.diff(until(self.traded_at, self.values, edges), prepend=0.0)
+        before = self.equity[0] * np.cumprod(np.append(1.0, 1.0 + own.values[:-1]))
         return means | {"turnover": traded / before * own.per_year}
 
-    @cached_property
-    def paid(self) -> tuple[float, float]:
-        """P&L net of all costs, and these: fees, slippage and financing; book currency."""
-        ts, equity = self.equity
-        net = equity[-1] - equity[0] if len(ts) else 0.0
-        financed = self.effects["financing"]["amount"].sum()
-        return float(net), float((self.fills["fee"] + self.fills["slippage"]).sum() + financed)
+
+def sampled(ts: Ints, equity: Floats) -> Returns:
+    """Returns per period that suits the length of a run; see `performance.period_of`."""
+    finest = int(np.median(np.diff(ts))) if len(ts) > 1 else 1
+    every = performance.period_of(int(ts[-1] - ts[0]) if len(ts) else 0, finest)
+    return performance.sample(ts, equity, every)
 
 
 def by_symbol(closes: np.ndarray, symbols: int) -> list[np.ndarray]:

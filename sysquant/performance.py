@@ -197,6 +197,11 @@ def drawdown_length(returns: Floats) -> Floats:
     return np.where(back > 1, np.maximum(below, back), below).astype(float)
 
 
+def drawdown(equity: Floats) -> Floats:
+    """Equity against its highest so far: fractions <= 0."""
+    return equity / np.maximum.accumulate(equity) - 1.0
+
+
 def longest_drawdown(ts: Ints, equity: Floats) -> int:
     """Longest time from a peak of `equity` to its recovery, or to the end, ns."""
     if not len(ts):

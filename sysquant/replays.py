@@ -22,7 +22,7 @@ from sysquant.features import Expression, FeatureGraph
 from sysquant.features.expression import BAR_FIELDS, Operation
 from sysquant.scores import Row, Score
 from sysquant.strategy import Strategy
-from sysquant.types import Bars, Floats, Ticks
+from sysquant.types import Bars, Floats, Ints, Ticks
 
 _KEPT = 256 << 20  # bytes of feature values at a time
 _STEP = 65_536  # events of a whole engine at a time: its rows are counted and dropped
@@ -54,13 +54,19 @@ class Replays:
     capital : that an engine starts with, and `snapshot_ns` between two of its snapshots.
     workers : threads.
     history : bars before the market, for features and statistics to warm up on.
+    keep : whether to keep the equity of each.
+
+    Attributes
+    ----------
+    equity : place -> (ts, equity) at the snapshots, of those that were run; empty unless `keep`.
     """
 
     def __init__(
         self, make: Callable[[Strategy], Engine], market: Bars | Ticks,
         strategies: Sequence[Strategy], *, capital: float, snapshot_ns: int, workers: int,
-        history: Bars | None = None,
+        history: Bars | None = None, keep: bool = False,
     ) -> None:  # fmt: skip
+        self._keep, self.equity = keep, dict[int, tuple[Ints, Floats]]()
         self._fresh, self._market, self._strategies = make, market, strategies
         self._capital, self._workers, self._history = capital, workers, history
         self._passes = _closed(make(strategies[0]), market)
@@ -155,7 +161,10 @@ class Replays:
         accounts = engine.accounts().values()
         pool = round(self._capital - sum(account["allocation"] for account in accounts), 8)
         equity = pool + sum(account["equity"] for account in accounts)
-        return runner.score.close(equity, self._capital)
+        row = runner.score.close(equity, self._capital)
+        if self._keep:
+            self.equity[place] = runner.score.snapshots()
+        return row
 
     def _drive(
         self, runner: _Runner, table: "_Table", place: int, take: Callable[[Rows], None]

@@ -17,7 +17,7 @@ from sysquant import intervals, lint, performance, summary
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, nearest
-from sysquant.ledger import Ledger, participation, stale, until
+from sysquant.ledger import Ledger, until
 from sysquant.lint import Finding
 from sysquant.performance import DAY
 from sysquant.rows import run_row
@@ -136,7 +136,7 @@ class Result:
     @property
     def drawdown(self) -> "pd.Series":
         """Equity against its highest so far: fractions <= 0 at the times of `equity`."""
-        return _series(self._times, self._drawdown, "drawdown")
+        return _series(self._times, performance.drawdown(self._ledger.equity[1]), "drawdown")
 
     @property
     def buy_and_hold(self) -> "pd.Series":
@@ -236,7 +236,10 @@ class Result:
 
     def estimates(self, *, sure: bool = True) -> list[Estimate]:
         """The same as records; without the limits that take a bootstrap unless `sure`."""
-        return self._once(f"estimates {sure}", lambda: self._estimates(sure))
+        held = self._held(self.benchmark)
+        return self._once(
+            f"estimates {sure}", lambda: summary.of_run(self._ledger.run, held, sure=sure)
+        )
 
     def deflated_sharpe(self, trials: int, deviation: float) -> float:
         """Probability that its Sharpe ratio is better than luck, the best of `trials`.
@@ -263,7 +266,7 @@ class Result:
     @property
     def warnings(self) -> tuple[Finding, ...]:
         """What is wrong with this backtest at first sight, see `lint`; empty when nothing is."""
-        return self._once("warnings", lambda: tuple(self._findings()))
+        return self._once("warnings", lambda: tuple(lint.of_run(self._ledger.run)))
 
     @property
     def figures(self) -> "dict[str, go.Figure]":
@@ -298,43 +301,10 @@ class Result:
     def _times(self) -> Ints:
         return self._ledger.equity[0]
 
-    @property
-    def _drawdown(self) -> Floats:
-        equity = self._ledger.equity[1]
-        return equity / np.maximum.accumulate(equity) - 1.0
-
     def _held(self, benchmark: str) -> Floats:
         whole = range(len(self.symbols))
         held = whole if benchmark == BUY_AND_HOLD else [self._place(benchmark)]
         return self._once(f"held {benchmark}", lambda: self._ledger.held(held))
-
-    def _estimates(self, sure: bool) -> list[Estimate]:
-        book = self._ledger
-        ended = book.trips[book.trips["is_open"] == 0]
-        lowest = float(self._drawdown.min(initial=0.0))
-        length = performance.longest_drawdown(*book.equity) / DAY
-        against = book.returns_of(self._held(self.benchmark))
-        cost = book.fills["fee"] + book.fills["slippage"]
-        taken = participation(book.universe, book.bars, book.fills)
-        return [
-            *summary.of_returns(book.returns, against, (lowest, length), sure=sure),
-            *summary.of_means(book.by_period, sure=sure),
-            *summary.of_trips(ended["pnl"], ended["exit_ts"] - ended["entry_ts"]),
-            *summary.of_fills(cost, book.values, taken, book.capital),
-        ]
-
-    def _findings(self) -> list[Finding]:
-        book = self._ledger
-        if not self.end:
-            return []
-        return [
-            *lint.short_history(book.returns.days, len(book.returns.values)),
-            *lint.few_trips(len(book.trips)),
-            *lint.one_trip(book.trips["pnl"]),
-            *lint.costs_above_edge(*book.paid),
-            *lint.flat_equity(book.returns.values),
-            *lint.stale_fills(stale(book.bars, book.fills)),
-        ]
 
 
 def _lines(result: Result) -> list[str]:

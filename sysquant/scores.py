@@ -144,6 +144,11 @@ class Score:
             len(self._risk.names), self._counts, self._sums, self._ts, self._equity,
         )  # fmt: skip
 
+    def snapshots(self) -> tuple[Ints, Floats]:
+        """Times (ns UTC) of the run's snapshots, and the equity of the book then; copies."""
+        kept = int(self._counts[_SNAPSHOTS])
+        return self._ts[:kept].copy(), self._equity[:kept].copy()
+
     def close(self, equity: float, capital: float) -> Row:
         """The run in one row: what it ends with, what it did and what that cost.
 

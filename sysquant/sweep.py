@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from sysquant.backtest import Result, fresh_engine, market_of, run
+from sysquant.backtest import Result, fresh_engine, market_of, run, span_of
 from sysquant.compiled import machine, source_hash
 from sysquant.engine import Engine
 from sysquant.errors import DataError
@@ -28,12 +28,14 @@ from sysquant.grid import Grid, Values, described
 from sysquant.keys import check_choice, check_number
 from sysquant.orders import Orders
 from sysquant.past import History
+from sysquant.performance import drawdown
 from sysquant.replays import Replays
 from sysquant.risk import RiskChain
 from sysquant.scores import COLUMNS, Row
 from sysquant.screening import FIGURES, Screen, best_first, disagreements
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.strategy import Parameter, Strategy
+from sysquant.times import Moment
 from sysquant.trial_file import TrialFile, code_of
 from sysquant.trials import Sweep, Verification
 from sysquant.types import SECOND, Bars, Instrument, Ticks
@@ -59,6 +61,9 @@ def sweep(
     resume: str | Path | None = None,
     workers: int | None = None,
     progress: bool = True,
+    returns: bool = False,
+    start: Moment = None,
+    end: Moment = None,
     interval: int | None = None,
     capital: float = 1_000_000.0,
     risk: RiskChain | None = None,
@@ -92,7 +97,10 @@ def sweep(
         code are what they were, and starts anew, and says so, if not.
     workers : threads; default all cores there are for this process.
     progress : whether to draw a progress bar (to stderr).
-    interval, capital, risk, execution, sizing, orders, exits, seed, snapshot_ns : as of `backtest`.
+    returns : whether to keep those of every combination, for `cross_validate` and `overfitting`:
+        8 bytes a snapshot. They are on no file: what was resumed is run again.
+    start, end, interval, capital, risk, execution, sizing, orders, exits, seed, snapshot_ns : as of
+        `backtest`.
     grid : parameter -> values to try, or the one it shall have in all of them.
 
     Raises
@@ -123,6 +131,7 @@ def sweep(
     if isinstance(bars, Bars) and universe is None:
         universe = [Instrument(f"S{n}") for n in range(int(bars.symbol.max()) + 1)]
     bars, universe, interval = market_of(bars, universe, interval)
+    history, bars = span_of(bars, start, end)
     options: dict[str, Any] = {
         "universe": universe,
         "interval": interval, "capital": capital, "risk": risk, "execution": execution,
@@ -132,7 +141,7 @@ def sweep(
     tried = Grid(strategy, grid, where, taken=[*COLUMNS, "fills_hash"])
     study = Study(
         tried, bars, partial(fresh_engine, **options),
-        capital=capital, snapshot_ns=snapshot_ns, workers=threads,
+        capital=capital, snapshot_ns=snapshot_ns, workers=threads, history=history, keep=returns,
     )  # fmt: skip
     bar = partial(_bar, strategy.__name__, progress)
     chosen = list(range(len(tried)))
@@ -148,7 +157,8 @@ def sweep(
     if screened:
         names = {place: described(tried.parameters(place)) for place in rows}
         study.notes += disagreements(rows, screened, rank, names)
-    return Sweep(tried, frame, rank, verified, tuple(study.notes))
+    kept = study.returns(rows) if returns else None
+    return Sweep(tried, frame, rank, verified, tuple(study.notes), kept)
 
 
 def _screened(
@@ -186,6 +196,7 @@ class Study:
     capital, snapshot_ns : of these engines.
     workers : threads.
     history : bars before the market, for features and statistics to warm up on.
+    keep : whether to keep what `returns` needs.
 
     Attributes
     ----------
@@ -200,6 +211,7 @@ class Study:
     def __init__(
         self, grid: Combinations, market: Bars | Ticks, make: Callable[[Strategy], Engine], *,
         capital: float, snapshot_ns: int, workers: int, history: Bars | None = None,
+        keep: bool = False,
     ) -> None:  # fmt: skip
         if not len(market):
             raise DataError("the market holds no event; is the range of the feed right?")
@@ -208,7 +220,7 @@ class Study:
         self._workers = workers
         self.replays = Replays(
             make, market, grid.strategies, capital=capital, snapshot_ns=snapshot_ns,
-            workers=workers, history=history,
+            workers=workers, history=history, keep=keep,
         )  # fmt: skip
 
     def rows(
@@ -235,6 +247,17 @@ class Study:
             if file is not None:
                 file.add([(self.grid.strategies[place], row)])
             yield place, row
+
+    def returns(self, places: Iterable[int]) -> "pd.DataFrame":
+        """Simple returns of combinations between their snapshots, as `Sweep.returns`."""
+        import pandas as pd
+
+        chosen, known = list(places), self.replays.equity
+        for _ in self.replays.run([place for place in chosen if place not in known]):
+            pass
+        ts = known[chosen[0]][0][1:]
+        values = {place: known[place][1][1:] / known[place][1][:-1] - 1.0 for place in chosen}
+        return pd.DataFrame(values, pd.DatetimeIndex(ts.view("M8[ns]"), tz="UTC", name="ts"))
 
     def verify(
         self, rows: Mapping[int, Row], rank: str, best: int, sample: int, seed: int
@@ -311,11 +334,10 @@ def figures_of(result: Result) -> Row:
     """What a row of a sweep must be equal to, of a single backtest."""
     tally, fills = result.tally, result.effects["executions"]
     equity = result.equity.to_numpy(np.float64)
-    drawdown = float((equity / np.maximum.accumulate(equity) - 1.0).min())
     return {
         "signals": tally.signals, "approved": tally.approved, "refused": tally.refused,
         "fills": tally.fills, "fills_hash": hashlib.sha256(fills.tobytes()).hexdigest(),
-        "equity": float(equity[-1]), "drawdown": drawdown,
+        "equity": float(equity[-1]), "drawdown": float(drawdown(equity).min()),
     }  # fmt: skip
 
 

@@ -95,6 +95,8 @@ class Sweep:
     rank : column by which combinations are the better the larger it is.
     verified : how it was compared with single backtests.
     notes : what a reader must know: what was started anew, what disagrees.
+    returns : (T, N) simple returns of each combination that the engine ran (columns: rows of the
+        frame) between its snapshots, indexed by their ends (UTC); None unless they were asked for.
     """
 
     grid: Grid
@@ -102,6 +104,7 @@ class Sweep:
     rank: str
     verified: Verification
     notes: tuple[str, ...] = ()
+    returns: "pd.DataFrame | None" = None
 
     @property
     def agrees(self) -> bool:

@@ -497,3 +497,47 @@ def test_result_says_the_best_the_plateau_and_how_it_was_verified():
     assert "plateau around fast=" in said and "verified: the best 5 and 10 drawn" in said
     top = found.best(1).iloc[0]
     assert f"{top['fast']:.0f}" in said.splitlines()[2]
+
+
+def test_bars_before_the_start_are_seen_and_not_traded():
+    start = int(FEW.ts[1_499])
+    found = pairs(start=start, verify_sample=20)
+    assert found.agrees and found.verified.best + found.verified.sampled == len(found.grid)
+    assert_rows_are_backtests(found, FEW, start=start, execution=CHEAP)
+    first = backtest(found.strategy(0), FEW, UNIVERSE, execution=CHEAP, start=start)
+    assert first.start == FEW.ts[1_500] - MINUTE
+    assert first.table("signals")["ts"].iloc[0].value == FEW.ts[1_500]  # no wait for a warm-up
+    assert (found.frame["fills"] < pairs().frame["fills"]).all()
+
+
+def test_a_start_works_for_strategies_whose_features_cannot_be_shared():
+    bars, universe = two_symbols(1_000)
+    found = quiet(Relative, bars, universe, span=[10, 30], start=int(bars.ts[500]))
+    assert found.agrees and found.verified.trades > 20
+
+
+def test_where_no_bar_is_left_after_the_start_it_says_so():
+    with pytest.raises(DataError, match="no bar closed after start='2200-01-01'; take an earlier"):
+        pairs(start="2200-01-01")
+    with pytest.raises(ConfigError, match="start must be like"):
+        pairs(start="yesterday")
+
+
+def test_returns_are_those_that_the_sharpe_ratios_rest_on():
+    found = pairs(start=int(FEW.ts[99]))
+    returns = found.returns
+    assert returns is found.returns and list(returns) == list(found.frame.index)
+    for at, own in returns.items():
+        equity = backtest(
+            found.strategy(at), FEW, UNIVERSE, execution=CHEAP, start=int(FEW.ts[99])
+        ).equity[:-1]
+        pd.testing.assert_series_equal(
+            own, equity.pct_change().iloc[1:], check_names=False, check_freq=False
+        )
+        assert own.mean() / own.std() == pytest.approx(found.frame["sharpe_period"][at])
+
+
+def test_a_sweep_made_of_a_frame_has_no_returns():
+    found = pairs()
+    with pytest.raises(ConfigError, match=r"use sweep\(\)"):
+        Sweep(found.grid, found.frame, "sharpe", found.verified).returns
