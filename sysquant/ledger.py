@@ -11,10 +11,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sysquant import performance
+from sysquant import lint, performance, summary
 from sysquant.effects import Effects
 from sysquant.engine import Engine
+from sysquant.lint import Finding
 from sysquant.performance import Returns
+from sysquant.summary import Estimate
 from sysquant.trips import round_trips
 from sysquant.types import Floats, Instrument, Ints
 
@@ -200,6 +202,38 @@ class Run:
         traded = np.diff(until(self.traded_at, self.values, edges), prepend=0.0)
         before = self.equity[0] * np.cumprod(np.append(1.0, 1.0 + own.values[:-1]))
         return means | {"turnover": traded / before * own.per_year}
+
+    def estimates(self, held: Floats, *, sure: bool = True) -> list[Estimate]:
+        """Every statistic, see `summary`.
+
+        Parameters
+        ----------
+        held : (T,) what the benchmark was worth, at the times of equity.
+        sure : whether limits that take a bootstrap are computed as well.
+        """
+        ended = self.trips[self.trips["is_open"] == 0]
+        lowest = float(performance.drawdown(self.equity).min(initial=0.0))
+        length = performance.longest_drawdown(self.ts, self.equity) / performance.DAY
+        against = self.returns_of(held)
+        return [
+            *summary.of_returns(self.returns, against, (lowest, length), sure=sure),
+            *summary.of_means(self.by_period(), sure=sure),
+            *summary.of_trips(ended["pnl"], ended["exit_ts"] - ended["entry_ts"]),
+            *summary.of_fills(self.costs, self.values, self.participation, self.capital),
+        ]
+
+    def findings(self) -> list[Finding]:
+        """What is wrong at first sight, see `lint`; nothing where there was no event."""
+        if not len(self.ts):
+            return []
+        return [
+            *lint.short_history(self.returns.days, len(self.returns.values)),
+            *lint.few_trips(len(self.trips)),
+            *lint.one_trip(self.trips["pnl"]),
+            *lint.costs_above_edge(*self.paid),
+            *lint.flat_equity(self.returns.values),
+            *lint.stale_fills(self.is_stale),
+        ]
 
 
 def sampled(ts: Ints, equity: Floats) -> Returns:

@@ -7,15 +7,11 @@ none where nothing was found. What is found is a reason to look, not a proof; no
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sysquant.types import Floats
-
-if TYPE_CHECKING:
-    from sysquant.ledger import Run
 
 FEWEST_TRIPS = 30  # round trips below which a hit rate says nothing
 LARGEST_SHARE = 0.5  # of the net P&L that one round trip may be
@@ -42,20 +38,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.text}; {self.advice}"
-
-
-def of_run(run: "Run") -> list[Finding]:
-    """All that is found in a run; nothing where there was no event."""
-    if not len(run.ts):
-        return []
-    return [
-        *short_history(run.returns.days, len(run.returns.values)),
-        *few_trips(len(run.trips)),
-        *one_trip(run.trips["pnl"]),
-        *costs_above_edge(*run.paid),
-        *flat_equity(run.returns.values),
-        *stale_fills(run.is_stale),
-    ]
 
 
 def few_trips(trips: int) -> list[Finding]:

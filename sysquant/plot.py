@@ -118,16 +118,16 @@ def equity(result: Outcome, *, also: Mapping[str, "pd.Series"] = _NO_SERIES) -> 
     """
     figure = _figure("Equity", "quote currency")
     for name, series in {"equity": result.equity, "buy and hold": result.buy_and_hold}.items():
-        figure.add_trace(_line(series, name))
+        figure.add_trace(line(series, name))
     for name, series in also.items():
-        figure.add_trace(_line(series, name))
+        figure.add_trace(line(series, name))
     return figure
 
 
 def drawdown(result: Outcome) -> go.Figure:
     """Drawdown of the book, fractions <= 0, one filled line."""
     figure = _figure("Drawdown", "fraction of the highest equity")
-    figure.add_trace(_line(result.drawdown, "drawdown").update(fill="tozeroy"))
+    figure.add_trace(line(result.drawdown, "drawdown").update(fill="tozeroy"))
     return figure.update_yaxes(tickformat=".1%")
 
 
@@ -150,7 +150,7 @@ def price(result: Outcome, symbol: str) -> go.Figure:
         If the universe has no such symbol.
     """
     figure = _figure(symbol, "quote currency")
-    figure.add_trace(_line(result.prices(symbol), "close"))
+    figure.add_trace(line(result.prices(symbol), "close"))
     fills = result.table("executions").query("symbol == @symbol")
     refused = result.table("orders").query("symbol == @symbol and status == 'refused'")
     figure.add_trace(_marks(fills.query("quantity > 0"), "bought", _BOUGHT))
@@ -164,7 +164,7 @@ def rolling_sharpe(result: Outcome, *, window: int | None = None) -> go.Figure:
     series = result.rolling_sharpe(window)
     figure = _figure(f"Rolling {series.name}", "per year")
     figure.add_hline(0.0, line={"width": 1, "color": "#7f7f7f"})
-    return figure.add_trace(_line(series.dropna(), "Sharpe"))
+    return figure.add_trace(line(series.dropna(), "Sharpe"))
 
 
 def exposure(result: Outcome) -> go.Figure:
@@ -289,7 +289,8 @@ def _times(times: "pd.Series | pd.Index") -> np.ndarray:
     return times.to_numpy("M8[us]")
 
 
-def _line(series: "pd.Series", name: str) -> go.Scatter:
+def line(series: "pd.Series", name: str) -> go.Scatter:
+    """A series by time (UTC) as a trace of at most `MOST_POINTS` points."""
     rows = thin(series.to_numpy())
     kept = series.iloc[rows]
     return go.Scatter(x=_times(kept.index), y=kept.to_numpy(), name=name, mode="lines")
@@ -299,7 +300,7 @@ def _lines(table: "pd.DataFrame", title: str, unit: str) -> go.Figure:
     # A line for each column.
     figure = _figure(title, unit)
     for name, series in table.items():
-        figure.add_trace(_line(series, str(name)))
+        figure.add_trace(line(series, str(name)))
     return figure
 
 

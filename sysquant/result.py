@@ -5,7 +5,7 @@ series by time, statistics with their limits, round trips, findings, figures. No
 before it is asked for, and nothing twice; it can be written to the store.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from sysquant import intervals, lint, performance, summary
+from sysquant import intervals, performance, summary
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, nearest
@@ -120,7 +120,7 @@ class Result:
         ConfigError
             If the universe has no such symbol.
         """
-        rows = self._ledger.bars[self._place(symbol)]
+        rows = self.ledger.bars[self._place(symbol)]
         return _series(rows["ts"], rows["close"], symbol)
 
     @property
@@ -131,12 +131,12 @@ class Result:
         -------
         Quote currency, indexed by time (UTC), rising; empty when there was no event.
         """
-        return _series(*self._ledger.equity, "equity")
+        return _series(*self.ledger.equity, "equity")
 
     @property
     def drawdown(self) -> "pd.Series":
         """Equity against its highest so far: fractions <= 0 at the times of `equity`."""
-        return _series(self._times, performance.drawdown(self._ledger.equity[1]), "drawdown")
+        return _series(self._times, performance.drawdown(self.ledger.equity[1]), "drawdown")
 
     @property
     def buy_and_hold(self) -> "pd.Series":
@@ -159,12 +159,12 @@ class Result:
         Periods end at multiples of their length (UTC), the first and the last may be cut short;
         those without an event are left out.
         """
-        return _series(self._ledger.returns.ts, self._ledger.returns.values, "return")
+        return _series(self.ledger.returns.ts, self.ledger.returns.values, "return")
 
     @property
     def period(self) -> str:
         """Length of the periods of `returns`: a day, or less when there are fewer than thirty."""
-        return self._ledger.returns.period
+        return self.ledger.returns.period
 
     @property
     def monthly(self) -> "pd.DataFrame":
@@ -178,7 +178,7 @@ class Result:
         ----------
         window : periods, at least 2; by default a quarter of them, from 10 to 90.
         """
-        own = self._ledger.returns
+        own = self.ledger.returns
         width = window if window is not None else min(max(len(own.values) // 4, 10), 90)
         found = performance.rolling_sharpe(own.values, width, own.per_year)
         return _series(own.ts, found, f"Sharpe of {width} periods of {own.period}")
@@ -189,7 +189,7 @@ class Result:
 
         Gross is the sum of |value| of each strategy's positions, net that of value.
         """
-        gross, net = self._ledger.exposure
+        gross, net = self.ledger.exposure
         return _frame(self._times, {"gross": gross, "net": net})
 
     @property
@@ -210,7 +210,7 @@ class Result:
         """Round trips, see `trips.round_trips`; with names, times and how long each was held."""
         import pandas as pd
 
-        rows = self._ledger.trips
+        rows = self.ledger.trips
         found = pd.DataFrame({name: rows[name] for name in rows.dtype.names or ()})
         for name, names in (("strategy", self.labels.strategies), ("symbol", self.symbols)):
             found[name] = pd.Series(np.array(list(names), object)[rows[name]], dtype="str")
@@ -228,18 +228,12 @@ class Result:
         -------
         By name: value, error (standard error), low and high (at 95 %), unit, source.
         """
-        import pandas as pd
-
-        columns = [name for name in Estimate.__slots__ if name != "name"]
-        rows = [[getattr(e, name) for name in columns] for e in self.estimates()]
-        return pd.DataFrame(rows, [e.name for e in self.estimates()], columns)
+        return table_of(self.estimates())
 
     def estimates(self, *, sure: bool = True) -> list[Estimate]:
         """The same as records; without the limits that take a bootstrap unless `sure`."""
         held = self._held(self.benchmark)
-        return self._once(
-            f"estimates {sure}", lambda: summary.of_run(self._ledger.run, held, sure=sure)
-        )
+        return self._once(f"estimates {sure}", lambda: self.ledger.run.estimates(held, sure=sure))
 
     def deflated_sharpe(self, trials: int, deviation: float) -> float:
         """Probability that its Sharpe ratio is better than luck, the best of `trials`.
@@ -253,7 +247,7 @@ class Result:
         -------
         From 0 to 1; NaN without returns. See `intervals.deflated_sharpe`.
         """
-        own = self._ledger.returns
+        own = self.ledger.returns
         if len(own.values) < 2:
             return float("nan")
         known = {e.name: e.value for e in self.estimates(sure=False)}
@@ -266,7 +260,7 @@ class Result:
     @property
     def warnings(self) -> tuple[Finding, ...]:
         """What is wrong with this backtest at first sight, see `lint`; empty when nothing is."""
-        return self._once("warnings", lambda: tuple(lint.of_run(self._ledger.run)))
+        return self._once("warnings", lambda: tuple(self.ledger.run.findings()))
 
     @property
     def figures(self) -> "dict[str, go.Figure]":
@@ -294,17 +288,27 @@ class Result:
         return self.symbols.index(symbol)
 
     @property
-    def _ledger(self) -> Ledger:
+    def ledger(self) -> Ledger:
+        """The same as arrays."""
         return self._once("", lambda: Ledger(self.engine, self.effects, self.closes, self.end))
 
     @property
     def _times(self) -> Ints:
-        return self._ledger.equity[0]
+        return self.ledger.equity[0]
 
     def _held(self, benchmark: str) -> Floats:
         whole = range(len(self.symbols))
         held = whole if benchmark == BUY_AND_HOLD else [self._place(benchmark)]
-        return self._once(f"held {benchmark}", lambda: self._ledger.held(held))
+        return self._once(f"held {benchmark}", lambda: self.ledger.held(held))
+
+
+def table_of(estimates: Sequence[Estimate]) -> "pd.DataFrame":
+    """Estimates as a frame, by name."""
+    import pandas as pd
+
+    columns = [name for name in Estimate.__slots__ if name != "name"]
+    rows = [[getattr(each, name) for name in columns] for each in estimates]
+    return pd.DataFrame(rows, [each.name for each in estimates], columns)
 
 
 def _lines(result: Result) -> list[str]:
@@ -322,7 +326,7 @@ def _lines(result: Result) -> list[str]:
             f"  {name}: equity {account['equity']:,.2f} ({gain:+.2%}), "
             f"drawdown now {account['drawdown']:.2%}"
         )
-    book, values = result._ledger, {e.name: e for e in result.estimates(sure=False)}
+    book, values = result.ledger, {e.name: e for e in result.estimates(sure=False)}
     lines += [f"  {line}" for line in summary.lines(values, book.returns, result.benchmark)]
     t, fills = result.tally, result.effects["executions"]
     lines += [

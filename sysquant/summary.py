@@ -8,7 +8,6 @@ periods, which keeps returns, benchmark and exposure of a period together.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +15,6 @@ from sysquant import intervals, performance
 from sysquant.intervals import UNKNOWN, Limits
 from sysquant.performance import CONFIDENCE, Returns
 from sysquant.types import Floats, Ints
-
-if TYPE_CHECKING:
-    from sysquant.ledger import Run
 
 LEAST_DAYS = 30  # below which nothing is compounded to a year
 PARTICIPATION = 0.1  # of a bar's volume: what capacity lets a fill take
@@ -81,26 +77,6 @@ class Estimate:
     high: float
     unit: str
     source: str
-
-
-def of_run(run: "Run", held: Floats, *, sure: bool = True) -> list[Estimate]:
-    """Every statistic of a run.
-
-    Parameters
-    ----------
-    run : its numbers.
-    held : (T,) what the benchmark was worth, at the times of its equity.
-    sure : whether limits that take a bootstrap are computed as well.
-    """
-    ended = run.trips[run.trips["is_open"] == 0]
-    lowest = float(performance.drawdown(run.equity).min(initial=0.0))
-    length = performance.longest_drawdown(run.ts, run.equity) / performance.DAY
-    return [
-        *of_returns(run.returns, run.returns_of(held), (lowest, length), sure=sure),
-        *of_means(run.by_period(), sure=sure),
-        *of_trips(ended["pnl"], ended["exit_ts"] - ended["entry_ts"]),
-        *of_fills(run.costs, run.values, run.participation, run.capital),
-    ]
 
 
 def of_returns(

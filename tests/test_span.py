@@ -1,4 +1,4 @@
-"""Deciding on a part of a history: what is before it warms up, what is after it is not looked at."""
+"""A part of a history: what is before it warms up, what is after it is not looked at."""
 
 import numpy as np
 import pandas as pd

@@ -1,0 +1,200 @@
+"""Walk-forward: choose parameters on the past, run them on what follows, move on.
+
+Input: a strategy class, bars, splits, and values by parameter. Output: a `Walk`: what was chosen,
+fold by fold, and one equity out of sample. Nothing of a fold's test, or after it, is seen before
+the choice is made; every test runs through the engine that trades live.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from sysquant.backtest import backtest, market_of
+from sysquant.errors import ConfigError, DataError, SysquantError
+from sysquant.execution import Execution
+from sysquant.exits import Exits
+from sysquant.folds import Fold, Walk
+from sysquant.grid import Grid, Values
+from sysquant.keys import check_choice
+from sysquant.orders import Orders
+from sysquant.past import History
+from sysquant.result import BUY_AND_HOLD, Result
+from sysquant.risk import RiskChain
+from sysquant.scores import COLUMNS, Score
+from sysquant.sizing import Sizing
+from sysquant.strategy import Strategy
+from sysquant.sweep import sweep
+from sysquant.types import SECOND, Bars, Instrument, Ints
+
+
+class Splitter(Protocol):
+    """What says which rows are trained on, and which are tested: `splits.WalkForward`."""
+
+    def split(self, X: Any) -> Iterator[tuple[Ints, Ints]]:  # noqa: N803
+        """Rows of training and of test, split after split."""
+        ...
+
+
+class _Window(NamedTuple):
+    # Rows [begin, end) of the bars.
+    begin: int
+    end: int
+
+    def start(self, bars: Bars) -> int | None:
+        # All that closed before is history.
+        return int(bars.ts[self.begin - 1]) if self.begin else None
+
+    def times(self, bars: Bars, interval: int) -> tuple[int, int]:
+        begin = self.start(bars)
+        return int(bars.ts[0]) - interval if begin is None else begin, int(bars.ts[self.end - 1])
+
+
+def walk_forward(
+    strategy: type[Strategy],
+    bars: Bars | History,
+    universe: Sequence[Instrument] | None = None,
+    *,
+    splits: Splitter,
+    where: Callable[..., bool] | None = None,
+    rank: str = "sharpe",
+    workers: int | None = None,
+    progress: bool = True,
+    interval: int | None = None,
+    capital: float = 1_000_000.0,
+    risk: RiskChain | None = None,
+    execution: Execution | None = None,
+    sizing: Sizing | None = None,
+    orders: Orders | None = None,
+    exits: Exits | None = None,
+    seed: int = 1,
+    snapshot_ns: int = 3600 * SECOND,
+    benchmark: str = BUY_AND_HOLD,
+    **grid: Values,
+) -> Walk:
+    """Choose the best parameters in each training window, and backtest them in the test after it.
+
+    Each window begins flat and with all of the capital. Features and statistics warm up on all bars
+    before it, also on those that purging and embargo keep out of training: these are in the past by
+    then. Nothing is decided on them.
+
+    Parameters
+    ----------
+    strategy, bars, universe, where, rank, workers, progress, grid : as of `sweep`; `rank` is what
+        is chosen by, ties by the order of the grid.
+    splits : `WalkForward`, or what else splits into one stretch of training and one of test after
+        it, tests in the order of time.
+    interval, capital, risk, execution, sizing, orders, exits, seed, snapshot_ns, benchmark : as of
+        `backtest`.
+
+    Raises
+    ------
+    ConfigError
+        As of `sweep`; or if training or test are no stretches, training is not before the test, or
+        tests overlap.
+    DataError
+        If there is no split, or in a training window no combination has a score.
+    StrategyError
+        If a strategy breaks its contract on these bars.
+
+    Examples
+    --------
+    >>> splits = WalkForward("30d", "10d")
+    >>> walk_forward(Momentum, bars, splits=splits, fast=range(5, 60, 5), slow=range(60, 200, 20))
+
+    References
+    ----------
+    R. Pardo, The Evaluation and Optimization of Trading Strategies, 2nd ed., 2008, ch. 11.
+    """
+    check_choice("rank", rank, COLUMNS)
+    tried = Grid(strategy, grid, where, taken=COLUMNS)
+    if isinstance(bars, Bars) and universe is None and len(bars):
+        universe = [Instrument(f"S{n}") for n in range(int(bars.symbol.max()) + 1)]
+    bars, universe, interval = market_of(bars, universe, interval)
+    windows = _windows(splits, bars)
+    swept: dict[str, Any] = {**grid, "where": where, "rank": rank, "workers": workers}
+    options: dict[str, Any] = {
+        "universe": universe, "interval": interval, "capital": capital, "risk": risk,
+        "execution": execution, "sizing": sizing, "orders": orders, "exits": exits, "seed": seed,
+        "snapshot_ns": snapshot_ns,
+    }  # fmt: skip
+    folds, notes = list[Fold](), list[str]()
+    told = tqdm(windows, f"walk {strategy.__name__}", unit=" folds", disable=not progress)
+    for number, (train, test) in enumerate(told, 1):
+        try:
+            found = sweep(
+                strategy, bars[: train.end], start=train.start(bars), verify_best=1,
+                verify_sample=0, progress=False, **options, **swept,
+            )  # fmt: skip
+            best = found.best(1)
+            if best.empty:
+                raise DataError(
+                    f"no combination has a {rank} in training: none traded, or none moved; train "
+                    "longer, widen the grid or choose by another rank"
+                )
+            at = int(best.index[0])
+            result = backtest(
+                found.strategy(at), bars[: test.end], start=test.start(bars), benchmark=benchmark,
+                **options,
+            )  # fmt: skip
+        except SysquantError as error:
+            error.add_note(f"in fold {number} of {len(windows)}")
+            raise
+        notes += [f"fold {number}: {said}" for said in found.verified.disagreements]
+        score = _score(result, snapshot_ns, rank)
+        folds.append(
+            Fold(
+                train.times(bars, interval), test.times(bars, interval), found.grid.parameters(at),
+                float(best[rank].iloc[0]), score, len(found.grid), result,
+            )
+        )  # fmt: skip
+    values = {name: _tried(tried, name) for name in tried.names}
+    return Walk(strategy.__name__, tuple(folds), values, rank, capital, tuple(notes))
+
+
+def _windows(splits: Splitter, bars: Bars) -> list[tuple[_Window, _Window]]:
+    # Of every split; refused unless each is one stretch, and in the order of time.
+    found = list[tuple[_Window, _Window]]()
+    for number, (train, test) in enumerate(splits.split(bars), 1):
+        for name, rows in (("training", train), ("test", test)):
+            if not len(rows) or np.any(np.diff(rows) != 1):
+                raise ConfigError(
+                    f"{name} of split {number} is no single stretch of bars, splits was "
+                    f"{splits!r}; give WalkForward with one horizon for all, or use paths() for "
+                    "combinatorial splits"
+                )
+        own = _Window(int(train[0]), int(train[-1]) + 1), _Window(int(test[0]), int(test[-1]) + 1)
+        if own[0].end > own[1].begin:
+            raise ConfigError(
+                f"split {number} trains on what comes after its test, splits was {splits!r}; give "
+                "WalkForward, or use paths() for combinatorial splits"
+            )
+        if found and found[-1][1].end > own[1].begin:
+            raise ConfigError(
+                f"the test of split {number} overlaps the one before, splits was {splits!r}; give "
+                "a step of at least the length of the test"
+            )
+        found.append(own)
+    if not found:
+        raise DataError(
+            f"{splits!r} finds no split in {len(bars):,} bars; shorten train and test, or take "
+            "more bars"
+        )
+    return found
+
+
+def _score(result: Result, snapshot_ns: int, rank: str) -> float:
+    # What a sweep of the same window would say of it.
+    score = Score(result.engine.risk, result.start, result.end, snapshot_ns)
+    score.open()
+    score.take(result.effects.rows)
+    row = score.close(float(result.ledger.equity[1][-1]), result.ledger.capital)
+    return float(row[rank])
+
+
+def _tried(grid: Grid, name: str) -> list[Any]:
+    # Values of a parameter in any combination: numbers by size, others in the order they came.
+    values = list(dict.fromkeys(strategy.parameters[name] for strategy in grid.strategies))
+    is_number = all(isinstance(value, int | float) for value in values)
+    return sorted(values) if is_number else values  # pyright: ignore[reportArgumentType]
