@@ -97,7 +97,7 @@ def sweep(
         code are what they were, and starts anew, and says so, if not.
     workers : threads; default all cores there are for this process.
     progress : whether to draw a progress bar (to stderr).
-    returns : whether to keep those of every combination, for `cross_validate` and `overfitting`:
+    returns : whether to keep those of every combination, for `paths` and `overfitting`:
         8 bytes a snapshot. They are on no file: what was resumed is run again.
     start, end, interval, capital, risk, execution, sizing, orders, exits, seed, snapshot_ns : as of
         `backtest`.
