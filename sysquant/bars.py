@@ -90,24 +90,25 @@ def _no_bar() -> _Open:
 
 
 @inlined
-def _put_back(bar: Row, held: _Open) -> None:
+def put_back(bar: Row, held: _Open) -> None:
+    """Write a bar that is being built into its row."""
     bar.first_ts, bar.last_ts, bar.ticks, bar.open, bar.high, bar.low, bar.close, bar.volume = held
 
 
 @inlined
-def _taken_out(bar: Row) -> _Open:
-    # What a row holds, which then holds nothing.
+def taken_out(bar: Row) -> _Open:
+    """What a row holds, which then holds nothing."""
     held = (
         bar.first_ts, bar.last_ts, bar.ticks, bar.open, bar.high, bar.low, bar.close, bar.volume,
     )  # fmt: skip
     if bar.ticks > 0:
-        _put_back(bar, _no_bar())
+        put_back(bar, _no_bar())
     return held
 
 
 @inlined
-def _with_event(held: _Open, events: Events, i: int, ts: int) -> _Open:
-    # Open and close go by (ts, arrival), as the store's argMin and argMax do.
+def with_event(held: _Open, events: Events, i: int, ts: int) -> _Open:
+    """A bar with one event more: open and close go by (ts, arrival), as the store's argMin does."""
     first_ts, last_ts, ticks, open_, high, low, close, volume = held
     if ticks == 0:
         return (
@@ -123,9 +124,10 @@ def _with_event(held: _Open, events: Events, i: int, ts: int) -> _Open:
 
 
 @inlined
-def _write(
+def write(
     closed: ClosedBars, count: int, position: int, end: int, symbol: int, held: _Open
 ) -> None:
+    """Make a bar the closed one of this number."""
     row = np.uint64(count)  # never counted from the end
     closed.position[row] = position
     closed.ts[row] = end
@@ -139,7 +141,7 @@ def _close_all(position: int, end: int, bars: Rows, closed: ClosedBars, count: i
     # Writes every open bar out, in symbol order.
     for symbol in range(len(bars)):
         if bars[symbol].ticks > 0:
-            _write(closed, count, position, end, symbol, _taken_out(bars[symbol]))
+            write(closed, count, position, end, symbol, taken_out(bars[symbol]))
             count += 1
     return count
 
@@ -156,7 +158,7 @@ def _close_bars(events: Events, clock_: Rows, bars: Rows, closed: ClosedBars) ->
     # The bar of the symbol at hand is taken out of its row, into registers.
     clock = clock_[0]
     end, engine_ts, count, last = clock.end, clock.engine_ts, 0, 0
-    at_hand, held = 0, _taken_out(bars[0])
+    at_hand, held = 0, taken_out(bars[0])
     others = 0  # open bars that lie in their rows
     for bar in bars:
         others += int(bar.ticks > 0)
@@ -164,10 +166,10 @@ def _close_bars(events: Events, clock_: Rows, bars: Rows, closed: ClosedBars) ->
         ts = ts_of(events.end[i], events.length)
         if ts >= end > 0:
             if others == 0:
-                _write(closed, count, i, end, at_hand, held)
+                write(closed, count, i, end, at_hand, held)
                 count += 1
             else:
-                _put_back(bars[at_hand], held)
+                put_back(bars[at_hand], held)
                 count = _close_all(i, end, bars, closed, count)
             last, end, held, others = end, 0, _no_bar(), 0
         if ts < engine_ts:
@@ -182,12 +184,12 @@ def _close_bars(events: Events, clock_: Rows, bars: Rows, closed: ClosedBars) ->
         if end == 0:
             end = _end_after(ts, last, clock.interval)
         if symbol != at_hand:
-            _put_back(bars[at_hand], held)
+            put_back(bars[at_hand], held)
             others += int(held[_TICKS] > 0)
-            at_hand, held = symbol, _taken_out(bars[symbol])
+            at_hand, held = symbol, taken_out(bars[symbol])
             others -= int(held[_TICKS] > 0)
-        held = _with_event(held, events, i, ts)
-    _put_back(bars[at_hand], held)
+        held = with_event(held, events, i, ts)
+    put_back(bars[at_hand], held)
     clock.end = end
     clock.engine_ts = engine_ts
     clock.bars += count
@@ -214,6 +216,23 @@ def _are_bars(events: Events, clock_: Rows) -> bool:
     return others == 0
 
 
+def check_symbols(numbers: NDArray[np.int32], count: int) -> None:
+    """Refuse numbers of symbols that are not among so many; compiled code looks at no bounds.
+
+    Raises
+    ------
+    DataError
+        With the first one.
+    """
+    least = halt_mark(count - 1, resume=True)
+    if len(numbers) and not (least <= numbers.min() and numbers.max() < count):
+        wrong = numbers[(numbers < least) | (numbers >= count)][0]
+        raise DataError(
+            f"the data have symbol number {wrong}, the universe holds {count} symbols, from "
+            "number 0 on; give the universe that the data were read with"
+        )
+
+
 class BarClock:
     """Closes time bars of one interval over batches of events.
 
@@ -227,7 +246,7 @@ class BarClock:
         self.clock = np.zeros(1, records.CLOSING)
         self.clock["interval"] = interval
         self.open_bars = np.zeros(symbols, records.OPEN_BAR)
-        self._closed = _room(0)
+        self._closed = room(0)
 
     def passes(self, events: Events, most: int) -> Iterator[tuple[Events, ClosedBars, int]]:
         """Take events, `most` at a time: each time with what closed, and how many bars that are.
@@ -240,7 +259,7 @@ class BarClock:
         DataError
             If a symbol is not in the universe; nothing has been taken then.
         """
-        self._check_symbols(events.symbol)
+        check_symbols(events.symbol, len(self.open_bars))
         were_bars = False
         for start in range(0, len(events.end), most):
             rows = slice(start, start + most)
@@ -252,21 +271,14 @@ class BarClock:
                 yield taken, *self._close(taken)
             were_bars = are_bars
 
-    def _check_symbols(self, numbers: NDArray[np.int32]) -> None:
-        # Compiled code looks at no bounds.
-        count = len(self.open_bars)
-        least = halt_mark(count - 1, resume=True)
-        if len(numbers) and not (least <= numbers.min() and numbers.max() < count):
-            wrong = numbers[(numbers < least) | (numbers >= count)][0]
-            raise DataError(
-                f"the data have symbol number {wrong}, the universe holds {count} symbols, from "
-                "number 0 on; give the universe that the data were read with"
-            )
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the next pass depends on, by name."""
+        return {"bar_clock": self.clock, "open_bars": self.open_bars}
 
     def _close(self, events: Events) -> tuple[ClosedBars, int]:
         most = len(events.end) + len(self.open_bars)
         if most > len(self._closed.ts):
-            self._closed = _room(2 * most)
+            self._closed = room(2 * most)
         return self._closed, _close_bars(events, self.clock, self.open_bars, self._closed)
 
     def _pass_on(self, events: Events, start: int, count: int) -> tuple[ClosedBars, int]:
@@ -288,6 +300,7 @@ def _counted(most: int) -> Ints:
     return np.arange(most)
 
 
-def _room(bars: int) -> ClosedBars:
+def room(bars: int) -> ClosedBars:
+    """For so many closed bars."""
     integers = {"position": np.int64, "ts": np.int64, "symbol": np.int32}
     return ClosedBars._make(np.empty(bars, integers.get(n, np.float64)) for n in ClosedBars._fields)
