@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runners.compose import build, check_types, choice, value
 from sysquant import archive
+from sysquant.activity import Activity, bar_size, closed_bars
 from sysquant.compiled import is_compiled
 from sysquant.effects import Labels
 from sysquant.engine import Engine
@@ -23,6 +24,7 @@ from sysquant.types import SECOND, Bars, Feed, Floats, Instrument, Ints, Ticks, 
 
 Connect = Callable[[], Any]
 Funding = Mapping[str, tuple[Ints, Floats]]
+_FARTHEST = 4**7 * archive.MINUTE  # back for bars of activity: eleven days of ticks are read
 INSTRUMENT = [field.name for field in fields(Instrument)]
 
 
@@ -77,7 +79,7 @@ def engine_of(
         sizing=build(cfg.sizing),
         orders=build(cfg.orders),
         exits=build(cfg.exits),
-        interval=_interval_of(cfg, "bars"),
+        interval=bar_size(str(cfg.bars)),
         capital=capital,
         fractions={name: fraction},
         seed=value(cfg, "seed", int),
@@ -134,8 +136,9 @@ def compile_engine(cfg: DictConfig, universe: list[Instrument]) -> None:
     if not is_compiled():
         print("compiling the engine, once for this version and machine (half a minute)", flush=True)
     spare = engine_of(cfg, universe)
-    first, end = clock_mark(spare.interval), clock_mark(2 * spare.interval)
+    first, end = clock_mark(archive.MINUTE), clock_mark(2 * archive.MINUTE)
     trade = replace(first, symbol=np.zeros(1, np.int32), price=np.ones(1))
+    spare.warm(closed_bars([trade, end], universe, archive.MINUTE))  # compiles what decides
     spare.step(Ticks.join([trade, end]))
 
 
@@ -147,8 +150,14 @@ def labels_of(engine: Engine, run: str) -> Labels:
 def feed_of(cfg: DictConfig, universe: list[Instrument], connect: Connect) -> Feed:
     """The feed; one that replays the store gets a client of its own."""
     own = {"connect": connect} if choice("feed") == "replay" else {}
+    size = bar_size(str(cfg.bars))
+    if isinstance(size, Activity) and cfg.feed.get("kind") == "bars":
+        raise ConfigError(
+            f"bars={cfg.bars} are made of ticks, feed.kind was bars: set feed.kind=ticks, or bars "
+            "to a length of time, as 1m"
+        )
     feed: Feed = build(cfg.feed, universe=universe, **own)
-    if feed.kind == "bars" and feed.interval != interval_ns(cfg.bars):
+    if feed.kind == "bars" and feed.interval != size:
         raise ConfigError(
             f"feed.interval must be that of the strategies' bars ({cfg.bars}), was "
             f"{feed.interval / SECOND:g} s; set bars=..., which feed.interval follows"
@@ -164,21 +173,43 @@ def warmup_of(
     Causal: they hold nothing that the feed is still to bring. A tick of it that came late, but lies
     before its first one, ends the history earlier.
     """
-    interval = interval_ns(cfg.bars)
+    size = bar_size(str(cfg.bars))
+    step = 1 if isinstance(size, Activity) else size  # ends are multiples of it
+    most = cfg.runtime.warmup_bars
+
+    def bars_until(client: Any, end: int) -> Bars:
+        if isinstance(size, Activity):
+            return _last_of_ticks(client, universe, end, size, most)
+        return archive.bars(client, universe, end - most * size, end, size)
 
     def before(end: int, first: Mapping[int, int]) -> Bars:
         if isinstance(feed, ReplayFeed):
-            end = min(end, feed.span[0] - feed.span[0] % interval)
+            end = min(end, feed.span[0] - feed.span[0] % step)
         client = connect()
         try:
             while True:
-                start = end - cfg.runtime.warmup_bars * interval
-                bars = archive.bars(client, universe, start, end, interval)
+                bars = bars_until(client, end)
                 earliest = archive.earliest(client, universe, feed.name, first)
                 if earliest is None or earliest >= end:
                     return bars
-                end = earliest - earliest % interval
+                end = earliest - earliest % step
         finally:
             client.close()
 
     return before
+
+
+def _last_of_ticks(
+    client: Any, universe: list[Instrument], end: int, size: Activity, most: int
+) -> Bars:
+    # How far back so many bars begin is not known: four times as far each time.
+    back = archive.MINUTE
+    while True:
+        ticks = archive.iter_ticks(client, universe, end - back, end)
+        bars = closed_bars(ticks, universe, size)
+        enough = np.bincount(bars.symbol, minlength=len(universe)).min() >= most
+        if enough or back >= _FARTHEST:
+            break
+        back *= 4
+    last = [np.flatnonzero(bars.symbol == number)[-most:] for number in range(len(universe))]
+    return bars[np.sort(np.concatenate(last))]

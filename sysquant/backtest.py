@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sysquant.bars import BarClock, events_of
+from sysquant.activity import Activity, BarSize, bar_size, clock_of, closed_bars
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, DataError
@@ -24,7 +24,7 @@ from sysquant.sizing import Sizing, WeightSizing
 from sysquant.strategy import Strategy
 from sysquant.tally import Tally
 from sysquant.times import Moment, check_moment, moment_ns
-from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks, clock_mark
+from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks
 
 __all__ = ["DESK_CHECKS", "Result", "backtest", "poll_all", "run"]
 
@@ -43,24 +43,25 @@ class _Closes:
     _FIELDS = np.dtype([("ts", "i8"), ("symbol", "i8"), ("close", "f8"), ("volume", "f8")])
     _CHUNK = 65_536  # events at once: bounds memory, changes nothing else
 
-    def __init__(self, symbols: int, interval: int) -> None:
-        self._clock = BarClock(symbols, interval)
-        self._interval = interval
+    def __init__(self, engine: Engine) -> None:
+        self._clock = clock_of(engine.universe, engine.interval)
         self._parts = [np.empty(0, self._FIELDS)]
 
     def add(self, batch: Ticks | Bars) -> None:
-        events = events_of(batch, self._interval)
-        for _, closed, bars in self._clock.passes(events, self._CHUNK):
+        for _, closed, bars in self._clock.passes(batch, self._CHUNK):
             rows = np.empty(bars, self._FIELDS)
             for name in self._FIELDS.names or ():
                 rows[name] = getattr(closed, name)[:bars]
             self._parts.append(rows)
 
     def all(self, end: int) -> np.ndarray:
-        self.add(clock_mark(int(self._clock.clock["end"][0])))
-        closes = np.concatenate(self._parts)
-        np.minimum(closes["ts"], end, out=closes["ts"])
-        return closes
+        # With the bars that are still open, as far as they go.
+        is_open = np.flatnonzero(self._clock.open_bars["ticks"])
+        rest = np.empty(len(is_open), self._FIELDS)
+        rest["ts"], rest["symbol"] = end, is_open
+        for name in ("close", "volume"):
+            rest[name] = self._clock.open_bars[name][is_open]
+        return np.concatenate([*self._parts, rest])
 
 
 def run(
@@ -80,7 +81,7 @@ def run(
     """
     tally = Tally()
     parts: list[Effects] = []
-    closes = _Closes(len(engine.symbols), engine.interval)
+    closes = _Closes(engine)
     start = end = 0
     for batch in batches:
         if not len(batch):
@@ -113,7 +114,7 @@ def fresh_engine(
     strategy: Strategy | Mapping[str, Strategy],
     universe: Sequence[Instrument],
     *,
-    interval: int = 60 * SECOND,
+    interval: BarSize = 60 * SECOND,
     capital: float = 1_000_000.0,
     risk: RiskChain | None = None,
     execution: Execution | None = None,
@@ -141,12 +142,12 @@ def fresh_engine(
 
 def backtest(
     strategy: Strategy | Mapping[str, Strategy],
-    bars: Bars | History,
+    bars: Bars | Ticks | History,
     universe: Sequence[Instrument] | None = None,
     *,
     start: Moment = None,
     end: Moment = None,
-    interval: int | None = None,
+    interval: int | str | Activity | None = None,
     capital: float = 1_000_000.0,
     risk: RiskChain | None = None,
     execution: Execution | None = None,
@@ -157,17 +158,19 @@ def backtest(
     snapshot_ns: int = 3600 * SECOND,
     benchmark: str = BUY_AND_HOLD,
 ) -> Result:
-    """Backtest one strategy, or several by name, on bars in memory.
+    """Backtest one strategy, or several by name, on bars or ticks in memory.
 
     Parameters
     ----------
     strategy : an instance; its name in the result is its class's, in lower case.
-    bars : what `sysquant.history` returned, which knows its universe and interval; or `Bars`.
-    universe : the instruments that the symbol column of `Bars` counts.
+    bars : what `sysquant.history` returned, which knows its universe and interval; or `Bars`; or
+        `Ticks`, of which the bars are made that are decided on, while orders meet every tick.
+    universe : the instruments that the symbol column of `Bars` or `Ticks` counts.
     start : bars that close by then are history: features and statistics warm up on them, nothing
         is decided. Like `2026-01-31` (UTC) or `-30d` (before the last bar); default: no history.
     end : bars that close later are not looked at; default: all are.
-    interval : of `Bars`, ns; a minute by default.
+    interval : of the bars, `5m` or ns, a minute by default; of ticks also `500ticks`, `10volume`,
+        `1e6value`, or an `Activity`.
     capital : quote currency, divided equally among the strategies.
     risk, execution, sizing : defaults are the desk's four checks, which cut an order that is
         too large, 50 ms latency, 1 bp slippage, 5 bp fee, and an equal share of equity per symbol.
@@ -178,13 +181,13 @@ def backtest(
     Raises
     ------
     ConfigError
-        If a history comes with another universe or interval, or `Bars` without a universe, or a
+        If a history comes with another universe or interval, or others without a universe, or a
         time cannot be meant.
     DataError
         If no bar closes after `start`, up to `end`.
     """
     bars, universe, interval = market_of(bars, universe, interval)
-    before, bars = span_of(bars, start, end)
+    before, bars = span_of(bars, universe, interval, start, end)
     engine = fresh_engine(
         strategy, universe, interval=interval, capital=capital, risk=risk, execution=execution,
         sizing=sizing, orders=orders, exits=exits, seed=seed, snapshot_ns=snapshot_ns,
@@ -194,14 +197,20 @@ def backtest(
 
 
 class Span(NamedTuple):
-    """Bars that are history, if there are any, and the bars that are decided on."""
+    """Bars that are history, if there are any, and the events that are decided on."""
 
     history: Bars | None
-    bars: Bars
+    market: Bars | Ticks
 
 
-def span_of(bars: Bars, start: Moment, end: Moment) -> Span:
-    """Bars that close by `start`, and those after it, up to `end`; as of `backtest`.
+def span_of(
+    market: Bars | Ticks,
+    universe: Sequence[Instrument],
+    size: BarSize,
+    start: Moment,
+    end: Moment,
+) -> Span:
+    """Bars that close by `start`, and what comes after it, up to `end`; as of `backtest`.
 
     Raises
     ------
@@ -213,22 +222,27 @@ def span_of(bars: Bars, start: Moment, end: Moment) -> Span:
     check_moment("start", start)
     check_moment("end", end)
     if start is None and end is None:
-        return Span(None, bars)
-    last = int(bars.ts[-1]) if len(bars) else 0
+        return Span(None, market)
+    clock = np.maximum.accumulate(market.ts)  # a late tick belongs to when it came
+    last = int(clock[-1]) if len(clock) else 0
     until = moment_ns(end, last, last)
-    first, stop = 0, int(np.searchsorted(bars.ts, until, side="right"))
+    first, stop = 0, int(np.searchsorted(clock, until, side="right"))
     if start is not None:
-        first = int(np.searchsorted(bars.ts, moment_ns(start, 0, last), side="right"))
+        first = int(np.searchsorted(clock, moment_ns(start, 0, last), side="right"))
     if first >= stop:
-        there = f"from {_iso(bars.ts[0])} to {_iso(last)} UTC" if last else "none at all"
+        there = f"from {_iso(clock[0])} to {_iso(last)} UTC" if last else "none at all"
         raise DataError(f"no bar closes after start={start!r} up to end={end!r}; there is {there}")
-    return Span(bars[:first] if first else None, bars[first:stop])
+    before = market[:first]
+    history = closed_bars(before, universe, size) if isinstance(before, Ticks) else before
+    return Span(history if first else None, market[first:stop])
 
 
 def market_of(
-    bars: Bars | History, universe: Sequence[Instrument] | None, interval: int | None
-) -> tuple[Bars, Sequence[Instrument], int]:
-    """Bars, universe and interval of what is backtested, of whichever kind it came.
+    bars: Bars | Ticks | History,
+    universe: Sequence[Instrument] | None,
+    interval: int | str | Activity | None,
+) -> tuple[Bars | Ticks, Sequence[Instrument], BarSize]:
+    """Events, universe and interval of what is backtested, of whichever kind it came.
 
     Raises
     ------
@@ -244,7 +258,7 @@ def market_of(
         return bars.bars, bars.universe, bars.interval
     if universe is None:
         raise ConfigError("bars need the universe that their symbol column counts, was None")
-    return bars, universe, interval or 60 * SECOND
+    return bars, universe, 60 * SECOND if interval is None else bar_size(interval, "interval")
 
 
 def _name(strategy: Strategy) -> str:

@@ -233,6 +233,13 @@ def check_symbols(numbers: NDArray[np.int32], count: int) -> None:
         )
 
 
+def pieces(events: Events, most: int) -> Iterator[tuple[int, Events]]:
+    """Views of at most so many events, and where each begins."""
+    for start in range(0, len(events.end), most):
+        rows = slice(start, start + most)
+        yield start, Events._make([*(column[rows] for column in events[:-1]), events.length])
+
+
 class BarClock:
     """Closes time bars of one interval over batches of events.
 
@@ -244,11 +251,11 @@ class BarClock:
 
     def __init__(self, symbols: int, interval: int) -> None:
         self.clock = np.zeros(1, records.CLOSING)
-        self.clock["interval"] = interval
+        self.clock["interval"] = self.interval = interval
         self.open_bars = np.zeros(symbols, records.OPEN_BAR)
         self._closed = room(0)
 
-    def passes(self, events: Events, most: int) -> Iterator[tuple[Events, ClosedBars, int]]:
+    def passes(self, batch: Ticks | Bars, most: int) -> Iterator[tuple[Events, ClosedBars, int]]:
         """Take events, `most` at a time: each time with what closed, and how many bars that are.
 
         What closed is good until the next pass. Bars of this interval in one symbol are their own
@@ -259,11 +266,10 @@ class BarClock:
         DataError
             If a symbol is not in the universe; nothing has been taken then.
         """
-        check_symbols(events.symbol, len(self.open_bars))
+        check_symbols(batch.symbol, len(self.open_bars))
+        events = events_of(batch, self.interval)
         were_bars = False
-        for start in range(0, len(events.end), most):
-            rows = slice(start, start + most)
-            taken = Events._make([*(column[rows] for column in events[:-1]), events.length])
+        for start, taken in pieces(events, most):
             are_bars = len(self.open_bars) == 1 and _are_bars(taken, self.clock)
             if are_bars and were_bars:
                 yield taken, *self._pass_on(events, start, len(taken.end))

@@ -10,16 +10,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sysquant import records, statistics
+from sysquant.activity import Activity
+from sysquant.decider import features_of
 from sysquant.errors import ConfigError, nearest
 from sysquant.execution import Execution
 from sysquant.exits import Exits
 from sysquant.facts import USES_CORRELATION, USES_SELF_MATCH, USES_TAIL
+from sysquant.features.panel import needs_bar_ends
 from sysquant.orders import Orders
 from sysquant.risk import RiskChain
 from sysquant.sessions import sessions_of
 from sysquant.sizing import VOLATILITY_TARGET, Sizing
 from sysquant.state import Book, Out
 from sysquant.steps import steps_of
+from sysquant.strategy import Strategy
 from sysquant.tail import worst_count
 from sysquant.types import Instrument
 
@@ -34,14 +38,28 @@ _TAIL = {
 }  # fmt: skip
 
 
-def each_of(key: str, choice: "T | Mapping[str, T]", names: Sequence[str]) -> "list[T]":
-    """What is chosen for each strategy: by its name, or the same for all.
+def rules_of(
+    names: Sequence[str],
+    sizing: "Sizing | Mapping[str, Sizing]",
+    orders: "Orders | Mapping[str, Orders]",
+    exits: "Exits | Mapping[str, Exits]",
+    symbols: int,
+) -> list[dict[str, Any]]:
+    """Values of the rows of `records.RULES`: what is chosen by name of a strategy, or for all.
 
     Raises
     ------
     ConfigError
-        If the mapping lacks a strategy, or has one that is not in the book.
+        If a mapping lacks a strategy, or has one that is not in the book.
     """
+    chosen = (
+        _each_of("sizing", sizing, names), _each_of("orders", orders, names),
+        _each_of("exits", exits, names),
+    )  # fmt: skip
+    return [_rules_of(*each, symbols) for each in zip(*chosen, strict=True)]
+
+
+def _each_of(key: str, choice: "T | Mapping[str, T]", names: Sequence[str]) -> "list[T]":
     if not isinstance(choice, Mapping):
         return [choice] * len(names)
     for name in names:
@@ -53,13 +71,37 @@ def each_of(key: str, choice: "T | Mapping[str, T]", names: Sequence[str]) -> "l
     return [choice[name] for name in names]  # pyright: ignore[reportUnknownVariableType]
 
 
-def rules_of(sizing: Sizing, orders: Orders, exits: Exits, symbols: int) -> dict[str, Any]:
-    """Values of a row of `records.RULES`."""
+def _rules_of(sizing: Sizing, orders: Orders, exits: Exits, symbols: int) -> dict[str, Any]:
     rules: dict[str, Any] = {**sizing.rules(), **orders.rules(), **exits.rules()}
     rules["share"] = 1.0 / symbols if getattr(sizing, "split", True) else 1.0
     trails = rules["trailing_stop"] < math.inf and not rules["bracket"]
     timed = rules["max_hold_ns"] < records.NEVER or rules["flatten_drawdown"] < math.inf
     return rules | {"watchful": int(trails or timed)}
+
+
+def check_activity(
+    activity: Activity, strategies: Mapping[str, Strategy], rules: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse what bars of an activity cannot serve: a year of them, and ends that symbols share.
+
+    Raises
+    ------
+    ConfigError
+        With the strategy, what it needs, and the ways out.
+    """
+    for (name, strategy), row in zip(strategies.items(), rules, strict=True):
+        if row["sizing"] == VOLATILITY_TARGET:
+            raise ConfigError(
+                f"sizing=volatility_target of {name!r} counts bars per year, and bars of {activity}"
+                " come as they come: take another sizing (the strategy volatility_target measures "
+                "by the calendar), or bars of time, as 1m"
+            )
+        if needed := needs_bar_ends(features_of(strategy), strategy.legs()):
+            raise ConfigError(
+                f"{name!r} uses {needed}, which needs bars that end at common times, and those of "
+                f"{activity} do not: take bars of time, as 1m, or a strategy that sees one symbol "
+                "at a time"
+            )
 
 
 def _fill(row: records.Row, values: Mapping[str, Any]) -> None:
@@ -154,7 +196,10 @@ def book_of(
     *,
     rules: Sequence[Mapping[str, Any]],
 ) -> Book:
-    """Terms and empty state of a run over `universe`, a row of `rules` per strategy."""
+    """Terms and empty state of a run over `universe`, a row of `rules` per strategy.
+
+    `interval` is that of the bars, ns; 0 where they are not of time.
+    """
     strategies, symbols, window = len(rules), len(universe), risk.window
     tail = worst_count(risk.confidence, window)
     instruments, series = _instruments(universe, currency, execution)

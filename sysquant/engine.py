@@ -11,22 +11,21 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from sysquant import records
-from sysquant.bars import BarClock, ClosedBars, Events, events_of
-from sysquant.book import book_of, buffers_of, each_of, rules_of
+from sysquant import operation, records
+from sysquant.activity import Activity, BarSize, clock_of
+from sysquant.bars import ClosedBars, Events
+from sysquant.book import book_of, buffers_of, check_activity, rules_of
 from sysquant.clockwork import take_history
 from sysquant.effects import Effects
-from sysquant.errors import ConfigError, DataError, nearest
+from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution, order_key
 from sysquant.exits import Exits
 from sysquant.facts import USES_TAIL
 from sysquant.keys import check_number
 from sysquant.loop import run
 from sysquant.orders import Orders
-from sysquant.portfolio import BASES, move_capital
 from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
-from sysquant.state import enlist
 from sysquant.strategy import Strategy
 from sysquant.types import SECOND, Bars, Floats, Instrument, Ticks
 
@@ -35,7 +34,6 @@ _STATE = (
     "own_returns", "tails", "own_lowest",
 )  # fmt: skip
 _SERIES = ("latencies", "sessions", "funding_ts", "funding_rate")
-STATES = ("active", "reducing", "off")
 _WEIGHT = WeightSizing()
 _MARKET_ORDERS = Orders()
 _NO_EXITS = Exits()
@@ -56,7 +54,7 @@ class Engine:
     fractions : name -> share of `capital` given to it at the start; what is left stays in the
         pool. Defaults to equal shares of all of it.
     capital : in the book's `currency`.
-    interval : of the bars that strategies decide on, ns.
+    interval : of the bars that strategies decide on: ns, or an `Activity` (of ticks alone).
     seed : of every random draw.
     snapshot_ns : engine time between two snapshots of the portfolio.
     promoted : names of strategies that were promoted; the others are held to `not_promoted`.
@@ -64,8 +62,8 @@ class Engine:
     Raises
     ------
     ConfigError
-        If there is no strategy or symbol, an instrument's currency cannot be converted, or a
-        number, a name or the fractions cannot be meant.
+        If there is no strategy or symbol, an instrument's currency cannot be converted, a number, a
+        name or the fractions cannot be meant, or a strategy or sizing needs bars of time.
     """
 
     def __init__(
@@ -75,7 +73,7 @@ class Engine:
         strategies: Mapping[str, Strategy],
         risk: RiskChain,
         execution: Execution,
-        interval: int,
+        interval: BarSize,
         sizing: Sizing | Mapping[str, Sizing] = _WEIGHT,
         orders: Orders | Mapping[str, Orders] = _MARKET_ORDERS,
         exits: Exits | Mapping[str, Exits] = _NO_EXITS,
@@ -88,7 +86,8 @@ class Engine:
     ) -> None:
         if not strategies or not universe:
             raise ConfigError("a book needs at least one strategy and one symbol")
-        check_number("interval", interval, above=0, below=2**63, whole=True)
+        if not isinstance(interval, Activity):
+            check_number("interval", interval, above=0, below=2**63, whole=True)
         check_number("snapshot_ns", snapshot_ns, above=0, below=2**63, whole=True)
         check_number("capital", capital, above=0)
         check_number("seed", seed, least=-(2**63), below=2**63, whole=True)
@@ -97,22 +96,20 @@ class Engine:
         self.strategies = dict(sorted(strategies.items()))
         self.risk = risk
         self.interval = interval
-        self._bar_clock = BarClock(len(universe), interval)
+        self._bar_clock = clock_of(universe, interval)
         self._deciders = [s.decider(self.symbols) for s in self.strategies.values()]
         used = {name for decider in self._deciders for name in decider.fields}
         self._fields = tuple(sorted(used | {"close"}))
-        names = list(self.strategies)
+        self._names = names = tuple(self.strategies)
+        rules = rules_of(names, sizing, orders, exits, len(universe))
+        for row, strategy in zip(rules, self.strategies.values(), strict=True):
+            row["legs"] = bool(strategy.legs())
+        if isinstance(interval, Activity):
+            check_activity(interval, self.strategies, rules)
         self._book = book_of(
-            universe, currency, execution, risk, interval, seed, snapshot_ns,
-            rules=[
-                rules_of(*chosen, len(universe))
-                for chosen in zip(
-                    each_of("sizing", sizing, names), each_of("orders", orders, names),
-                    each_of("exits", exits, names), strict=True,
-                )
-            ],
+            universe, currency, execution, risk, 0 if isinstance(interval, Activity) else interval,
+            seed, snapshot_ns, rules=rules,
         )  # fmt: skip
-        self._book.rules["legs"] = [bool(s.legs()) for s in self.strategies.values()]
         buffers, self._out = buffers_of(self._book)
         self._tables = list(buffers.items())
         self._nothing = {name: buffer[:0] for name, buffer in self._tables}
@@ -121,24 +118,8 @@ class Engine:
         accounts["promoted"] = [name in promoted for name in names]
         strangers = sorted(set(promoted) - set(names))
         if strangers:
-            raise ConfigError(f"promoted names {strangers}, the book holds {names}")
-        self._fund(capital, fractions)
-
-    def _fund(self, capital: float, fractions: Mapping[str, float] | None) -> None:
-        names = list(self.strategies)
-        shares = dict.fromkeys(names, 1.0 / len(names)) if fractions is None else dict(fractions)
-        if set(shares) != set(names):
-            raise ConfigError(f"fractions name {sorted(shares)}, the book holds {names}")
-        if not (min(shares.values()) > 0 and sum(shares.values()) <= 1 + 1e-12):
-            raise ConfigError(f"fractions must be > 0 and sum to at most 1, were {shares}")
-        accounts = self._book.accounts
-        given = np.round([shares[n] * capital for n in names], 8)
-        for field in ("allocation", "cash", "equity", *BASES):
-            accounts[field] = given
-        clock = self._book.clock
-        clock["pool"] = np.round(capital - given.sum(), 8)
-        for field in ("equity", "peak", "day_equity"):
-            clock[field] = capital
+            raise ConfigError(f"promoted names {strangers}, the book holds {list(names)}")
+        operation.fund(self._book, names, capital, fractions)
 
     # -- advancing
 
@@ -153,8 +134,10 @@ class Engine:
             decider.run(dict(bars.columns()))
 
     def warmup_end(self, batch: Ticks | Bars) -> int:
-        """Where the history must end that comes before a batch, ns UTC: a bar's end."""
+        """Where history before a batch must end, ns UTC: a bar's end, of activity the batch."""
         first = int(batch.ts[0])
+        if isinstance(self.interval, Activity):
+            return first
         start = first if isinstance(batch, Ticks) else first - self.interval
         return start - start % self.interval
 
@@ -165,6 +148,8 @@ class Engine:
 
         Raises
         ------
+        ConfigError
+            If it is of bars, and those that are decided on are made of ticks.
         DataError
             If a symbol is not in the universe; nothing has been taken then.
         StrategyError
@@ -186,7 +171,7 @@ class Engine:
         DataError
             If a symbol is not in the universe; nothing has been taken then.
         """
-        return self._bar_clock.passes(events_of(batch, self.interval), _PASS[type(batch)])
+        return self._bar_clock.passes(batch, _PASS[type(batch)])
 
     def replay(self, passes: Iterable[Decided], take: Callable[[Rows], None]) -> None:
         """Advance the book over events whose bars and targets are known, as `step` would.
@@ -267,15 +252,7 @@ class Engine:
 
     def set_state(self, strategy: str, state: Literal["active", "reducing", "off"]) -> None:
         """Switch a strategy: on, only towards flat, or off (flat as soon as its symbols trade)."""
-        place = self._place(strategy)
-        if state not in STATES:
-            raise ConfigError(f"a state is one of {', '.join(STATES)}, was {state!r}")
-        self._book.accounts["state"][place] = STATES.index(state)
-        if state == "off":
-            for symbol, cell in enumerate(self._book.cells[place]):
-                cell["changed"] = cell["pending"] = 1
-                cell["refused"] = cell["slices"] = cell["follow"] = 0
-                enlist(self._book, place, symbol)
+        operation.set_state(self._book, self._names, strategy, state)
 
     def move_cash(self, source: str, target: str, amount: float) -> None:
         """Move capital between strategies, or from or to the pool (""); no profit, no loss.
@@ -290,42 +267,11 @@ class Engine:
             If the source has less cash, or would keep positions or orders without equity, or the
             amount is not > 0.
         """
-        check_number("amount", amount, above=0)
-        amount = round(float(amount), 8)
-        for name in filter(None, (source, target)):
-            self._place(name)
-        clock = self._book.clock[0]
-        cash = self._account(source)["cash"] if source else clock["pool"]
-        if not 0 < amount <= cash:
-            raise ConfigError(f"amount must be > 0 and at most {cash:,.2f}, was {amount}")
-        if source and amount >= self._account(source)["equity"] and self._is_busy(source):
-            raise ConfigError(
-                f"{source!r} has positions or orders, and would have no equity; move less, or "
-                "switch it off and wait until it is flat"
-            )
-        for name, change in ((source, -amount), (target, amount)):
-            if not name:
-                clock["pool"] = round(float(clock["pool"]) + change, 8)
-                continue
-            move_capital(self._account(name), change)
+        operation.move_cash(self._book, self._names, source, target, amount)
 
     def rearm(self, strategy: str) -> None:
         """Let a strategy order again that `repeated_order` had disabled."""
-        self._account(strategy)["disabled"] = 0
-        self._book.cells["entries"][self._place(strategy)] = 0
-
-    def _place(self, strategy: str) -> int:
-        names = list(self.strategies)
-        if strategy not in names:
-            raise ConfigError(f"the book has no strategy {strategy!r}{nearest(strategy, names)}")
-        return names.index(strategy)
-
-    def _is_busy(self, strategy: str) -> bool:
-        place, book = self._place(strategy), self._book
-        return bool(book.cells["quantity"][place].any() or book.orders["order_no"][place].any())
-
-    def _account(self, strategy: str) -> Any:
-        return self._book.accounts[self._place(strategy)]
+        operation.rearm(self._book, self._names, strategy)
 
     # -- looking
 
@@ -381,7 +327,7 @@ class Engine:
         return {
             "symbols": ", ".join(self.symbols),
             "strategies": ", ".join(f"{n}={s!r}" for n, s in self.strategies.items()),
-            "bars": f"{self.interval} ns",
+            "bars": str(ns) if isinstance(ns := self.interval, Activity) else f"{ns} ns",
             "instruments": str(self._book.instruments.tolist()),
             "terms": str(_named(self._book.terms[0])),
             "rules": str([_named(row) for row in self._book.rules]),
@@ -393,10 +339,7 @@ class Engine:
         }
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {
-            "bar_clock": self._bar_clock.clock,
-            "open_bars": self._bar_clock.open_bars,
-        } | {name: getattr(self._book, name) for name in _STATE}
+        return self._bar_clock.arrays() | {name: getattr(self._book, name) for name in _STATE}
 
     def state(self) -> dict[str, np.ndarray]:
         """A copy of everything that the next step depends on, by name."""

@@ -294,7 +294,7 @@ class Execution:
                 )
 
     def terms(self, interval: int) -> dict[str, float]:
-        """Fields of `records.TERMS` that the broker decides, for bars of `interval` ns."""
+        """Fields of `records.TERMS` that the broker decides, for bars of `interval` ns or 0."""
         cancel_ms = self.latency_ms if self.cancel_latency_ms is None else self.cancel_latency_ms
         return {
             "latency_ns": round(self.latency_ms * 1e6),
@@ -318,7 +318,7 @@ class Execution:
             "funding_rate": self.funding_rate,
             "funding_ns": round(self.funding_hours * _HOUR_NS),
             "statistics_weight": 2.0 / (self.statistics_span + 1.0),
-            "bars_per_year": _YEAR_NS / interval,
+            "bars_per_year": _YEAR_NS / interval if interval else math.nan,
         }
 
     @property

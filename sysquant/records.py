@@ -80,7 +80,8 @@ ORDER = _row(  # (S, Y, 3): target order, bracket stop, bracket limit; order_no 
     " carry fills purpose",
     floats="quantity left target limit stop trail best budget touches rate_value paid",
 )
-CLOSING = _row(ints="interval end engine_ts late corrections bars pending")  # the bar clock
+CLOSING = _row(ints="interval end engine_ts late corrections bars")  # the bar clock
+ACTIVITY = _row(ints="counts", floats="multiplier size done")  # (Y,) of bars that are not of time
 OPEN_BAR = _row(ints="ticks first_ts last_ts", floats="open high low close volume")  # (Y,)
 
 # -- between the rooms

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from sysquant.activity import Activity
 from sysquant.backtest import Result, fresh_engine, market_of, run, span_of
 from sysquant.compiled import machine, source_hash
 from sysquant.engine import Engine
-from sysquant.errors import DataError
+from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution
 from sysquant.exits import Exits
 from sysquant.grid import Grid, Values, described
@@ -49,7 +50,7 @@ _EXACT = ("signals", "approved", "refused", "fills", "fills_hash", "equity", "dr
 
 def sweep(
     strategy: type[Strategy],
-    bars: Bars | History,
+    bars: Bars | Ticks | History,
     universe: Sequence[Instrument] | None = None,
     *,
     where: Callable[..., bool] | None = None,
@@ -64,7 +65,7 @@ def sweep(
     returns: bool = False,
     start: Moment = None,
     end: Moment = None,
-    interval: int | None = None,
+    interval: int | str | Activity | None = None,
     capital: float = 1_000_000.0,
     risk: RiskChain | None = None,
     execution: Execution | None = None,
@@ -83,9 +84,9 @@ def sweep(
     Parameters
     ----------
     strategy : class whose parameters are swept.
-    bars : what `sysquant.history` returned, or `Bars` of `interval` ns, as of `backtest`.
-    universe : instruments that the symbol column of `Bars` counts; default: one with the usual
-        steps for each number in it.
+    bars : what `sysquant.history` returned, `Bars` or `Ticks`, as of `backtest`.
+    universe : instruments that the symbol column of the last two counts; default: one with the
+        usual steps for each number in it.
     where : predicate over swept parameters, by their names; where it is false, a combination is
         left out: `where=lambda fast, slow: fast < slow`.
     rank : column of the result by which combinations are the better the larger it is.
@@ -128,27 +129,29 @@ def sweep(
         check_number(name, value, least=least, whole=True)
     if not len(bars):
         raise DataError("there are no bars to sweep over; is the range of the history right?")
-    if isinstance(bars, Bars) and universe is None:
+    if not isinstance(bars, History) and universe is None:
         universe = [Instrument(f"S{n}") for n in range(int(bars.symbol.max()) + 1)]
-    bars, universe, interval = market_of(bars, universe, interval)
-    history, bars = span_of(bars, start, end)
+    market, universe, size = market_of(bars, universe, interval)
+    history, market = span_of(market, universe, size, start, end)
     options: dict[str, Any] = {
         "universe": universe,
-        "interval": interval, "capital": capital, "risk": risk, "execution": execution,
+        "interval": size, "capital": capital, "risk": risk, "execution": execution,
         "sizing": sizing, "orders": orders, "exits": exits, "seed": seed,
         "snapshot_ns": snapshot_ns,
     }  # fmt: skip
     tried = Grid(strategy, grid, where, taken=[*COLUMNS, "fills_hash"])
     study = Study(
-        tried, bars, partial(fresh_engine, **options),
+        tried, market, partial(fresh_engine, **options),
         capital=capital, snapshot_ns=snapshot_ns, workers=threads, history=history, keep=returns,
     )  # fmt: skip
     bar = partial(_bar, strategy.__name__, progress)
     chosen = list(range(len(tried)))
     screened: dict[int, dict[str, float]] = {}
     if screen == "vectorbt":
+        if isinstance(market, Ticks):
+            raise ConfigError("screen='vectorbt' is for bars, was for ticks; take screen='engine'")
         with bar("screening", len(tried)) as shown:
-            screened = dict(_counted(_screened(study, bars, options), shown))
+            screened = dict(_counted(_screened(study, market, options), shown))
         chosen = best_first(screened, rank)[:keep]
     with bar("sweep", len(chosen)) as shown:
         rows = dict(sorted(_counted(study.rows(sorted(chosen), resume), shown)))

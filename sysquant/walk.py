@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from sysquant.activity import Activity
 from sysquant.backtest import backtest, market_of
 from sysquant.errors import ConfigError, DataError, SysquantError
 from sysquant.execution import Execution
@@ -26,7 +27,7 @@ from sysquant.scores import COLUMNS, Score
 from sysquant.sizing import Sizing
 from sysquant.strategy import Strategy
 from sysquant.sweep import sweep
-from sysquant.types import SECOND, Bars, Instrument, Ints
+from sysquant.types import SECOND, Bars, Instrument, Ints, Ticks
 
 
 class Splitter(Protocol):
@@ -111,11 +112,13 @@ def walk_forward(
     tried = Grid(strategy, grid, where, taken=COLUMNS)
     if isinstance(bars, Bars) and universe is None and len(bars):
         universe = [Instrument(f"S{n}") for n in range(int(bars.symbol.max()) + 1)]
-    bars, universe, interval = market_of(bars, universe, interval)
-    windows = _windows(splits, bars)
+    market, universe, size = market_of(bars, universe, interval)
+    if isinstance(market, Ticks) or isinstance(size, Activity):
+        raise ConfigError("a walk is over bars of time, was over ticks; make them by closed_bars()")
+    windows = _windows(splits, market)
     swept: dict[str, Any] = {**grid, "where": where, "rank": rank, "workers": workers}
     options: dict[str, Any] = {
-        "universe": universe, "interval": interval, "capital": capital, "risk": risk,
+        "universe": universe, "interval": size, "capital": capital, "risk": risk,
         "execution": execution, "sizing": sizing, "orders": orders, "exits": exits, "seed": seed,
         "snapshot_ns": snapshot_ns,
     }  # fmt: skip
@@ -124,7 +127,7 @@ def walk_forward(
     for number, (train, test) in enumerate(told, 1):
         try:
             found = sweep(
-                strategy, bars[: train.end], start=train.start(bars), verify_best=1,
+                strategy, market[: train.end], start=train.start(market), verify_best=1,
                 verify_sample=0, progress=False, **options, **swept,
             )  # fmt: skip
             best = found.best(1)
@@ -135,7 +138,7 @@ def walk_forward(
                 )
             at = int(best.index[0])
             result = backtest(
-                found.strategy(at), bars[: test.end], start=test.start(bars), benchmark=benchmark,
+                found.strategy(at), market[: test.end], start=test.start(market), benchmark=benchmark,
                 **options,
             )  # fmt: skip
         except SysquantError as error:
@@ -145,7 +148,7 @@ def walk_forward(
         score = _score(result, snapshot_ns, rank)
         folds.append(
             Fold(
-                train.times(bars, interval), test.times(bars, interval), found.grid.parameters(at),
+                train.times(market, size), test.times(market, size), found.grid.parameters(at),
                 float(best[rank].iloc[0]), score, len(found.grid), result,
             )
         )  # fmt: skip

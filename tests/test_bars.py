@@ -18,7 +18,7 @@ def closed(batches, symbols=2, most=1_000):
     clock = BarClock(symbols, SECOND)
     parts = []
     for batch in batches:
-        for _, bars, count in clock.passes(events_of(batch, SECOND), most):
+        for _, bars, count in clock.passes(batch, most):
             parts.append({name: getattr(bars, name)[:count].copy() for name in COLUMNS})
     return clock, {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
 
@@ -111,7 +111,7 @@ def test_a_symbol_outside_the_universe_is_refused_before_anything_is_taken():
         batch.symbol[3] = number
         clock = BarClock(2, SECOND)
         with pytest.raises(DataError, match=f"symbol number {number}, the universe holds 2"):
-            list(clock.passes(events_of(batch, SECOND), 100))
+            list(clock.passes(batch, 100))
         assert clock.clock["engine_ts"] == 0
 
 

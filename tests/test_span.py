@@ -113,13 +113,13 @@ def test_returns_that_are_kept_are_those_between_the_snapshots(tmp_path):
 
 def test_span_is_told_in_words_and_back_from_the_end():
     end = int(BARS.ts[-1])
-    assert span_of(BARS, None, None).history is None
-    history, bars = span_of(BARS, "-1h", None)
+    assert span_of(BARS, UNIVERSE, 60 * SECOND, None, None).history is None
+    history, bars = span_of(BARS, UNIVERSE, 60 * SECOND, "-1h", None)
     assert history is not None and len(bars) == 60 and bars.ts[-1] == end
     iso = str(np.datetime64(START, "ns").astype("M8[s]"))
-    assert span_of(BARS, iso, None).bars.ts[0] == START + 60 * SECOND
-    assert span_of(BARS, int(BARS.ts[0]) - 1, None).history is None
-    assert len(span_of(BARS, None, "-1h").bars) == len(BARS) - 60
+    assert span_of(BARS, UNIVERSE, 60 * SECOND, iso, None).market.ts[0] == START + 60 * SECOND
+    assert span_of(BARS, UNIVERSE, 60 * SECOND, int(BARS.ts[0]) - 1, None).history is None
+    assert len(span_of(BARS, UNIVERSE, 60 * SECOND, None, "-1h").market) == len(BARS) - 60
 
 
 def test_span_that_cannot_be_meant_is_refused():

@@ -16,7 +16,7 @@ from sysquant.errors import ConfigError, nearest
 from sysquant.features.expression import BAR_FIELDS, HELD, Expression, held
 from sysquant.features.graph import FeatureGraph, check_columns, nodes_of, put_back
 from sysquant.features.longer import LongerBars
-from sysquant.types import Columns, Floats, Ints
+from sysquant.types import SECOND, Columns, Floats, Ints
 
 
 class Panel:
@@ -170,6 +170,20 @@ def symbols_named(features: Mapping[str, Expression]) -> list[str]:
 def is_across(features: Mapping[str, Expression]) -> bool:
     """Whether any expression looks across the universe."""
     return any(x.operation.across for x in _given(list(features.values())).values())
+
+
+def needs_bar_ends(features: Mapping[str, Expression], legs: Sequence[str] = ()) -> str:
+    """What of a strategy needs bars that end at common times; empty if nothing does."""
+    if legs:
+        return f"legs {', '.join(legs)}"
+    if named := symbols_named(features):
+        return f'bar["{named[0]}"]'
+    for x in _given(list(features.values())).values():
+        if x.operation.across:
+            return f"{x.operation.name} across the universe"
+        if x.operation.source and x.operation.source.every_ns:
+            return f"bar.every of {x.operation.source.every_ns / SECOND:g} s"
+    return ""
 
 
 def _symbol(x: Expression) -> str:
