@@ -294,7 +294,7 @@ class Execution:
                 )
 
     def terms(self, interval: int) -> dict[str, float]:
-        """Fields of `records.TERMS` that the broker decides, for bars of `interval` ns or 0."""
+        """Fields of `records.TERMS` that the broker decides; `interval` ns, 0: bars not of time."""
         cancel_ms = self.latency_ms if self.cancel_latency_ms is None else self.cancel_latency_ms
         return {
             "latency_ns": round(self.latency_ms * 1e6),

@@ -85,8 +85,8 @@ def sweep(
     ----------
     strategy : class whose parameters are swept.
     bars : what `sysquant.history` returned, `Bars` or `Ticks`, as of `backtest`.
-    universe : instruments that the symbol column of the last two counts; default: one with the
-        usual steps for each number in it.
+    universe : instruments that their symbol column counts; default: one with the usual steps for
+        each number in it.
     where : predicate over swept parameters, by their names; where it is false, a combination is
         left out: `where=lambda fast, slow: fast < slow`.
     rank : column of the result by which combinations are the better the larger it is.

@@ -138,8 +138,8 @@ def walk_forward(
                 )
             at = int(best.index[0])
             result = backtest(
-                found.strategy(at), market[: test.end], start=test.start(market), benchmark=benchmark,
-                **options,
+                found.strategy(at), market[: test.end], start=test.start(market),
+                benchmark=benchmark, **options,
             )  # fmt: skip
         except SysquantError as error:
             error.add_note(f"in fold {number} of {len(windows)}")

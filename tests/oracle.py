@@ -44,6 +44,7 @@ class Oracle(Exits):
         self.level_calls = set()
         self.bar_end: int | None = None
         self.bars: dict[int, Event] = {}
+        self.done = [0.0] * len(self.markets)  # of the open bars of an activity
         self.event: Event | None = None
         self.calls = list(case.calls)
         for account in self.accounts:
@@ -77,12 +78,34 @@ class Oracle(Exits):
     def take(self, event: Event) -> None:
         """One event, and before it the mark of the bars that close there."""
         if self.bar_end is not None and event.ts >= self.bar_end:
-            self.close_bars()
+            end, bars, self.bars, self.bar_end = self.bar_end, self.bars, {}, None
+            self.close_bars(end, bars)
         is_late = event.ts < self.now
         if event.what == "trade":
             self.add_to_bar(event, is_late)
-        if is_late:
-            return
+        if not is_late:
+            self.happen(event)
+        if event.what == "trade" and self.case.activity:
+            self.count(event)
+
+    def count(self, event: Event) -> None:
+        """The mark of a bar of an activity right after the tick that completes it."""
+        measure, size = self.case.activity
+        y, rules = event.symbol, self.markets[event.symbol].rules
+        is_quote = rules.volume_unit == "quote"
+        if measure == "ticks":
+            self.done[y] += 1
+        elif measure == "volume":
+            self.done[y] += event.volume / event.close if is_quote else event.volume
+        else:
+            value = event.close * event.volume * rules.multiplier
+            self.done[y] += event.volume if is_quote else value
+        if self.done[y] >= size:
+            self.done[y] = 0.0
+            self.close_bars(self.now, {y: self.bars.pop(y)})
+
+    def happen(self, event: Event) -> None:
+        """An event that is not late."""
         if not self.next_accrual:
             self.start(event.ts)
         self.pass_time(event.ts)
@@ -95,9 +118,11 @@ class Oracle(Exits):
 
     def add_to_bar(self, event: Event, is_late: bool) -> None:
         interval = self.case.interval
-        if is_late and (self.bar_end is None or event.ts < self.bar_end - interval):
+        if self.case.activity:
+            pass
+        elif is_late and (self.bar_end is None or event.ts < self.bar_end - interval):
             return
-        if self.bar_end is None:
+        elif self.bar_end is None:
             self.bar_end = event.ts // interval * interval + interval
         bar = self.bars.get(event.symbol)
         if bar is None:
@@ -110,9 +135,8 @@ class Oracle(Exits):
         bar.high, bar.low = max(bar.high, event.high), min(bar.low, event.low)
         bar.volume += event.volume
 
-    def close_bars(self) -> None:
-        """The mark at the end of the open bar."""
-        end, bars, self.bars, self.bar_end = self.bar_end, self.bars, {}, None
+    def close_bars(self, end: int, bars: dict[int, Event]) -> None:
+        """The mark at which these bars close."""
         self.pass_time(end)
         self.mark()
         self.close_risk_bar(end)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sysquant.activity import Activity
 from sysquant.engine import Engine
 from sysquant.execution import Execution
 from sysquant.exits import Exits
@@ -136,7 +137,7 @@ def engine_of(case: SimpleNamespace) -> Engine:
         sizing=sizing,
         orders={name: Orders(**case.orders[name]) for name in names},
         exits={name: Exits(**case.exits[name]) for name in names},
-        interval=case.interval,
+        interval=Activity(*case.activity) if case.activity else case.interval,
         capital=case.capital,
         currency="USD",
         fractions=case.fractions,

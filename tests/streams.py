@@ -7,7 +7,7 @@ want at a bar's close is arithmetic of its time and price (`weight_of`), which b
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 from tests.stream_events import STARTS, events_of
@@ -69,6 +69,7 @@ class Switches:
     halts: bool = False
     calls: bool = False
     legs: bool = False  # of the first two symbols
+    bars: str = "time"  # or ticks, volume, value: of ticks, without what needs common bar ends
 
 
 ORDER_KINDS = ("market", "limit", "stop", "stop_limit", "trailing_stop")
@@ -78,6 +79,7 @@ CHOICES = {
     "source": ("ticks", "bars"), "kind": ORDER_KINDS, "tif": TIFS, "sizing": SIZINGS,
     "exits": ("none", "rule", "bracket"), "latency": ("none", "fixed", "random", "sample"),
     "slippage": ("none", "fixed", "roll", "corwin_schultz", "impact"),
+    "bars": ("time", "time", "time", "ticks", "volume", "value"),
 }  # fmt: skip
 FLAGS = (
     "slices", "cut", "participation", "fees", "rejects", "financing", "instruments", "conversion",
@@ -299,8 +301,16 @@ def _limits() -> dict:
 LIMITS = _limits()
 
 
+SIZES = {"ticks": (1, 2, 5), "volume": (20.0, 300.0), "value": (3e3, 5e4)}  # of a bar
+
+
 def case_of(s: Switches) -> SimpleNamespace:
     """The case of these switches: what engine and oracle are given."""
+    activity = None
+    if s.bars != "time" and s.source == "ticks":
+        activity = (s.bars, random.Random(f"bars {s.seed}").choice(SIZES[s.bars]))
+        sizing = "weight" if s.sizing == "volatility_target" else s.sizing
+        s = replace(s, legs=False, sizing=sizing)
     rng = random.Random(f"case {s.seed}")
     interval = rng.choice((SECOND, MINUTE, 15 * MINUTE, HOUR))
     capital = rng.choice((20_000.0, 100_000.0, 1e6))
@@ -317,6 +327,7 @@ def case_of(s: Switches) -> SimpleNamespace:
     return SimpleNamespace(
         seed=rng.randrange(1_000_000),
         interval=interval,
+        activity=activity,
         snapshot_ns=interval,
         capital=capital,
         fractions={name: rng.choice((0.9, 0.5)) / s.strategies for name in names},

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from runners import compose, kafka, parts
 from runners.command_line import check_command_line, groups_of, options_of
 from runners.parts import universe_of
+from sysquant.activity import bar_size
 from sysquant.errors import ConfigError
 from sysquant.serve import ensure_server
 from sysquant.store import connect
@@ -242,6 +243,7 @@ def test_a_backtest_refuses_what_a_session_refuses(word, said, home):
         (["feed.batch=0"], "feed.batch must be >= 1 row, was 0"),
         (["feed.speed=-1"], "feed.speed must be 'max' or a positive number, was -1"),
         (["feed=synthetic", "feed.start=abc"], "feed.start must be like 2026-01-31 or "),
+        (["bars=5ticks", "feed.kind=bars"], "bars=5ticks are made of ticks, feed.kind was bars"),
         (["feed=synthetic", "feed.length_s=90"], "feed.start + length_s must be a whole minute"),
     ],
 )
@@ -275,6 +277,13 @@ def test_a_word_that_only_the_runner_understands_becomes_what_it_means(monkeypat
     rates = {"SIM:OAK": ([1, 5], [0.1, -0.2])}
     engine, without = (parts.engine_of(cfg, UNIVERSE, funding) for funding in (rates, None))
     assert engine.fingerprint()["series"] != without.fingerprint()["series"]
+
+
+@pytest.mark.parametrize("size", ["500ticks", "10volume", "1e6value", "0.5volume"])
+def test_bars_may_be_of_an_activity(size, monkeypatch):
+    cfg = configured(monkeypatch, f"bars={size}")
+    assert parts.engine_of(cfg, UNIVERSE).interval == bar_size(size)
+    assert parts.feed_of(cfg, UNIVERSE, lambda: None).kind == "ticks"
 
 
 def test_tiers_and_funding_can_be_said_on_the_command_line():

@@ -46,7 +46,7 @@ def told(events, targets, *, instrument=None, execution=None, checks=(), risk=No
     case = SimpleNamespace(
         seed=1, interval=SECOND, snapshot_ns=SECOND, capital=10_000.0, fractions={"s0": 1.0},
         promoted=["s0"], scripts={"s0": {}}, events=events, calls=[], cuts=[],
-        legs=[],
+        legs=[], activity=None,
         universe=[
             {"symbol": "A", "tick_size": 0.01, "lot_size": 1.0, "min_notional": 0.0}
             | (instrument or {})
@@ -254,6 +254,11 @@ PARTS = {
         "checks": st.lists(st.sampled_from(sorted(LIMITS)), min_size=5, unique=True).map(tuple)
     },
     "broker": {"participation": st.just(True), "fees": st.just(True), "rejects": st.just(True)},
+    "activity": {
+        "source": st.just("ticks"),
+        "bars": st.sampled_from(("ticks", "volume", "value")),
+        "late": st.booleans(),
+    },
     "accounts": {"financing": st.just(True), "instruments": st.just(True)},
 }
 

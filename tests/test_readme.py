@@ -88,6 +88,7 @@ RUN = {
     ),
     "python runners/backtest.py strategy=momentum execution=impact sizing=volatility_target "
     "exits=bracket": ([], "Backtest of momentum="),
+    "python runners/backtest.py strategy=momentum bars=500ticks": ([], "Backtest of momentum="),
     "python runners/backtest.py strategy=trend strategy.span=100": (["feed.start=-10m"], "=100"),
     "python runners/backtest.py strategy=trend strategy.span=20,50,100 --multirun": (
         ["feed.start=-10m"],

@@ -341,6 +341,7 @@ def sentence(process, *, timeout=30):
         (["journal=frsh"], "journal does not know 'frsh'; did you mean 'fresh'"),
         (["ingest=maybe"], "ingest does not know 'maybe'; there is: auto, none"),
         (["bars=60"], "bars must be like 1s, 5m"),
+        (["bars=5ticks", "sizing=volatility_target"], "sizing=volatility_target of 'momentum'"),
         (["seed=abc"], "seed must be a whole number, was 'abc'"),
         (["book.capital=abc"], "book.capital must be a number, was 'abc'"),
         (["book.capital=inf"], "capital must be > 0"),
