@@ -217,14 +217,15 @@ class Ledger:
         risk = self.case.risk
         if end // risk.risk_bar == self.risk_bar:
             return
-        is_first, self.risk_bar = self.risk_bar is None, end // risk.risk_bar
+        self.risk_bar, is_known = end // risk.risk_bar, False
         row = [0.0] * len(self.markets)
         for y, market in enumerate(self.markets):
             if market.price is not None and self.risk_prices[y] is not None:
                 row[y] = market.price / self.risk_prices[y] - 1
                 self.known[y] += 1
+                is_known = True
             self.risk_prices[y] = market.price
-        if is_first:
+        if not is_known:
             for account in self.accounts:
                 account.risk_equity = self.equity(account)
             return
