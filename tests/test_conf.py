@@ -189,7 +189,7 @@ UNMEANT = [
     ("risk.risk_bar=5", "must be like 1s, 5m, 1h or 1d, was '5'"),
     ("risk.risk_bar=0h", "must be like 1s, 5m, 1h or 1d, was '0h'"),
     ("snapshots=0s", "must be like 1s, 5m, 1h or 1d, was '0s'"),
-    ("bars=60", "must be like 1s, 5m, 1h or 1d, was '60'"),
+    ("bars=60", "must be like 1s, 5m, 1h or 1d, or like 500ticks, 10volume or 1e6value, was '60'"),
     ("book.capital=0", "must be > 0 and finite, was 0.0"),
     ("book.capital=inf", "must be > 0 and finite, was inf"),
     ("book.fraction=0", "must be > 0 and <= 1, was 0.0"),
