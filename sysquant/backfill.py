@@ -20,7 +20,7 @@ import pyarrow as pa
 from sysquant import archive
 from sysquant.archive import MINUTE
 from sysquant.errors import ConfigError, DataError
-from sysquant.feeds.synthetic import synthetic_bars, synthetic_ticks
+from sysquant.feeds.synthetic import SAMPLE, synthetic_bars, synthetic_ticks
 from sysquant.inspection import Finding, Inspection, iso
 from sysquant.mapping import FileMapping
 from sysquant.store import insert, store_errors
@@ -296,7 +296,7 @@ def _refuse_longer_bars(bars: Bars, job: _Import) -> None:
 
 def sample(
     client: "Client",
-    universe: Sequence[Instrument],
+    universe: Sequence[Instrument] = SAMPLE,
     *,
     seed: int = 1,
     days: int = 60,
@@ -310,7 +310,7 @@ def sample(
     Parameters
     ----------
     client : of a migrated store.
-    universe : what the market trades.
+    universe : what the market trades; five symbols, `SIM:OAK` and others, by default.
     seed : of the market.
     days : of minute bars; the last hours of them are made of the ticks.
     hours : of ticks, at the end.

@@ -44,6 +44,42 @@ _HEADLINE = (
 )  # fmt: skip
 
 
+# What a notebook shows at first: four to a row.
+_FIRST = (
+    "total_return", "benchmark_return", "cagr", "volatility",
+    "sharpe", "probabilistic_sharpe", "sortino", "calmar",
+    "max_drawdown", "drawdown_length", "value_at_risk", "expected_shortfall",
+    "alpha", "beta", "information_ratio", "turnover",
+    "trips", "hit_rate", "payoff", "holding_time",
+    "gross_exposure", "net_exposure", "cost_per_trade", "capacity",
+)  # fmt: skip
+_BESIDE = 4
+
+
+def card(title: str, tables: Iterable[str], lines: Iterable[str] = ()) -> str:
+    """What a notebook shows of a result, in the notebook's own style.
+
+    Parameters
+    ----------
+    title, lines : plain text, above and below.
+    tables : markup, in between.
+    """
+    below = "".join(f"<div>{html.escape(line.strip())}</div>" for line in lines)
+    return f"<div><div><b>{html.escape(title)}</b></div>{''.join(tables)}{below}</div>"
+
+
+def pairs(estimates: Sequence["Estimate"]) -> str:
+    """The statistics that are looked at first, a name and a value beside each other."""
+    known = {each.name: each for each in estimates}
+    cells = [
+        f'<th style="text-align: left">{_label(known[name])}</th><td>{_sure(known[name])}</td>'
+        for name in _FIRST
+        if name in known
+    ]
+    rows = ["".join(cells[at : at + _BESIDE]) for at in range(0, len(cells), _BESIDE)]
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
 def document(title: str, span: str, parts: Iterable[str]) -> str:
     """A whole page.
 
@@ -140,6 +176,13 @@ def number(value: float, unit: str) -> str:
     if unit in ("count", "quote currency"):
         return f"{value:,.0f}"
     return f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _sure(each: "Estimate") -> str:
+    # With its standard error, where that is known without limits that take a bootstrap.
+    said = number(each.value, each.unit)
+    is_sharpe = each.name == "sharpe" and math.isfinite(each.error)
+    return f"{said} &plusmn; {number(each.error, each.unit)}" if is_sharpe else said
 
 
 def between(each: "Estimate") -> str:

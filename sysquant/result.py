@@ -276,7 +276,19 @@ class Result:
         return plot.report(self, path)
 
     def __repr__(self) -> str:
-        return "\n".join(_lines(self))
+        said = list[str]()
+        if self.end:
+            values = {each.name: each for each in self.estimates(sure=False)}
+            said = summary.lines(values, self.ledger.returns, self.benchmark)
+        return "\n  ".join([*_head(self), *said, *_tail(self)])
+
+    def _repr_html_(self) -> str:
+        # The same, for a notebook.
+        from sysquant import page
+
+        title, *accounts = _head(self)
+        tables = [page.pairs(self.estimates(sure=False))] if self.end else []
+        return page.card(title, tables, [*accounts, *_tail(self)])
 
     # -- once
 
@@ -311,31 +323,36 @@ def table_of(estimates: Sequence[Estimate]) -> "pd.DataFrame":
     return pd.DataFrame(rows, [each.name for each in estimates], columns)
 
 
-def _lines(result: Result) -> list[str]:
-    # What a result prints: about a dozen lines, and one for each finding.
+def _head(result: Result) -> list[str]:
+    # What was run, when, and what the strategies have: the first of about a dozen lines.
     names = ", ".join(f"{n}={s!r}" for n, s in result.engine.strategies.items())
     first = f"Backtest of {names} on {', '.join(result.symbols)}"
     if not result.end:
-        return [first, "  no events"]
+        return [first, "no events"]
     day = np.array([result.start, result.end], "M8[ns]").astype("M8[s]")
     days = (result.end - result.start) / DAY
-    lines = [first, f"  {day[0]} to {day[1]} UTC, {days:,.1f} days, {result.engine.bars:,} bars"]
+    lines = [first, f"{day[0]} to {day[1]} UTC, {days:,.1f} days, {result.engine.bars:,} bars"]
     for name, account in result.engine.accounts().items():
         gain = account["equity"] / account["allocation"] - 1
         lines.append(
-            f"  {name}: equity {account['equity']:,.2f} ({gain:+.2%}), "
+            f"{name}: equity {account['equity']:,.2f} ({gain:+.2%}), "
             f"drawdown now {account['drawdown']:.2%}"
         )
-    book, values = result.ledger, {e.name: e for e in result.estimates(sure=False)}
-    lines += [f"  {line}" for line in summary.lines(values, book.returns, result.benchmark)]
+    return lines
+
+
+def _tail(result: Result) -> list[str]:
+    # What was ordered, traded and paid, and a line for each finding.
+    if not result.end:
+        return []
     t, fills = result.tally, result.effects["executions"]
-    lines += [
-        f"  signals {t.signals:,}, orders approved {t.approved:,}, refused {t.refused:,} "
+    return [
+        f"signals {t.signals:,}, orders approved {t.approved:,}, refused {t.refused:,} "
         f"({t.top_reasons()}), fills {t.fills:,}",
-        f"  traded {book.values.sum():,.2f}, "
+        f"traded {result.ledger.values.sum():,.2f}, "
         f"fees {fills['fee'].sum():,.2f}, slippage {fills['slippage'].sum():,.2f}",
+        *(f"! {finding}" for finding in result.warnings),
     ]
-    return lines + [f"  ! {finding}" for finding in result.warnings]
 
 
 def _series(ts: np.ndarray, values: np.ndarray, name: str) -> "pd.Series":

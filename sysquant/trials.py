@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sysquant import page
 from sysquant.errors import ConfigError, nearest
 from sysquant.grid import Grid, described
 from sysquant.strategy import Parameter, Strategy
@@ -234,21 +235,31 @@ class Sweep:
         return self.frame[name].to_numpy(np.float64)
 
     def __repr__(self) -> str:
+        best = [] if self._shown.empty else self._shown.to_string().split("\n")
+        return "\n  ".join([self._title, *best, *self._said()])
+
+    def _repr_html_(self) -> str:
+        # The same, for a notebook.
+        rows = [{"": at, **row} for at, row in self._shown.to_dict("index").items()]
+        return page.card(self._title, [page.table(rows)] if rows else [], self._said())
+
+    @property
+    def _title(self) -> str:
         cls = type(self.grid.strategies[0]).__name__
         left = f", {self.grid.left_out:,} left out" if self.grid.left_out else ""
-        lines = [f"Sweep of {cls} over {len(self.grid):,} combinations{left}, by {self.rank}"]
-        columns = [*self.grid.names, *_SHOWN]
-        columns += [self.rank] if self.rank not in columns else []
-        best = self.best(_SHOWN_ROWS)[columns].map(_short)
-        lines += ["  " + line for line in best.to_string().split("\n")]
-        if not np.isnan(self._values(self.rank)).all():
-            lines.append(f"  {self.plateau()!r}")
+        return f"Sweep of {cls} over {len(self.grid):,} combinations{left}, by {self.rank}"
+
+    @property
+    def _shown(self) -> "pd.DataFrame":
+        columns = list(dict.fromkeys([*self.grid.names, *_SHOWN, self.rank]))
+        return self.best(_SHOWN_ROWS)[columns].map(_short)
+
+    def _said(self) -> list[str]:
+        lines = [] if np.isnan(self._values(self.rank)).all() else [repr(self.plateau())]
         refused = int(np.count_nonzero(self._values("refused") > 0))
         if refused:
-            lines.append(f"  in {refused:,} combinations an order was refused: see refused_<check>")
-        lines.append(f"  {self.verified!r}")
-        lines += [f"  {note}" for note in (*self.verified.disagreements, *self.notes)]
-        return "\n".join(lines)
+            lines.append(f"in {refused:,} combinations an order was refused: see refused_<check>")
+        return [*lines, repr(self.verified), *self.verified.disagreements, *self.notes]
 
 
 def _short(value: object) -> str:

@@ -1,6 +1,7 @@
 """The notebooks run as papermill runs them: with parameters, from anywhere, beside a server."""
 
 import ast
+import base64
 import json
 import os
 import re
@@ -12,12 +13,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sysquant.feeds.synthetic import SAMPLE
 from sysquant.serve import ensure_server
 from sysquant.store import connect, lock_holder
 from tests.conftest import REPOSITORY
 
 FIRST = REPOSITORY / "notebooks" / "01_first_backtest.ipynb"
 SECOND = FIRST.with_name("02_sweep_parameters.ipynb")
+THIRD = FIRST.with_name("03_validate_out_of_sample.ipynb")
+FOURTH = FIRST.with_name("04_measure_costs.ipynb")
+FIFTH = FIRST.with_name("05_compare_strategies.ipynb")
 NOTEBOOKS = sorted(FIRST.parent.glob("*.ipynb"))
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -51,6 +56,12 @@ def papermill(home, tmp_path):
     return run
 
 
+@pytest.fixture(scope="module")
+def dsn(tmp_path_factory) -> str:
+    """One store for all notebooks that do not need an empty one; the first of them fills it."""
+    return f"chdb:{tmp_path_factory.mktemp('notebooks') / 'store'}"
+
+
 def _code(notebook: Path) -> list[dict]:
     return [c for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"]
 
@@ -81,6 +92,13 @@ def figures(cells: list[dict]) -> list[dict]:
     return [o["data"][PLOTLY] for o in _outputs(cells) if PLOTLY in o.get("data", {})]
 
 
+def length(values: list | dict) -> int:
+    """Of a trace's column, as plotly writes it down: a list, or bytes of its numbers."""
+    if isinstance(values, list):
+        return len(values)
+    return len(base64.b64decode(values["bdata"])) // int(values["dtype"][1:])
+
+
 def titles(cells: list[dict]) -> list[str]:
     return [figure["layout"]["title"]["text"] for figure in figures(cells)]
 
@@ -88,7 +106,7 @@ def titles(cells: list[dict]) -> list[str]:
 @pytest.mark.timeout(300)  # where nothing is compiled yet
 def test_first_notebook_runs_on_an_empty_machine_and_its_command_goes_live(papermill, home):
     cells = papermill(FIRST)
-    assert titles(cells)[1:] == ["Equity", "Drawdown", "SIM:OAK"]
+    assert titles(cells)[1:] == ["Equity", "SIM:OAK"]
     assert [trace["name"] for trace in figures(cells)[1]["data"]] == [
         "equity", "buy and hold", "before costs",
     ]  # fmt: skip
@@ -96,6 +114,8 @@ def test_first_notebook_runs_on_an_empty_machine_and_its_command_goes_live(paper
         assert any(text.startswith(start) for text in shown(cells))
     said = printed(cells)
     assert "first opinion at bar 100" in said
+    assert f"{home / 'runs' / 'first_backtest.html'}\n" in said
+    assert "Round trips" in (home / "runs" / "first_backtest.html").read_text()
     assert lock_holder(home / "data" / "store") is None
 
     command = shlex.split(said[said.index("python runners/live.py") :])
@@ -123,8 +143,9 @@ def test_first_notebook_shares_a_served_store_and_takes_parameters(papermill, ho
     assert any("SIM:YEW: 2,880 bars, no gaps" in text for text in shown(cells))
 
 
-def test_second_notebook_sweeps_verifies_and_says_how_far_to_trust_it(papermill):
-    cells = papermill(SECOND, days=10, interval="15m", most_fast=20, most_slow=60, steps=4)
+def test_second_notebook_sweeps_verifies_and_says_how_far_to_trust_it(papermill, dsn):
+    small = {"days": 10, "interval": "15m", "most_fast": 20, "most_slow": 60, "steps": 4}
+    cells = papermill(SECOND, dsn=dsn, **small)
     told = "\n".join(shown(cells))
     assert re.search(r"Sweep of Momentum over \d+ combinations, \d left out", told)
     assert "trades are the same bytes" in told
@@ -133,6 +154,47 @@ def test_second_notebook_sweeps_verifies_and_says_how_far_to_trust_it(papermill)
     assert re.search(r"better than luck with probability \d+%", said)
     assert re.search(r"Overfitting: probability \d+\.\d%, over 252 halves", said)
     assert len(figures(cells)) == 2
+
+
+def test_third_notebook_walks_crosses_and_judges(papermill, dsn):
+    small = {"days": 20, "interval": "15m", "most_fast": 20, "most_slow": 60, "steps": 3}
+    cells = papermill(THIRD, dsn=dsn, train="6d", test="3d", groups=6, **small)
+    told = "\n".join(shown(cells))
+    assert "Walk-forward of Momentum: 4 folds" in told
+    assert "10 paths of 20 splits" in printed(cells)
+    walked, folds, crossed = figures(cells)
+    assert walked["data"][0]["name"] == "out of sample"
+    assert length(folds["data"][0]["x"]) == 4
+    assert length(crossed["data"][0]["x"]) == 10
+    verdict = shown(cells)[-1]
+    assert all(line in verdict for line in ("lower limit", "paths that earn", "overfitting"))
+
+
+def test_fourth_notebook_adds_up_what_costs_take_and_shows_a_refusal(papermill, dsn):
+    cells = papermill(FOURTH, dsn=dsn, days=20, capitals=[1e5, 1e7], most_daily_loss=0.002)
+    falls, capacity, _ = figures(cells)
+    *steps, left = falls["data"][0]["y"]
+    assert left == 0 and len(steps) == 6
+    ledger = next(text for text in shown(cells) if "earned before costs" in text)
+    told = {line.split()[0]: float(line.split()[-2]) for line in ledger.splitlines()[1:]}
+    assert told["left"] == pytest.approx(sum(steps), abs=0.01)
+    paid = told["fees"] + told["slippage"] + told["financing"]
+    assert told["earned"] - paid == pytest.approx(told["left"], abs=0.05)
+    assert length(capacity["data"][0]["y"]) == 2
+    assert re.search(r"\d+ orders approved, [1-9]\d* refused", printed(cells))
+    assert shown(cells)[-2].count("refuse") >= 1
+
+
+def test_fifth_notebook_compares_and_gives_capital_by_its_rule(papermill, dsn):
+    cells = papermill(FIFTH, dsn=dsn, days=20, confidence=0.0)
+    paths, _, correlation = figures(cells)
+    names = [trace["name"] for trace in paths["data"]]
+    assert len(names) == 8 and names[0] == "buy_and_hold"
+    assert list(correlation["data"][0]["x"]) == names
+    assert any("Backtest of breakout=Breakout(" in text for text in shown(cells))
+    *_, verdict = shown(cells)
+    passed = [line.split()[0] for line in verdict.splitlines() if line.endswith("True")]
+    assert printed(cells) == f"capital for: {', '.join(passed) or 'none'}\n"
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
@@ -151,14 +213,10 @@ def test_notebook_asks_answers_and_says_what_would_change_it(notebook):
     assert "What would change my mind" in last
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_is_committed_as_the_hook_leaves_it(notebook):
-    done = subprocess.run(
-        [sys.executable, "-m", "nbstripout", "--textconv", str(notebook)],
-        check=True, text=True, capture_output=True,
-    )  # fmt: skip
-    assert done.stdout == notebook.read_text()
-    assert not [c for c in _code(notebook) if c["outputs"] or c["execution_count"]]
+def test_notebooks_are_committed_as_the_hook_leaves_them():
+    subprocess.run([sys.executable, "-m", "nbstripout", "--verify", *NOTEBOOKS], check=True)
+    for notebook in NOTEBOOKS:
+        assert not [c for c in _code(notebook) if c["outputs"] or c["execution_count"]]
 
 
 def _logic(tree: ast.AST, name: str) -> str:
@@ -183,4 +241,4 @@ def test_first_notebook_trades_the_universe_of_the_sample():
     exec("".join(cell["source"]), scope)
     conf = yaml.safe_load((REPOSITORY / "conf" / "universe" / "sample.yaml").read_text())
     stated = [scope["Instrument"](**instrument) for instrument in conf["instruments"]]
-    assert scope["universe"] == stated
+    assert scope["universe"] == stated == list(SAMPLE)

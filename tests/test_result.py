@@ -1,5 +1,6 @@
 """What a researcher reads: statistics, exposure, costs and findings, against plain arithmetic."""
 
+import html
 import math
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sysquant import ledger
+from sysquant import ledger, page
 from sysquant.backtest import backtest, run
 from sysquant.errors import ConfigError
 from sysquant.execution import Execution
@@ -276,3 +277,17 @@ def test_importing_the_backtest_loads_nothing_that_only_people_need():
     assert done.returncode == 0, done.stderr
     loaded = {module.partition(".")[0] for module in done.stdout.split()}
     assert not {"pandas", "plotly", "sklearn", "statsmodels"} & loaded  # numba brings scipy
+
+
+def test_a_notebook_shows_a_result_as_a_table_of_what_is_printed(result, fast):
+    for each in (result, fast):
+        shown = each._repr_html_()
+        assert html.escape(repr(each).splitlines()[0]) in shown
+        assert all(html.escape(f"! {finding}") in shown for finding in each.warnings)
+        for name in ("total_return", "max_drawdown", "turnover"):
+            estimate = next(e for e in each.estimates(sure=False) if e.name == name)
+            assert f"<td>{page.number(estimate.value, estimate.unit)}</td>" in shown
+        assert f"{value(each, 'sharpe'):,.2f} &plusmn; " in shown
+        assert shown.count("<tr>") == 6 and shown.count("<th") == shown.count("<td>") == 24
+    nothing = run(engine(), [], name="nothing")
+    assert "no events" in nothing._repr_html_() and "<table" not in nothing._repr_html_()

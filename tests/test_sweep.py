@@ -1,6 +1,7 @@
 """Sweeps: every row is what a single backtest finds, and what is not so is said."""
 
 import hashlib
+import html
 import json
 import math
 import random
@@ -497,3 +498,12 @@ def test_result_says_the_best_the_plateau_and_how_it_was_verified():
     assert "plateau around fast=" in said and "verified: the best 5 and 10 drawn" in said
     top = found.best(1).iloc[0]
     assert f"{top['fast']:.0f}" in said.splitlines()[2]
+
+
+def test_a_notebook_shows_a_sweep_as_a_table_of_what_is_printed():
+    found = pairs()
+    shown, said = found._repr_html_(), repr(found).splitlines()
+    assert all(html.escape(line.strip()) in shown for line in (said[0], said[-1]))
+    top = found.best(1).iloc[0]
+    assert f"<td>{top['sharpe']:,.4g}</td>" in shown and shown.count("<tr>") == 6
+    assert "<table" not in quiet(Wild, FEW[:500], weight=[0.0])._repr_html_()

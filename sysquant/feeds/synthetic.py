@@ -15,6 +15,13 @@ from sysquant.feeds.tape import Tape
 from sysquant.times import instant
 from sysquant.types import Bars, Instrument, Poll, Ticks
 
+# The market that an empty store is filled with, as in `conf/universe/sample.yaml`.
+SAMPLE = (
+    Instrument("SIM:OAK", 0.01, 0.001, 10.0), Instrument("SIM:ELM", 0.01, 0.001, 10.0),
+    Instrument("SIM:ASH", 0.01, 0.001, 10.0), Instrument("SIM:FIR", 0.05, 0.001, 10.0),
+    Instrument("SIM:YEW", 0.001, 0.01, 10.0),
+)  # fmt: skip
+
 
 def _whole_minute(name: str, value: int | str) -> int:
     ns = instant(value, name)
