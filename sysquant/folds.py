@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sysquant import lint, summary
+from sysquant import lint, page, summary
 from sysquant.ledger import Ledger, Run, sampled
 from sysquant.lint import Finding
 from sysquant.performance import DAY, ratio
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _PER_TIME = ("sharpe", "sharpe_period")  # scores that do not grow with the length of a window
 _SHOWN_FOLDS = 8
+_FORMAT = "{:,.4g}".format
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,24 +231,42 @@ class Walk:
         return figure
 
     def __repr__(self) -> str:
+        told = self._shown.to_string(max_rows=_SHOWN_FOLDS, float_format=_FORMAT).split("\n")
+        values = {each.name: each for each in self.estimates(sure=False)}
+        lines = [self._title, *(line for line in told if not line.startswith("fold ")), *self._said]
+        lines += summary.lines(values, self._run.returns, self.benchmark)
+        return "\n  ".join([*lines, *self._noted])
+
+    def _repr_html_(self) -> str:
+        # The same, for a notebook; with every fold.
+        rows = self._shown.map(lambda x: _FORMAT(x) if isinstance(x, float) else x)
+        folds = [{"fold": at, **row} for at, row in rows.to_dict("index").items()]
+        tables = [page.table(folds), page.pairs(self.estimates(sure=False))]
+        return page.card(self._title, tables, [*self._said, *self._noted])
+
+    @property
+    def _title(self) -> str:
         trials, several = self.folds[-1].trials, "s" if len(self.folds) > 1 else ""
-        lines = [
+        return (
             f"Walk-forward of {self.name}: {len(self.folds)} fold{several}, the best of {trials:,} "
             f"combinations in training, by {self.rank}"
-        ]
+        )
+
+    @property
+    def _shown(self) -> "pd.DataFrame":
         shown = self.frame.drop(columns=["train", "train_end"])
         for name in ("test", "test_end"):
             shown[name] = shown[name].dt.strftime("%Y-%m-%d %H:%M")
-        told = shown.to_string(max_rows=_SHOWN_FOLDS, float_format="{:,.4g}".format)
-        lines += ["  " + line for line in told.split("\n") if not line.startswith("fold ")]
-        lines.append(f"  {self._left()}")
-        lines += [
-            f"  {name} {_steady(row)}" for name, row in self.stability.to_dict("index").items()
-        ]
-        values = {each.name: each for each in self.estimates(sure=False)}
-        lines += [f"  {line}" for line in summary.lines(values, self._run.returns, self.benchmark)]
-        lines += [f"  {note}" for note in self.notes]
-        return "\n".join([*lines, *(f"  ! {finding}" for finding in self.warnings)])
+        return shown
+
+    @property
+    def _said(self) -> list[str]:
+        moved = self.stability.to_dict("index").items()
+        return [self._left(), *(f"{name} {_steady(row)}" for name, row in moved)]
+
+    @property
+    def _noted(self) -> list[str]:
+        return [*self.notes, *(f"! {finding}" for finding in self.warnings)]
 
     def _left(self) -> str:
         # How much of the score in sample was left.

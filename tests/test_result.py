@@ -287,7 +287,7 @@ def test_a_notebook_shows_a_result_as_a_table_of_what_is_printed(result, fast):
         for name in ("total_return", "max_drawdown", "turnover"):
             estimate = next(e for e in each.estimates(sure=False) if e.name == name)
             assert f"<td>{page.number(estimate.value, estimate.unit)}</td>" in shown
-        assert f"{value(each, 'sharpe'):,.2f} &plusmn; " in shown
+        assert f"<td>{page.number(value(each, 'sharpe'), 'a year')} &plusmn; " in shown
         assert shown.count("<tr>") == 6 and shown.count("<th") == shown.count("<td>") == 24
     nothing = run(engine(), [], name="nothing")
     assert "no events" in nothing._repr_html_() and "<table" not in nothing._repr_html_()

@@ -1,5 +1,6 @@
 """Walk-forward: what follows is never seen before the choice, and the whole is its pieces."""
 
+import html
 import math
 from dataclasses import replace
 
@@ -220,6 +221,14 @@ def test_prints_in_about_a_dozen_lines():
     many = walk(splits=WalkForward(200, 100), fast=3)
     assert f"{len(many.folds)} folds" in repr(many) and len(many.folds) > 20
     assert len(repr(many).split("\n")) < 30
+
+
+def test_a_notebook_shows_a_walk_as_tables_of_what_is_printed():
+    shown, said = WALK._repr_html_(), repr(WALK).split("\n")
+    assert html.escape(said[0]) in shown and html.escape(said[-1].strip()) in shown
+    for number, fold in enumerate(WALK.folds, 1):
+        assert f"<td>{number}</td><td>" in shown and f"<td>{fold.out_of_sample:,.4g}</td>" in shown
+    assert shown.count("<tr>") == 1 + len(WALK.folds) + 6
 
 
 def test_choice_at_the_edge_of_the_grid_is_found():
