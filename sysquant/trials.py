@@ -252,7 +252,7 @@ class Sweep:
     @property
     def _shown(self) -> "pd.DataFrame":
         columns = list(dict.fromkeys([*self.grid.names, *_SHOWN, self.rank]))
-        return self.best(_SHOWN_ROWS)[columns].map(_short)
+        return self.best(_SHOWN_ROWS).reindex(columns=columns).map(_short)
 
     def _said(self) -> list[str]:
         lines = [] if np.isnan(self._values(self.rank)).all() else [repr(self.plateau())]
