@@ -2,6 +2,11 @@
 
 python runners/backtest.py strategy=momentum
 python runners/backtest.py strategy=momentum strategy.fast=5,10,20 --multirun
+python runners/backtest.py --multirun strategy.fast='range(5,60,5)' execution=free,simulated
+python runners/backtest.py --multirun hydra/sweeper=optuna strategy.slow='interval(40,400)'
+
+--multirun tries every combination of several values: a table, the best first, sweep.csv and a
+report; docs/sweeps.md tells of searches, processes and clusters.
 """
 
 import sys
@@ -11,45 +16,35 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import secrets
 
-from clickhouse_connect.driver.client import Client
 from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
-from sysquant import backfill, backtest, plot
-from sysquant.errors import ConfigError
-from sysquant.store import connect, migrate
+from runners.past import past_of
+from sysquant import backtest, plot
 
 
-@compose.main("config", multirun=True)
+def job(cfg: DictConfig) -> "dict[str, float | int | str]":
+    """What a job of a multirun does in a process of its own."""
+    from runners.jobs import row_of
+
+    return row_of(cfg)
+
+
+@compose.main("config", job=job)
 def main(cfg: DictConfig) -> None:
     """Run the feed of the past through the engine, write rows and report, print the result."""
     compose.start_log(quiet=True)
-    endless = compose.choice("feed") == "synthetic" and not (cfg.feed.length_s or cfg.feed.end)
-    if endless or compose.choice("feed") == "kafka":
-        raise ConfigError("a backtest needs a feed that ends: feed=replay, or feed.length_s=3600")
-    parts.wishes_of(cfg)
-    warmup_bars = parts.runtime_of(cfg).warmup_bars
-    universe = parts.universe_of(cfg)
-    parts.compile_engine(cfg, universe)
-
-    def opened() -> Client:
-        return connect(cfg.store.dsn)
-
-    client = opened()
-    migrate(client)
-    if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
-        backfill.sample(client, universe)
-    feed = parts.feed_of(cfg, universe, opened)
-    engine = parts.engine_of(cfg, universe, parts.funding_of(cfg, universe, opened, feed))
-    history = parts.warmup_of(cfg, universe, opened, feed) if warmup_bars else None
+    past = past_of(cfg)
+    engine = parts.engine_of(cfg, past.universe, past.funding)
     result = backtest.run(
-        engine, backtest.poll_all(feed), name=f"backtest-{secrets.token_hex(6)}", history=history
-    )
-    feed.close()
+        engine, backtest.poll_all(past.feed), name=f"backtest-{secrets.token_hex(6)}",
+        history=past.history,
+    )  # fmt: skip
+    past.feed.close()
     book = str(cfg.book.name or compose.choice("strategy"))
-    result.store(client, book, OmegaConf.to_yaml(cfg))
+    result.store(past.client, book, OmegaConf.to_yaml(cfg))
     span = {"start": result.start, "end": result.end}  # first and last event, ns UTC
-    compose.record(run=result.labels.run, feed=feed.name, **span, **engine.fingerprint())
+    compose.record(run=result.labels.run, feed=past.feed.name, **span, **engine.fingerprint())
     print(result)
     print(f"  run {result.labels.run}, files in {compose.output_dir()}")
     print(f"  report {plot.report(result, compose.output_dir() / 'report.html')}")

@@ -10,7 +10,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import NoneType, UnionType
@@ -20,6 +21,7 @@ import hydra
 import msgspec
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -36,15 +38,28 @@ _MEANINGS = {
 }  # fmt: skip
 
 
+FAULTS = (SysquantError, OmegaConfBaseException, OSError)  # what one sentence says
+
+
+@contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """End the process with 1 on a fault of the user's, told on stderr."""
+    try:
+        yield
+    except FAULTS as error:
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
 def main(
-    config_name: str, *, multirun: bool = False
+    config_name: str, *, job: Callable[[DictConfig], Any] | None = None
 ) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make a function of a composed configuration into the entry point of a runner.
 
     Parameters
     ----------
     config_name : of the YAML file in `conf/`.
-    multirun : whether Hydra's multirun is allowed.
+    job : what a job of a multirun does in a process of its own; None: there is no multirun.
 
     Returns
     -------
@@ -53,27 +68,28 @@ def main(
     """
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
-        def guarded(cfg: DictConfig) -> None:
+        def guarded(cfg: DictConfig) -> Any:
+            if job is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
+                return job(cfg)  # Hydra keeps what is raised, too
             signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a session has sockets, too
-            try:
-                task(cfg)
-            except (SysquantError, OmegaConfBaseException, OSError) as error:
-                print(f"error: {_sentence(error)}", file=sys.stderr)
-                raise SystemExit(1) from None
+            with in_one_sentence():
+                return task(cfg)
 
         def entry() -> None:
+            # Said once: the jobs of a multirun, in whatever process, lie in one directory.
+            name, stamp = Path(sys.argv[0]).stem, f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S-%f}"
             about = inspect.getdoc(sys.modules[task.__module__]) or ""
             resolvers: dict[str, Callable[[], str]] = {
                 "home": lambda: str(home()),
-                "job": lambda: Path(sys.argv[0]).stem,
-                "stamp": lambda: f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S-%f}",
+                "job": lambda: name,
+                "stamp": lambda: stamp,
                 "about": lambda: about,
                 "groups": lambda: _groups(config_name),
             }
-            for name, resolver in resolvers.items():
-                OmegaConf.register_new_resolver(name, resolver, replace=True)
+            for word, resolver in resolvers.items():
+                OmegaConf.register_new_resolver(word, resolver, replace=True)
             try:
-                check_command_line(config_name, sys.argv[1:], multirun=multirun)
+                check_command_line(config_name, sys.argv[1:], multirun=job is not None)
                 require_home()
             except ConfigError as error:
                 print(f"error: {error}", file=sys.stderr)
@@ -99,7 +115,8 @@ def _groups(config_name: str) -> str:
     )
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """What an error says, its first line."""
     return str(error).strip().splitlines()[0]
 
 
@@ -126,7 +143,7 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     try:
         make = hydra.utils.get_object(target)
     except (HydraException, ImportError, ValueError) as error:
-        raise ConfigError(f"_target_ {target!r} does not exist: {_sentence(error)}") from error
+        raise ConfigError(f"_target_ {target!r} does not exist: {sentence(error)}") from error
     # What a module of ours only imports (`sysquant.home.Path`) is not ours.
     if not callable(make) or not str(getattr(make, "__module__", "")).startswith("sysquant."):
         raise ConfigError(f"_target_ {target!r} lies outside sysquant; nothing else is run")
@@ -250,9 +267,10 @@ def start_log(*, quiet: bool = False) -> None:
             handler.setLevel(level)
 
 
-def record(**facts: Any) -> None:
+def record(directory: Path | None = None, **facts: Any) -> None:
     """Write what this run was (`run.json`) beside its configuration, which stays unresolved."""
+    where = directory or output_dir()
     facts |= {"version": __version__, "source": source_hash(), **machine()}
     facts["written_at"] = datetime.now(UTC).isoformat()
-    output_dir().mkdir(parents=True, exist_ok=True)
-    (output_dir() / "run.json").write_text(json.dumps(facts, indent=2, default=str) + "\n")
+    where.mkdir(parents=True, exist_ok=True)
+    (where / "run.json").write_text(json.dumps(facts, indent=2, default=str) + "\n")

@@ -19,6 +19,7 @@ from sysquant.execution import Execution
 from sysquant.feeds.replay import ReplayFeed
 from sysquant.keys import check_choice, check_number
 from sysquant.runtime import Runtime
+from sysquant.strategy import Strategy
 from sysquant.times import interval_ns
 from sysquant.types import SECOND, Bars, Feed, Floats, Instrument, Ints, Ticks, clock_mark
 
@@ -64,16 +65,22 @@ def wishes_of(cfg: DictConfig) -> tuple[str, str]:
 
 
 def engine_of(
-    cfg: DictConfig, universe: list[Instrument], funding: Funding | None = None
+    cfg: DictConfig,
+    universe: list[Instrument],
+    funding: Funding | None = None,
+    strategy: Strategy | None = None,
 ) -> Engine:
-    """The engine of a book with one strategy; `funding` is what `funding_of` found."""
+    """The engine of a book with one strategy, that of `cfg` unless another of its class is given.
+
+    `funding` is what `funding_of` found.
+    """
     name = choice("strategy")
     capital, fraction = (value(cfg, key, float) for key in ("book.capital", "book.fraction"))
     check_number("book.capital", capital, above=0)
     check_number("book.fraction", fraction, above=0, most=1)
     return Engine(
         universe=universe,
-        strategies={name: build(cfg.strategy)},
+        strategies={name: strategy or build(cfg.strategy)},
         risk=build(cfg.risk, risk_bar=_interval_of(cfg, "risk.risk_bar")),
         execution=_execution_of(cfg, funding),
         sizing=build(cfg.sizing),
@@ -131,11 +138,13 @@ def funding_of(
     return found
 
 
-def compile_engine(cfg: DictConfig, universe: list[Instrument]) -> None:
+def compile_engine(
+    cfg: DictConfig, universe: list[Instrument], strategy: Strategy | None = None
+) -> None:
     """Compile what the engine needs before any event waits for it; from the cache after once."""
     if not is_compiled():
         print("compiling the engine, once for this version and machine (half a minute)", flush=True)
-    spare = engine_of(cfg, universe)
+    spare = engine_of(cfg, universe, strategy=strategy)
     first, end = clock_mark(archive.MINUTE), clock_mark(2 * archive.MINUTE)
     trade = replace(first, symbol=np.zeros(1, np.int32), price=np.ones(1))
     spare.warm(closed_bars([trade, end], universe, archive.MINUTE))  # compiles what decides
