@@ -7,6 +7,7 @@ nothing heavy is imported before one of them is used.
 from typing import Any
 
 from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -22,10 +23,11 @@ class GridSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what Hydra gives; another launcher than the basic one is made, too."""
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = None
+        self._context: HydraContext = hydra_context
+        self._config: DictConfig = config
+        self._launcher: Launcher | None = None
         if not str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
-            self.launcher = Plugins.instance().instantiate_launcher(
+            self._launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=hydra_context, task_function=task_function, config=config
             )
 
@@ -33,7 +35,7 @@ class GridSweeper(Sweeper):
         """Run all jobs; exits with 1 when one failed, with 130 on Ctrl-C."""
         from runners import multirun
 
-        return multirun.grid(self.hydra_context, self.config, self.launcher, arguments)
+        multirun.grid(self._context, self._config, self._launcher, arguments)
 
 
 class OptunaSweeper(GridSweeper):
@@ -43,4 +45,4 @@ class OptunaSweeper(GridSweeper):
         """Run as many trials as are wanted; exits as a grid does."""
         from runners import multirun
 
-        return multirun.search(self.hydra_context, self.config, self.launcher, arguments)
+        multirun.search(self._context, self._config, self._launcher, arguments)

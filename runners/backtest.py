@@ -19,7 +19,7 @@ import secrets
 from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
-from runners.past import past_of
+from runners.past import compile_first, past_of
 from sysquant import backtest, plot
 
 
@@ -34,6 +34,7 @@ def job(cfg: DictConfig) -> "dict[str, float | int | str]":
 def main(cfg: DictConfig) -> None:
     """Run the feed of the past through the engine, write rows and report, print the result."""
     compose.start_log(quiet=True)
+    compile_first(cfg)
     past = past_of(cfg)
     engine = parts.engine_of(cfg, past.universe, past.funding)
     result = backtest.run(

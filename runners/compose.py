@@ -267,7 +267,7 @@ def start_log(*, quiet: bool = False) -> None:
             handler.setLevel(level)
 
 
-def record(directory: Path | None = None, **facts: Any) -> None:
+def record(directory: Path | None = None, /, **facts: Any) -> None:
     """Write what this run was (`run.json`) beside its configuration, which stays unresolved."""
     where = directory or output_dir()
     facts |= {"version": __version__, "source": source_hash(), **machine()}

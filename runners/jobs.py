@@ -5,6 +5,7 @@ Jobs that differ in parameters of the strategy alone are one study of `sysquant.
 over history, on all cores. Another launcher than Hydra's basic one gets each job as a process.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +20,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from runners import compose, parts
-from runners.past import Past, events_of, past_of, rests_on
+from runners.past import Past, closed, compile_first, events_of, past_of, rests_on
 from sysquant.engine import Engine
-from sysquant.errors import DataError
 from sysquant.scores import Row
 from sysquant.strategy import Parameter, Strategy
 from sysquant.sweep import Study, cores
@@ -33,7 +33,7 @@ _FAULTS = (
     *compose.FAULTS, HydraException, ArithmeticError, AttributeError, LookupError, NameError,
     TypeError, ValueError,
 )  # fmt: skip
-_EVENTS: dict[str, tuple[Ticks | Bars, Bars | None]] = {}  # the last market, by what it rests on
+_EVENTS: dict[str, Ticks | Bars] = {}  # the last market, by what it rests on
 
 
 @dataclass
@@ -120,6 +120,23 @@ class Jobs:
             said += found.disagreements
         return trades, said
 
+    def data(self, cfg: DictConfig) -> str:
+        """A hash of all events of a configuration."""
+        digest, past = hashlib.sha256(), past_of(cfg)
+        with closed(past):
+            for name, column in _events(cfg, past).columns():
+                digest.update(f"{name} {column.dtype} {len(column)}".encode() + column.tobytes())
+        return digest.hexdigest()
+
+    def composed(self, words: Sequence[str]) -> DictConfig:
+        """What a command line means, without `hydra`; Hydra's own is set to it."""
+        cfg = self._loader.load_sweep_config(self._config, list(words))
+        HydraConfig.instance().set_config(cfg)
+        cfg = cfg.copy()
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
+
     def _launched(self, launcher: Launcher, trials: Sequence[Trial]) -> Iterator[Trial]:
         for at in range(0, len(trials), self._batch):
             batch = trials[at : at + self._batch]
@@ -144,11 +161,7 @@ class Jobs:
 
     def _group(self, words: Sequence[str], trials: Sequence[Trial]) -> _Group:
         # Composed once; trials whose strategy cannot be made get their errors, and are left out.
-        cfg = self._loader.load_sweep_config(self._config, list(words))
-        HydraConfig.instance().set_config(cfg)
-        cfg = cfg.copy()
-        with open_dict(cfg):
-            del cfg["hydra"]
+        cfg = self.composed(words)
         for trial in trials:
             own = cfg.copy()
             try:
@@ -195,36 +208,30 @@ def row_of(cfg: DictConfig) -> Row:
 
 
 def _study(cfg: DictConfig, group: _Group, workers: int) -> Study:
-    past = past_of(cfg, group.strategies[0])
-    try:
-        events, history = _market(cfg, past, _engine(cfg, past, group.strategies[0]))
-    finally:
-        past.feed.close()
-        past.client.close()
+    compile_first(cfg, group.strategies[0])
+    past, history = past_of(cfg), None
+
+    def make(strategy: Strategy) -> Engine:
+        return parts.engine_of(cfg, past.universe, past.funding, strategy)
+
+    with closed(past):
+        events = _events(cfg, past)
+        if past.history is not None:
+            history = past.history(make(group.strategies[0]).warmup_end(events), {})
     return Study(
-        group, events, lambda strategy: _engine(cfg, past, strategy),
+        group, events, make,
         capital=parts.value(cfg, "book.capital", float),
         snapshot_ns=interval_ns(str(cfg.snapshots), "snapshots"),
         workers=min(workers, len(group.trials)), history=history,
     )  # fmt: skip
 
 
-def _engine(cfg: DictConfig, past: Past, strategy: Strategy) -> Engine:
-    return parts.engine_of(cfg, past.universe, past.funding, strategy)
-
-
-def _market(cfg: DictConfig, past: Past, engine: Engine) -> tuple[Ticks | Bars, Bars | None]:
+def _events(cfg: DictConfig, past: Past) -> Ticks | Bars:
     # Read once for groups that rest on the same.
     key = rests_on(cfg)
     if key not in _EVENTS:
         _EVENTS.clear()
-        events = events_of(past)
-        if events is None:
-            raise DataError("the feed brings no event; see feed.start and feed.end")
-        history = None
-        if past.history is not None:
-            history = past.history(engine.warmup_end(events), {})
-        _EVENTS[key] = events, history
+        _EVENTS[key] = events_of(past)
     return _EVENTS[key]
 
 

@@ -5,6 +5,7 @@ of keys stand as they were said, so that no secret of the environment is written
 """
 
 import math
+import shlex
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -65,11 +66,11 @@ class Leaderboard:
     def deflated(self) -> float:
         """Probability that the best is above what the best of so many shows by luck.
 
-        It counts every trial that has a row, each command line once. NaN without a Sharpe ratio,
-        and where the time between snapshots was varied: ratios per period are then of others.
+        It counts every trial that has a row, each command line once. NaN of a single one, without
+        a Sharpe ratio, and where the time between snapshots was varied: periods differ then.
         """
         once = {trial.words: trial.row for trial in self._best if trial.row is not None}
-        if not once or any("snapshots" in trial.varied for trial in self.trials):
+        if len(once) < 2 or any("snapshots" in trial.varied for trial in self.trials):
             return math.nan
         found = np.array([float(row["sharpe_period"]) for row in once.values()])
         known = found[~np.isnan(found)]
@@ -90,7 +91,7 @@ class Leaderboard:
     def lines(self) -> list[str]:
         """What is to be said of the whole."""
         failed = len(self.trials) - len(self._best)
-        lines = [f"{len(self._best):,} jobs are done, {failed:,} failed"]
+        lines = [f"{len(self._best):,} of {len(self.trials):,} jobs done, {failed:,} failed"]
         if not math.isnan(self.deflated):
             lines.append(
                 f"deflated Sharpe of the best {self.deflated:.1%}: how sure it is above what the "
@@ -149,7 +150,7 @@ class Leaderboard:
         for trial in self.trials:
             for key in trial.varied:
                 above, _, name = key.partition(".")
-                if trial.strategy is None or above != "strategy" or "." in name:
+                if trial.strategy is None or above != "strategy" or not name or "." in name:
                     return {}
                 value = trial.strategy.parameters[name]
                 if value not in tried.setdefault(name, []):
@@ -169,11 +170,11 @@ class Leaderboard:
             return None
         if len(grid) != len(self.trials):
             return None
-        frame = pd.DataFrame(
-            [grid.parameters(at) | _row(trial) for at, trial in enumerate(self.trials)]
-        )
-        has_rank = not frame[self._rank].isna().all()
-        return Sweep(grid, frame, self._rank, self._verified, self._notes) if has_rank else None
+        rows = [_row(trial) for trial in self.trials]
+        if all(math.isnan(float(row[self._rank])) for row in rows):
+            return None
+        frame = pd.DataFrame([grid.parameters(at) | row for at, row in enumerate(rows)])
+        return Sweep(grid, frame, self._rank, self._verified, self._notes)
 
 
 _TOLD = ("return", "sharpe", "drawdown", "fills", "refused", "costs")
@@ -206,14 +207,12 @@ def _number(value: float | int | str) -> str:
 
 def _again(trial: Trial) -> str:
     # Its command line for a shell.
-    import shlex
-
     return shlex.join(trial.words)
 
 
 def _drawn(sweep: Sweep) -> str | None:
     # A heat map over the first two parameters that have several values.
-    names = [name for name in sweep.grid.names if sweep.frame[name].nunique() > 1]
+    names = [name for name in sweep.grid.names if len(set(sweep.frame[name])) > 1]
     if len(names) < 2:
         return None
     figure = sweep.heat_map(names[-1], names[0])

@@ -7,6 +7,7 @@ best jobs and a random sample are run again as single backtests, and every trade
 
 import itertools
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +31,8 @@ from sysquant.screening import best_first
 from sysquant.serve import end, ensure_server
 from sysquant.trials import Verification
 
+_TOLD = 10  # failed jobs at the terminal
+
 
 def grid(
     context: HydraContext, config: DictConfig, launcher: Launcher | None, words: Sequence[str]
@@ -45,9 +48,10 @@ def grid(
         run = _Run(context, config, launcher, words)
         lists = [_said(override) for override in run.overrides]
         trials = [run.trial(n, chosen) for n, chosen in enumerate(itertools.product(*lists))]
-        with run.going(len(trials)):
+        run.wanted = len(trials)
+        with run.going():
             run.take(run.jobs.run(trials))
-        run.close(len(trials))
+        run.close()
 
 
 def search(
@@ -64,15 +68,19 @@ def search(
 
     with compose.in_one_sentence():
         run = _Run(context, config, launcher, words)
-        found = Search(run.overrides, config, run.directory)
-        run.take(found.known(run.trial))
-        wanted = found.wanted
-        with run.going(wanted, len(run.trials)):
-            while len(run.trials) < wanted:
-                batch = found.ask(run.trial, min(run.batch, wanted - len(run.trials)))
-                run.take(found.told(run.jobs.run(found.new(batch)), batch))
-        run.notes += found.notes
-        run.close(wanted)
+        with run.going() as bar:
+            fixed = [word for o in run.overrides if not o.is_sweep_override() for word in _said(o)]
+            cfg = run.jobs.composed(fixed)
+            found = Search(
+                run.overrides, config.hydra.sweeper, cfg, run.directory, run.jobs.data(cfg)
+            )  # fmt: skip
+            run.wanted = bar.total = found.wanted
+            run.take(found.known(run.trial))
+            run.notes += found.notes
+            while len(run.trials) < run.wanted:
+                asked = found.ask(run.trial, min(run.batch, run.wanted - len(run.trials)))
+                run.take(found.tell(run.jobs.run(asked)))
+        run.close()
 
 
 def _said(override: Override) -> list[str]:
@@ -95,7 +103,9 @@ class _Run:
         self.batch = int(self._options.batch)
         self.directory = Path(str(config.hydra.sweep.dir))
         parser = OverridesParser.create(config_loader=context.config_loader)
-        last = {override.get_key_element(): override for override in parser.parse_overrides(words)}
+        last = {
+            override.get_key_element(): override for override in parser.parse_overrides(list(words))
+        }
         self.overrides = list(last.values())
         self._swept = {o.get_key_element() for o in self.overrides if o.is_sweep_override()}
         self.jobs = Jobs(
@@ -104,7 +114,8 @@ class _Run:
         self._launched = launcher is not None
         self.trials: list[Trial] = []
         self.notes: list[str] = []
-        self._is_stopped, self._began = False, time.monotonic()
+        self.wanted, self._is_stopped, self._began = 0, False, time.monotonic()
+        self._server: subprocess.Popen[bytes] | None = None
         self._bar: tqdm[Any] | None = None
         compose.start_log(quiet=True)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -131,20 +142,16 @@ class _Run:
                 self._bar.update()
 
     @contextmanager
-    def going(self, total: int, known: int = 0) -> Iterator[None]:
-        # Processes cannot share the embedded store: one more serves it to them.
-        server = None
-        if self._launched:
-            _, server = ensure_server(self._config.store.dsn)
+    def going(self) -> "Iterator[tqdm[Any]]":
+        if self._launched:  # processes cannot share the embedded store: one more serves it
+            _, self._server = ensure_server(self._config.store.dsn)
         try:
-            with tqdm(total=total, initial=known, unit=" jobs", disable=None) as self._bar:
-                yield
+            with tqdm(total=self.wanted, unit=" jobs", disable=None) as self._bar:
+                yield self._bar
         except KeyboardInterrupt:
             self._is_stopped = True
-        finally:
-            self._server = server
 
-    def close(self, wanted: int) -> None:
+    def close(self) -> None:
         """Compare, tell, write, and exit with what it is worth."""
         try:
             done = [trial for trial in self.trials if trial.row is not None]
@@ -157,16 +164,20 @@ class _Run:
         board.write(self.directory)
         failed = [trial for trial in self.trials if trial.error]
         compose.record(
-            self.directory, jobs=wanted, done=len(done), failed=len(failed),
+            self.directory, jobs=self.wanted, done=len(done), failed=len(failed),
             rank=str(self._options.rank), trades_compared=verified.trades,
             disagreements=list(verified.disagreements), took_s=time.monotonic() - self._began,
         )  # fmt: skip
         print(f"  files in {self.directory}")
-        for trial in failed:
+        if len(failed) > _TOLD:
+            print(f"  {len(failed) - _TOLD:,} more failed: sweep.csv says why", file=sys.stderr)
+        for trial in failed[:_TOLD]:
             said = " ".join(f"{k}={v}" for k, v in trial.varied.items())
             print(f"error: job {trial.number} {said}: {trial.error}", file=sys.stderr)
         if self._is_stopped:
-            print(f"stopped: {len(self.trials):,} of {wanted:,} jobs are done", file=sys.stderr)
+            print(
+                f"stopped: {len(self.trials):,} of {self.wanted:,} jobs are done", file=sys.stderr
+            )
             raise SystemExit(130)
         if failed or verified.disagreements:
             raise SystemExit(1)
