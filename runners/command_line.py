@@ -5,6 +5,7 @@ Input: a root configuration of `conf/` and the words after the runner's name. Ou
 """
 
 import difflib
+import importlib.util
 import itertools
 import re
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +24,17 @@ from sysquant.errors import ConfigError, nearest
 
 _PASSWORD = re.compile(r"://[^/@:]*:[^/@]+@")
 CONF = Path(__file__).resolve().parents[1] / "conf"
+_INSTALL = "python -m pip install -c constraints.txt -e '.[{}]'"
+# What a choice of Hydra's own groups needs: a module, and how it comes.
+_NEEDED = {
+    "hydra/sweeper=optuna": ("optuna", _INSTALL.format("optuna")),
+    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", _INSTALL.format("joblib")),
+    "hydra/launcher=cluster": (
+        "hydra_plugins.hydra_ray_launcher",
+        "python -m pip install hydra-ray-launcher, in an environment of its own: docs/sweeps.md",
+    ),
+}
+LAUNCHERS = ("basic", "cluster", "joblib")
 # Options of Hydra that read a configuration from elsewhere, or unpickle a file.
 ELSEWHERE = ("config_path", "config_name", "config_dir", "experimental_rerun")
 
@@ -45,10 +57,16 @@ def check_command_line(config_name: str, arguments: list[str], *, multirun: bool
     words, sweeping = _flags(config_name, arguments, multirun)
     given = [_parsed(word) for word in words]
     groups = groups_of(config_name)
+    sweeper = _check_plugins(given)
     choices: list[list[str]] = []
     keys: list[Override] = []
     for override in given:
         _check_form(override, groups, multirun=multirun, sweeping=sweeping)
+        if override.value_type == ValueType.INTERVAL_SWEEP and sweeper == "grid":
+            raise ConfigError(
+                f"{override.input_line!r} has no end of values: say which, like range(5,60,5), or "
+                "search it with hydra/sweeper=optuna"
+            )
         name = override.key_or_group
         if name in groups:
             choices.append([f"{name}={option}" for option in _options(override)])
@@ -105,6 +123,28 @@ def _parsed(word: str) -> Override:
         ) from error
 
 
+def _check_plugins(given: list[Override]) -> str:
+    # Which sweeper it is; packages that are missing are told with the command that installs them.
+    sweeper = "grid"
+    for override in given:
+        if override.key_or_group == "hydra/sweeper":
+            sweeper = str(override.value())
+            if sweeper not in (known := options_of("hydra/sweeper")):
+                raise ConfigError(f"{override.input_line} does not exist{nearest(sweeper, known)}")
+        if override.key_or_group == "hydra/launcher":
+            close = difflib.get_close_matches(said := str(override.value()), LAUNCHERS, n=1)
+            if close and said not in LAUNCHERS:
+                raise ConfigError(f"{override.input_line} does not exist{nearest(said, LAUNCHERS)}")
+        module, install = _NEEDED.get(str(override.input_line), ("hydra", ""))
+        if not _is_there(module):
+            raise ConfigError(f"{override.input_line} needs a package that is not here: {install}")
+    return sweeper
+
+
+def _is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
 def _check_form(override: Override, groups: list[str], *, multirun: bool, sweeping: bool) -> None:
     word = str(override.input_line)
     if override.is_delete():
@@ -123,6 +163,8 @@ def _check_form(override: Override, groups: list[str], *, multirun: bool, sweepi
     if override.key_or_group == "hydra.mode":
         way = "use --multirun" if multirun else "this runner has no --multirun"
         raise ConfigError(f"hydra.mode is not set here: {way}")
+    if override.is_sweep_override() and override.key_or_group.startswith("hydra"):
+        raise ConfigError(f"{word!r} is several values: {override.key_or_group} has one")
     if override.is_sweep_override() and not sweeping:
         way = "add --multirun" if multirun else "this runner has no --multirun"
         raise ConfigError(f"{word!r} is several values: {way}; a single one stands in quotes")
