@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
 from runners.past import compile_first, past_of
-from sysquant import backtest, plot
+from sysquant import backtesting, plot
 
 
 def job(cfg: DictConfig) -> "dict[str, float | int | str]":
@@ -37,8 +37,8 @@ def main(cfg: DictConfig) -> None:
     compile_first(cfg)
     past = past_of(cfg)
     engine = parts.engine_of(cfg, past.universe, past.funding)
-    result = backtest.run(
-        engine, backtest.poll_all(past.feed), name=f"backtest-{secrets.token_hex(6)}",
+    result = backtesting.run(
+        engine, backtesting.poll_all(past.feed), name=f"backtest-{secrets.token_hex(6)}",
         history=past.history,
     )  # fmt: skip
     past.feed.close()

@@ -24,7 +24,7 @@ from runners.past import Past, closed, compile_first, events_of, past_of, rests_
 from sysquant.engine import Engine
 from sysquant.scores import Row
 from sysquant.strategy import Parameter, Strategy
-from sysquant.sweep import Study, cores
+from sysquant.sweeping import Study, cores
 from sysquant.times import interval_ns
 from sysquant.types import Bars, Ticks
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
 from sysquant import backfill
-from sysquant.backtest import poll_all
+from sysquant.backtesting import poll_all
 from sysquant.errors import ConfigError, DataError
 from sysquant.store import connect, migrate
 from sysquant.strategy import Strategy

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sysquant.activity import Activity
-from sysquant.backtest import backtest, market_of
+from sysquant.backtesting import backtest, market_of
 from sysquant.errors import ConfigError, DataError, SysquantError
 from sysquant.execution import Execution
 from sysquant.exits import Exits
@@ -26,7 +26,7 @@ from sysquant.risk import RiskChain
 from sysquant.scores import COLUMNS, Score
 from sysquant.sizing import Sizing
 from sysquant.strategy import Strategy
-from sysquant.sweep import sweep
+from sysquant.sweeping import sweep
 from sysquant.types import SECOND, Bars, Instrument, Ints, Ticks
 
 

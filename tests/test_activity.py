@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from runners import parts
 from sysquant import archive, backfill
 from sysquant.activity import Activity, ActivityClock, bar_size, closed_bars
-from sysquant.backtest import backtest, run
+from sysquant.backtesting import backtest, run
 from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError, FeedError
 from sysquant.execution import Execution
@@ -21,7 +21,7 @@ from sysquant.packed import unpack_batch
 from sysquant.sizing import VolatilityTarget
 from sysquant.store import connect
 from sysquant.strategy import Strategy
-from sysquant.sweep import sweep
+from sysquant.sweeping import sweep
 from sysquant.types import SECOND, Instrument, Ticks, clock_mark, halt_mark
 from tests.market import START, UNIVERSE, Flip, Hold, bars, engine, ticks
 from tests.test_engine import cut, same

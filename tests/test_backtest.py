@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sysquant.archive import MINUTE
-from sysquant.backtest import Result, backtest, run
+from sysquant.backtesting import Result, backtest, run
 from sysquant.errors import ConfigError
 from sysquant.execution import Execution
 from sysquant.types import SECOND, clock_mark

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import sysquant
 from sysquant import archive, history
-from sysquant.backtest import backtest
+from sysquant.backtesting import backtest
 from sysquant.errors import ConfigError, DataError, StoreError
 from sysquant.past import History
 from sysquant.retrieval import find_gaps
@@ -384,7 +384,7 @@ def test_a_server_that_does_not_answer_is_named(monkeypatch) -> None:
 
 TWO_LINES = """
 from sysquant import history
-from sysquant.backtest import backtest
+from sysquant.backtesting import backtest
 from sysquant.strategies.momentum import Momentum
 
 bars = history("SIM:OAK", "-1d")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sysquant import backtest
+from sysquant import backtesting
 from sysquant.effects import Effects, Labels
 from sysquant.errors import FeedError, JournalError, StoreError
 from sysquant.journal import Journal, JournalReader
@@ -111,7 +111,7 @@ def rows(tables, name):
 
 
 def expected(events, name):
-    result = backtest.run(engine(), [events], name="expected")
+    result = backtesting.run(engine(), [events], name="expected")
     return [
         {k: v for k, v in row.items() if k not in ("run", "seq")}
         for row in result.arrow(name).to_pylist()

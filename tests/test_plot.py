@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 from sysquant import page as page_parts
 from sysquant import plot
-from sysquant.backtest import run
+from sysquant.backtesting import run
 from sysquant.errors import ConfigError
 from sysquant.risk import RiskChain
 from tests.conftest import REPOSITORY

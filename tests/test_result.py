@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sysquant import ledger, page
-from sysquant.backtest import backtest, run
+from sysquant.backtesting import backtest, run
 from sysquant.errors import ConfigError
 from sysquant.execution import Execution
 from sysquant.performance import DAY, YEAR

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sysquant.backtest import backtest, span_of
+from sysquant.backtesting import backtest, span_of
 from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution
 from sysquant.features import demean, ema
 from sysquant.strategies.momentum import Momentum
 from sysquant.strategy import Strategy
-from sysquant.sweep import sweep
+from sysquant.sweeping import sweep
 from sysquant.types import SECOND, Bars
 from tests.benchmarks.markets import Walk
 from tests.test_sweep import CHEAP, UNIVERSE, Between, assert_rows_are_backtests, quiet, two_symbols

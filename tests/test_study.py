@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sysquant.backtest import DESK_CHECKS, run
+from sysquant.backtesting import DESK_CHECKS, run
 from sysquant.engine import Engine
 from sysquant.errors import DataError
 from sysquant.execution import Execution
@@ -11,7 +11,7 @@ from sysquant.features import demean, ema
 from sysquant.risk import RiskChain
 from sysquant.strategies.momentum import Momentum
 from sysquant.strategy import Strategy
-from sysquant.sweep import Study, figures_of
+from sysquant.sweeping import Study, figures_of
 from sysquant.types import SECOND, Bars, Ticks
 from tests.market import START, UNIVERSE, ticks
 

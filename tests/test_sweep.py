@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sysquant import replays
-from sysquant.backtest import backtest
+from sysquant.backtesting import backtest
 from sysquant.errors import ConfigError, DataError, StrategyError
 from sysquant.execution import Execution
 from sysquant.exits import Exits
@@ -23,7 +23,7 @@ from sysquant.scores import COLUMNS
 from sysquant.sizing import VolatilityTarget
 from sysquant.strategies.momentum import Momentum
 from sysquant.strategy import Strategy
-from sysquant.sweep import figures_of, sweep
+from sysquant.sweeping import figures_of, sweep
 from sysquant.trials import Sweep, Verification
 from sysquant.types import SECOND, Bars, Instrument
 from tests.benchmarks.markets import LOT_SIZE, MINUTE, TICK_SIZE, Walk

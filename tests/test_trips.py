@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sysquant import records
-from sysquant.backtest import run
+from sysquant.backtesting import run
 from sysquant.execution import Execution
 from sysquant.trips import TRIP, round_trips
 from sysquant.types import SECOND

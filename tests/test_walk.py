@@ -10,14 +10,14 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from sysquant.backtest import backtest
+from sysquant.backtesting import backtest
 from sysquant.errors import ConfigError, DataError, StrategyError
 from sysquant.execution import Execution
 from sysquant.folds import Walk, chained
 from sysquant.performance import DAY
 from sysquant.splits import CombinatorialPurged, WalkForward
 from sysquant.strategies.momentum import Momentum
-from sysquant.sweep import sweep
+from sysquant.sweeping import sweep
 from sysquant.types import SECOND, Bars
 from sysquant.walk import walk_forward
 from tests.benchmarks.markets import MINUTE

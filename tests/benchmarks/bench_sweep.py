@@ -26,7 +26,7 @@ import numpy as np
 
 from sysquant.execution import Execution
 from sysquant.strategies.momentum import Momentum
-from sysquant.sweep import sweep
+from sysquant.sweeping import sweep
 from sysquant.trials import Sweep
 from sysquant.types import Bars, Instrument
 from tests.benchmarks import peers, report

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sysquant.activity import Activity
-from sysquant.backtest import Result, fresh_engine, market_of, run, span_of
+from sysquant.backtesting import Result, fresh_engine, market_of, run, span_of
 from sysquant.compiled import machine, source_hash
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, DataError
