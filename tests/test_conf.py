@@ -64,9 +64,9 @@ def resolvers():
         OmegaConf.register_new_resolver(name, lambda name=name: name, replace=True)
 
 
-def composed(root, *words):
+def composed(root, *words, hydra_too=False):
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(root, list(words))
+        return hydra.compose(root, list(words), return_hydra_config=hydra_too)
 
 
 def root_of(name):
