@@ -64,7 +64,7 @@ class Bundle:
             row[0] = array.ctypes.data
             row[1 : 1 + array.ndim] = array.shape
             row[1 + _MOST_DIMENSIONS : 1 + _MOST_DIMENSIONS + array.ndim] = array.strides
-        members = tuple((name, numba.typeof(arrays[name])) for name in names)
+        members = tuple((name, _type_of(arrays[name])) for name in names)
         fixed: dict[str, Any] = {
             **arrays,
             "words": words,
@@ -75,6 +75,18 @@ class Bundle:
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{name!r} is written in place, not replaced")
+
+
+_types: dict[tuple[Any, ...], types.Array] = {}
+
+
+def _type_of(array: np.ndarray) -> types.Array:
+    # Remembered: to look at a record's fields is a third of what it takes to make an engine.
+    flags = array.flags
+    kind = array.dtype, array.ndim, flags.c_contiguous, flags.f_contiguous, flags.writeable
+    if kind not in _types:
+        _types[kind] = numba.typeof(array)
+    return _types[kind]
 
 
 @register_model(BundleType)
