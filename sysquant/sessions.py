@@ -8,6 +8,7 @@ clock, up to the last year whose holidays are known, at most 2049. A lunch break
 import math
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,31 +39,38 @@ def sessions_of(universe: Sequence[Instrument]) -> tuple[Ints, Ints, Ints]:
     for instrument in universe:
         if instrument.calendar not in places:
             start = sum(map(len, parts))
-            parts.append(_sessions(instrument))
+            parts.append(_sessions_of(instrument))
             places[instrument.calendar] = (start, start + len(parts[-1]))
     bounds = np.array([places[instrument.calendar] for instrument in universe], np.int64)
     bounds = bounds.reshape(len(universe), 2)
     return np.concatenate(parts), bounds[:, 0].copy(), bounds[:, 1].copy()
 
 
-def _sessions(instrument: Instrument) -> Ints:
+def _sessions_of(instrument: Instrument) -> Ints:
     # Half a second, and only some universes need it.
     import exchange_calendars as xc
-    import pandas as pd
     from exchange_calendars.errors import InvalidCalendarName
+
+    try:
+        return _sessions(instrument.calendar)
+    except InvalidCalendarName as error:
+        names = [ALWAYS, *xc.get_calendar_names()]
+        raise ConfigError(
+            f"calendar of {instrument.symbol} does not know {instrument.calendar!r}"
+            + nearest(instrument.calendar, names)
+        ) from error
+
+
+@cache  # half a second each, and a notebook makes many engines
+def _sessions(name: str) -> Ints:
+    import exchange_calendars as xc
+    import pandas as pd
 
     start: Any = pd.Timestamp(_START)
     end: Any = pd.Timestamp(_END)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the library is behind the newest pandas
-        try:
-            known = type(xc.get_calendar(instrument.calendar))
-        except InvalidCalendarName as error:
-            names = [ALWAYS, *xc.get_calendar_names()]
-            raise ConfigError(
-                f"calendar of {instrument.symbol} does not know {instrument.calendar!r}"
-                + nearest(instrument.calendar, names)
-            ) from error
+        known = type(xc.get_calendar(name))
         calendar = known(
             start=max(known.bound_min() or start, start), end=min(known.bound_max() or end, end)
         )
