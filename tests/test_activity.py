@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from runners import parts
 from sysquant import archive, backfill
 from sysquant.activity import Activity, ActivityClock, bar_size, closed_bars
-from sysquant.backtesting import backtest, run
+from sysquant.backtesting import backtest, fresh_engine, run
 from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError, FeedError
 from sysquant.execution import Execution
@@ -249,6 +249,20 @@ def test_a_backtest_and_a_sweep_take_ticks_where_they_take_bars():
     )
     assert found.frame["fills"].tolist()[1] == result.tally.fills > 10
     assert found.verified.trades > 0 and not found.verified.disagreements
+
+
+def test_ticks_up_to_the_start_of_a_backtest_are_history():
+    events = ticks(3_000, disorder=True)
+    newest = np.maximum.accumulate(events.ts)
+    start = int(newest[1_000])
+    stop = np.searchsorted(newest, start, side="right")
+    result = backtest(Flip(), events, UNIVERSE, interval="20ticks", start=start)
+    by_hand = run(
+        fresh_engine(Flip(), UNIVERSE, interval=Activity("ticks", 20)), [events[stop:]],
+        name="test", history=lambda *_: closed_bars(events[:stop], UNIVERSE, "20ticks"),
+    )  # fmt: skip
+    assert result.effects.hash() == by_hand.effects.hash()
+    assert result.start == events.ts[stop] > 0
 
 
 # -- live

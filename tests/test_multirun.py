@@ -1,4 +1,4 @@
-"""`runners/backtest.py --multirun`: what it finds is what single runs find, and what failed is said.
+"""`runners/backtest.py --multirun`: it finds what single runs find, and says what failed.
 
 Most of it runs in this process: a start of a runner takes seconds.
 """
@@ -22,7 +22,7 @@ from sysquant import intervals
 from sysquant.errors import ConfigError
 from sysquant.serve import ensure_server
 from sysquant.strategies.momentum import Momentum
-from sysquant.sweep import Study, figures_of
+from sysquant.sweeping import Study, figures_of
 from tests.conftest import REPOSITORY
 from tests.test_conf import composed
 
