@@ -30,9 +30,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def dsn(served: str) -> str:
+def dsn(served: str) -> Iterator[str]:
     """The DSN of a fresh database."""
-    return f"{served}/test_{secrets.token_hex(4)}"
+    name = f"test_{secrets.token_hex(4)}"
+    yield f"{served}/{name}"
+    drop(f"{served}/default", name)
+
+
+def drop(dsn: str, database: str) -> None:
+    """Take a test's database away: the engine looks after every table, used or not."""
+    with connect(dsn) as found:
+        found.command(f"DROP DATABASE IF EXISTS {database}")
 
 
 @pytest.fixture

@@ -101,8 +101,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def db(server: Server) -> Store:
+def db(server: Server) -> Iterator[Store]:
     """A fresh database in it."""
-    found = Store(server, f"test_{secrets.token_hex(4)}")
-    Store(server, "default").tell(f"CREATE DATABASE {found.database}")
-    return found
+    found, default = Store(server, f"test_{secrets.token_hex(4)}"), Store(server, "default")
+    default.tell(f"CREATE DATABASE {found.database}")
+    yield found
+    default.tell(f"DROP DATABASE {found.database}")

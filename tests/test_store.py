@@ -27,7 +27,7 @@ from sysquant import serve, store
 from sysquant.errors import ConfigError, StoreError
 from sysquant.stop import spawn
 from tests.conftest import REPOSITORY
-from tests.served import served
+from tests.served import drop, served
 
 __all__ = ["served"]
 
@@ -46,12 +46,15 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(params=["embedded", "served"])
-def dsn(request: pytest.FixtureRequest) -> str:
+def dsn(request: pytest.FixtureRequest) -> Iterator[str]:
     """The DSN of a fresh database of either engine."""
     name = f"test_{secrets.token_hex(4)}"
     if request.param == "embedded":
-        return f"chdb:{request.getfixturevalue('directory')}?database={name}"
-    return f"{request.getfixturevalue('served')}/{name}"
+        engine = f"chdb:{request.getfixturevalue('directory')}?database="
+    else:
+        engine = f"{request.getfixturevalue('served')}/"
+    yield engine + name
+    drop(f"{engine}default", name)
 
 
 @pytest.fixture
