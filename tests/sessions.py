@@ -11,24 +11,43 @@ import psutil
 import pytest
 
 from tests.conftest import REPOSITORY as ROOT
+from tests.forked import Forked
 
 
 @pytest.fixture
 def run(home):
     """Start a runner; every process is ended with the test."""
-    started = []
     # To be ignored is inherited by what starts in the background, and by all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(runner, *arguments, cwd=home, before=()):
         command = [*before, sys.executable, str(ROOT / "runners" / f"{runner}.py"), *arguments]
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        started.append(process)
-        return process
 
-    yield start
+    yield from starting(start)
+
+
+@pytest.fixture
+def forked(home):
+    """The same for tests of what a runner does once it is there; see `tests.forked`."""
+
+    def start(runner, *arguments, cwd=home):
+        return Forked(runner, arguments, cwd)
+
+    yield from starting(start)
+
+
+def starting(start):
+    """A function that starts processes and remembers them, which end with the test."""
+    started = []
+
+    def remembered(*arguments, **options):
+        started.append(start(*arguments, **options))
+        return started[-1]
+
+    yield remembered
     for process in started:
         if process.poll() is None:
             servers = psutil.Process(process.pid).children(recursive=True)

@@ -1,7 +1,6 @@
 """Importing history: every good row once, odd ones told, impossible ones refused."""
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from sysquant.errors import ConfigError, DataError
 from sysquant.mapping import FileMapping
 from sysquant.tables import tick_table
 from sysquant.types import Instrument
+from tests import forked
 
 pytest_plugins = ["tests.served"]
 
@@ -421,8 +421,7 @@ def test_sample_fills_an_empty_store_once(client: Client) -> None:
 
 
 def backfill_runner(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "runners" / "backfill.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=100)
+    return forked.run("backfill", *arguments, cwd=Path("/"))
 
 
 def test_runner_imports_and_says_what_it_did(

@@ -24,6 +24,7 @@ from sysquant.serve import ensure_server
 from sysquant.store import connect
 from sysquant.strategy import Strategy
 from sysquant.types import SECOND, Instrument
+from tests import forked
 from tests.conftest import REPOSITORY
 
 pytest_plugins = ["tests.served"]
@@ -230,10 +231,7 @@ def test_a_value_that_cannot_be_meant_is_refused_by_its_full_key(word, said, mon
     ],
 )
 def test_a_backtest_refuses_what_a_session_refuses(word, said, home):
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "runners" / "backtest.py"), "feed=synthetic", word],
-        cwd=home, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = forked.run("backtest", "feed=synthetic", word, cwd=home)
     assert (done.returncode, done.stderr) == (1, f"error: {said}\n")
 
 

@@ -5,7 +5,6 @@ import math
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from sysquant import plot
 from sysquant.backtesting import run
 from sysquant.errors import ConfigError
 from sysquant.risk import RiskChain
-from tests.conftest import REPOSITORY
+from tests import forked
 from tests.market import Flip, engine, ticks
 
 LIMITS = [{"check": "order_size", "limit": 0.6}, {"check": "short_limit", "limit": 0.3}]
@@ -228,11 +227,7 @@ def test_report_of_no_events_is_written(tmp_path):
 
 
 def test_backtest_runner_writes_the_report_and_says_where(home):
-    runner = REPOSITORY / "runners" / "backtest.py"
-    done = subprocess.run(
-        [sys.executable, str(runner), "strategy=momentum", "bars=5m"],
-        cwd=home, text=True, capture_output=True, timeout=110,
-    )  # fmt: skip
+    done = forked.run("backtest", "strategy=momentum", "bars=5m", cwd=home)
     assert done.returncode == 0, done.stderr
     (said,) = re.findall(r"^  report (.+)$", done.stdout, re.MULTILINE)
     assert Path(said).is_relative_to(home)

@@ -15,9 +15,11 @@ import pytest
 from sysquant.serve import ensure_server
 from sysquant.store import connect, find_server, migrate
 from tests.compare import TABLES, assert_same_decisions, decided
-from tests.sessions import ROOT, ended, journaled, run, synthetic, until
+from tests.sessions import ROOT, ended, journaled, synthetic, until
+from tests.sessions import forked as run
+from tests.sessions import run as run_anew
 
-__all__ = ["run", "synthetic"]  # fixtures
+__all__ = ["run", "run_anew", "synthetic"]  # fixtures
 
 ETHUSDT = "ticks_ethusdt_2025-05-19.parquet"
 MINUTES = "bars_btc-perp_1m_2022-01.parquet"
@@ -366,10 +368,10 @@ def test_what_cannot_be_meant_is_one_sentence_with_the_way_out(run, arguments, s
 
 
 def test_a_full_disk_is_one_sentence_and_the_session_goes_on_when_there_is_room(
-    run, store, home, synthetic
+    run, run_anew, store, home, synthetic
 ):
     limited = ["bash", "-c", "trap '' XFSZ; ulimit -f 600; exec \"$@\"", "bash"]
-    said = sentence(run("live", *synthetic, "feed.speed=max", before=limited))
+    said = sentence(run_anew("live", *synthetic, "feed.speed=max", before=limited))
     assert "the journal" in said
     assert "free space" in said
     taken = journaled(home, "buy_and_hold-synthetic")

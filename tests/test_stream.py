@@ -19,6 +19,7 @@ from sysquant.feeds.kafka import KafkaFeed
 from sysquant.feeds.publish import Publisher
 from sysquant.feeds.recording import RecordingFeed, read
 from sysquant.types import Ticks
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = {
@@ -41,11 +42,8 @@ def write(path, **changes):
     return path
 
 
-def run(*words, **options):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "runners" / "stream.py"), *words],
-        **{"capture_output": True, "text": True, "check": False, "timeout": 60} | options,
-    )
+def run(*words, cwd=ROOT):
+    return forked.run("stream", *words, cwd=cwd)
 
 
 @pytest.fixture

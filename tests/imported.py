@@ -1,0 +1,11 @@
+"""What the server of `forked` does once: import what the runners import, and load the engine."""
+
+import gc
+
+from runners import backfill, backtest, ingest, live, stream
+from tests.market import engine, ticks
+
+__all__ = ["backfill", "backtest", "ingest", "live", "stream"]
+
+engine().step(ticks(2))
+gc.freeze()
