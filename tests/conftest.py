@@ -1,6 +1,9 @@
 """What every test shares: an environment of its own, the real recordings, a home to write in."""
 
+import contextlib
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ os.environ["SYSQUANT_CACHE"] = str(REPOSITORY / ".cache")
 settings.register_profile("sysquant", deadline=None, derandomize=True, database=None)
 settings.load_profile("sysquant")
 
-pytest_plugins = ["tests.broker"]
+pytest_plugins = ["tests.broker", "tests.grouping"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,3 +48,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.mkdir()
     monkeypatch.setenv("SYSQUANT_HOME", str(path))
     return path
+
+
+@contextlib.contextmanager
+def answered_once(*question: str) -> Iterator[bool]:
+    """Whether a question is new: what its answer follows from, in full; kept if nothing is raised.
+
+    For what takes a tool long to find, with the same result each time.
+    """
+    name = hashlib.sha256("\0".join(question).encode()).hexdigest()
+    known = REPOSITORY / ".cache" / "answered" / name
+    yield not known.exists()
+    known.parent.mkdir(parents=True, exist_ok=True)
+    known.touch()

@@ -1,6 +1,5 @@
 """The set-up: the environment that make creates, the pins, conda, compose, the hooks."""
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -20,7 +19,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, answered_once
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 NAMES = ("python3", "python3.11", "python3.12", "python3.13", "python3.14")
@@ -216,14 +215,11 @@ def test_pins_resolve(version: str):
         pytest.skip(f"no Python {version} on this machine: its resolve is not shown here")
     # The answer for the same question is the same, and asking takes pip about 15 s.
     wants = [PROJECT["dependencies"], PROJECT["optional-dependencies"], PROJECT["requires-python"]]
-    question = f"{wants} {_read('constraints.txt')} {version}"
-    known = REPOSITORY / ".cache" / "resolved" / hashlib.sha256(question.encode()).hexdigest()
-    if not known.exists():
-        wanted = ("-e", ".[dev]")
-        answer = resolver.resolve(python, REPOSITORY / "constraints.txt", wanted)
-        assert answer.items() <= _pins().items()
-        known.parent.mkdir(parents=True, exist_ok=True)
-        known.touch()
+    with answered_once("pins", str(wants), _read("constraints.txt"), version) as is_new:
+        if is_new:
+            wanted = ("-e", ".[dev]")
+            answer = resolver.resolve(python, REPOSITORY / "constraints.txt", wanted)
+            assert answer.items() <= _pins().items()
 
 
 # conda, compose, hooks ----------------------------------------------------------------------------
