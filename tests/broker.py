@@ -111,14 +111,6 @@ def pytest_configure(config: pytest.Config) -> None:
         warnings.filterwarnings("ignore", message, category)  # for what ends with the session
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of the broker in one worker of pytest-xdist, so that one broker is started."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if "broker" in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group("broker"))
-
-
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand what was used from a worker of pytest-xdist to the process that reports."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:

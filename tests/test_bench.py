@@ -22,8 +22,11 @@ from tests.benchmarks.markets import LEVEL, Walk
 
 SMALL = 40_000  # bars of the longest run
 
-# vectorbt gives its compiled functions lists.
-pytestmark = pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaPendingDeprecationWarning")
+pytestmark = [
+    # vectorbt gives its compiled functions lists.
+    pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaPendingDeprecationWarning"),
+    pytest.mark.xdist_group("vectorbt"),  # which compiles for a minute, once in a process
+]
 PEERS = {
     bench_engine.bars_vs_vectorbt: "vectorbt",
     bench_engine.ticks_vs_hftbacktest: "hftbacktest",

@@ -365,10 +365,13 @@ def test_resume_lies_below_home_unless_absolute(home):
 
 # -- screening
 
-ignore_vectorbt = pytest.mark.filterwarnings("ignore")  # what it is built on warns at will
+
+def with_vectorbt(test):
+    """What it is built on warns at will, and it compiles for a minute, once in a process."""
+    return pytest.mark.filterwarnings("ignore")(pytest.mark.xdist_group("vectorbt")(test))
 
 
-@ignore_vectorbt
+@with_vectorbt
 def test_screening_keeps_the_best_for_the_engine_and_agrees_where_it_may():
     grid = {"fast": [5, 10, 15], "slow": [20, 40, 60]}
     found = quiet(Momentum, BARS, execution=CHEAP, screen="vectorbt", keep=4, **grid)
@@ -388,7 +391,7 @@ def test_screening_keeps_the_best_for_the_engine_and_agrees_where_it_may():
     assert_rows_are_backtests(found, BARS, chosen=frame.index[judged], execution=CHEAP)
 
 
-@ignore_vectorbt
+@with_vectorbt
 def test_fills_that_only_vectorbt_would_have_are_said():
     grid = {"fast": [2, 3], "slow": [4, 6]}
     found = quiet(Momentum, BARS, execution=DEAR, screen="vectorbt", keep=4, **grid)
@@ -397,7 +400,7 @@ def test_fills_that_only_vectorbt_would_have_are_said():
     assert "... and 1 more of 4 that both judged" in said
 
 
-@ignore_vectorbt
+@with_vectorbt
 def test_weights_between_are_screened_as_targets_of_the_equity():
     found = quiet(
         Between, FEW, screen="vectorbt", keep=2, span=[10, 40], scale=[300.0], execution=CHEAP
@@ -408,7 +411,7 @@ def test_weights_between_are_screened_as_targets_of_the_equity():
         assert frame["screen_return"][at] == pytest.approx(frame["return"][at], abs=2e-4)
 
 
-@ignore_vectorbt
+@with_vectorbt
 def test_what_vectorbt_cannot_screen_is_refused():
     bars, universe = two_symbols(300)
     with pytest.raises(ConfigError, match="vectorbt screens one symbol"):
