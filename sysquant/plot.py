@@ -1,6 +1,6 @@
 """Figures of a result (plotly), and the report of a run as one HTML page that needs no network.
 
-Input: a result with its series, tables and statistics, as `sysquant.backtest` returns it. Output:
+Input: a result with its series, tables and statistics, as `backtest` returns it. Output:
 plotly figures, at most `MOST_POINTS` points a trace with the extremes kept. Nothing is computed
 here that a result does not say; the live runner never imports this.
 """

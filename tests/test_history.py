@@ -414,14 +414,14 @@ def test_two_lines_backtest_the_embedded_store_and_leave_it_free(home) -> None:
 
 def test_its_name_is_a_function_whatever_was_imported_before() -> None:
     program = (
-        "import sys, sysquant.archive, sysquant.past, sysquant.backtest\n"
+        "import sys, sysquant.archive, sysquant.past, sysquant.backtesting\n"
         "assert 'sysquant.retrieval' not in sys.modules\n"
         "import sysquant.retrieval\n"
         "from sysquant import history\n"
         "assert callable(history) and history is sysquant.retrieval.history\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
-    assert sysquant.__all__ == ["history"]
+    assert sysquant.__all__ == ["Strategy", "backtest", "history", "sweep", "walk_forward"]
     with pytest.raises(AttributeError, match="no attribute 'histry'"):
         _ = sysquant.histry  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -344,7 +344,7 @@ def test_a_start_imports_nothing_of_a_search():
     )
     modules = set(done.stdout.split())
     assert "hydra_plugins.sysquant_sweepers" in modules
-    heavy = {"optuna", "joblib", "loky", "ray", "sqlalchemy", "tqdm", "sysquant.sweep"}
+    heavy = {"optuna", "joblib", "loky", "ray", "sqlalchemy", "tqdm", "sysquant.sweeping"}
     assert not heavy & {*modules, *(name.partition(".")[0] for name in modules)}
     assert not {"runners.multirun", "runners.jobs", "runners.search"} & modules
 

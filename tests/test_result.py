@@ -270,7 +270,7 @@ def test_a_run_that_lost_everything_says_so():
 
 
 def test_importing_the_backtest_loads_nothing_that_only_people_need():
-    program = "import sys, sysquant.backtest; print(*sys.modules)"
+    program = "import sys, sysquant.backtesting; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, text=True, capture_output=True
     )
