@@ -77,10 +77,10 @@ class Bundle:
         raise AttributeError(f"{name!r} is written in place, not replaced")
 
 
-_types: dict[tuple[Any, ...], types.Array] = {}
+_types: dict[tuple[Any, ...], Any] = {}
 
 
-def _type_of(array: np.ndarray) -> types.Array:
+def _type_of(array: np.ndarray) -> Any:
     # Remembered: to look at a record's fields is a third of what it takes to make an engine.
     flags = array.flags
     kind = array.dtype, array.ndim, flags.c_contiguous, flags.f_contiguous, flags.writeable
@@ -159,4 +159,27 @@ lent: Any = _lent
 """The same array, in compiled code, to which nobody counts references: its caller keeps it alive.
 
 To hand a counted array on to a function costs two atomic operations.
+"""
+
+
+@intrinsic
+def _prefetch(_context: Any, array: Any, place: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", (byte,), ir.FunctionType(ir.VoidType(), (byte, *(number,) * 3))
+        )
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        how = [ir.Constant(number, word) for word in (0, 3, 1)]  # to read, into all caches, data
+        builder.call(function, [pointer, *how])
+        return context.get_dummy_value()
+
+    return types.none(array, place), build
+
+
+prefetch: Any = _prefetch
+"""Ask for a place of a one-dimensional array, in compiled code, that will be read soon.
+
+The place may lie outside: nothing is read yet.
 """

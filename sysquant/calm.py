@@ -10,7 +10,8 @@ import math
 import numpy as np
 
 from sysquant.bars import ClosedBars, Events, ts_of
-from sysquant.compiled import part, pasted
+from sysquant.bundle import prefetch
+from sysquant.compiled import inlined, part, pasted
 from sysquant.execution import slippage
 from sysquant.sizing import is_surely_in_band, notional, unit_cost
 from sysquant.state import Book
@@ -30,6 +31,29 @@ def is_calm(book: Book) -> bool:
     if cell.quantity == 0.0:
         return market.active == 0 and (cell.target == 0.0 or math.isnan(cell.target))
     return cell.target != 0.0 and not math.isnan(cell.target)
+
+
+@inlined
+def _next_stop(
+    events: Events, closed: ClosedBars, wanted: Floats, target: float, next_mark: int,
+    bar: int, bars: int,
+) -> int:  # fmt: skip
+    # The first mark that is one for the loop. What the loop will read there, and nobody reads on
+    # the way, is asked for now: to wait for memory then, column by column, takes longer than it.
+    while bar < bars and closed.ts[bar] < next_mark:
+        if not (wanted[bar] == target or math.isnan(wanted[bar])):
+            break
+        bar += 1
+    if bar < bars:
+        event = closed.position[bar]
+        prefetch(events.open, event)
+        prefetch(events.high, event)
+        prefetch(events.low, event)
+        prefetch(events.volume, event)
+        prefetch(closed.symbol, bar)
+        prefetch(closed.high, bar)
+        prefetch(closed.low, bar)
+    return bar
 
 
 @pasted
@@ -65,17 +89,17 @@ def glide(
     # What is never negative is told so: no index is then taken from the end.
     event, count = np.uint64(i), np.uint64(len(events.end))
     first, mark, marks = np.uint64(bar), np.uint64(bar), np.uint64(bars)
+    stop = _next_stop(events, closed, wanted, target, next_mark, bar, bars)
     while event < count:
         if mark < marks and position[mark] == np.int64(event):
-            ts = closed.ts[mark]
-            if ts >= next_mark or not (wanted[mark] == target or math.isnan(wanted[mark])):
+            if mark == np.uint64(stop):
                 break
             if is_held and not (equity > 0.0 and is_surely_in_band(
                 notional(rules, terms, market, target, equity), quantity,
                 unit_cost(price, slip, unit, instrument), rules, instrument,
             )):  # fmt: skip
                 break
-            engine_ts = max(engine_ts, ts)
+            engine_ts = max(engine_ts, closed.ts[mark])
             reference = average(reference, bar_close[mark], weight)
             volume = average(volume, bar_volume[mark], weight)
             mark += np.uint64(1)

@@ -283,10 +283,25 @@ def _advanced(graph: FeatureGraph, columns: dict[str, np.ndarray]) -> Floats:
 def _closed(engine: Engine, market: Bars | Ticks) -> list[_Pass]:
     # The passes of a market, each with bars of its own; all rows of one symbol are a view.
     passes = list[_Pass]()
+    done = 0
     for taken, closed, bars in engine.passes(market):
-        own = ClosedBars._make(column[:bars].copy() for column in closed)
+        same = slice(done, done + bars)
+        own = ClosedBars._make(
+            _kept(column[:bars], getattr(market, name, None), same)
+            for name, column in closed._asdict().items()
+        )
         rows: list[Any] = [slice(None)]
         if len(engine.symbols) > 1:
             rows = [np.flatnonzero(own.symbol == at) for at in range(len(engine.symbols))]
         passes.append(_Pass(taken, own, bars, rows))
+        done += bars
     return passes
+
+
+def _kept(column: np.ndarray, market: np.ndarray | None, same: slice) -> np.ndarray:
+    # A copy; or the market's own column where that is the same, which is then read once for both.
+    if market is None or market.dtype != column.dtype or not market.flags.writeable:
+        return column.copy()
+    kept = market[same]
+    is_same = kept.flags.c_contiguous and kept.tobytes() == column.tobytes()
+    return kept if is_same else column.copy()
