@@ -3,11 +3,13 @@
 import importlib
 import inspect
 import re
+import shlex
 from dataclasses import fields
 
 import pytest
 import yaml
 
+from runners import command_line
 from sysquant.checks import CHECKS
 from sysquant.engine import Engine
 from sysquant.execution import SPREAD_MODELS
@@ -18,6 +20,7 @@ from sysquant.types import Instrument
 from tests.conftest import REPOSITORY
 
 CONF = REPOSITORY / "conf"
+RUNNER = "python runners/backtest.py "
 GROUPS = ("execution", "orders", "exits", "sizing", "risk")
 VALUES = {
     "orders.kind": KINDS, "orders.tif": TIFS, "orders.then": FOLLOW_UPS, "exits.how": HOW,
@@ -103,3 +106,23 @@ def test_pages_lead_to_it():
     readme, engine = ((REPOSITORY / name).read_text() for name in ("README.md", "docs/engine.md"))
     assert "(docs/controls.md)" in readme.split("## Orders, risk and exits")[1].split("\n## ")[0]
     assert "(controls.md)" in engine.split("\n## ")[0]
+
+
+def test_every_command_of_the_page_on_sweeps_can_be_meant(monkeypatch):
+    monkeypatch.setattr(command_line, "_is_there", lambda module: True)  # Ray is in no pinned set
+    page = (REPOSITORY / "docs" / "sweeps.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    runs = [line.removeprefix(RUNNER) for line in lines if line.startswith(RUNNER)]
+    assert len(runs) == 5
+    for words in map(shlex.split, runs):
+        command_line.check_command_line("config", words, multirun=True)
+    assert "(docs/sweeps.md)" in (REPOSITORY / "README.md").read_text()
+
+
+def test_keys_of_the_sweepers_stand_on_their_page():
+    page = (REPOSITORY / "docs" / "sweeps.md").read_text()
+    for name in ("grid", "optuna"):
+        keys = yaml.safe_load((CONF / "hydra" / "sweeper" / f"{name}.yaml").read_text())
+        for key in set(keys) - {"_target_"}:
+            assert re.search(rf"\b{key}\b", page), key

@@ -1,4 +1,4 @@
-"""`runners/backtest.py --multirun`: it finds what single runs find, and says what failed.
+"""`runners/backtest.py --multirun` finds what single runs find, and says what failed.
 
 Most of it runs in this process: a start of a runner takes seconds.
 """

@@ -92,7 +92,17 @@ RUN = {
     "python runners/backtest.py strategy=trend strategy.span=100": (["feed.start=-10m"], "=100"),
     "python runners/backtest.py strategy=trend strategy.span=20,50,100 --multirun": (
         ["feed.start=-10m"],
-        "span=20(.|\n)*span=50(.|\n)*span=100",
+        "3 of 3 jobs done(.|\n)*strategy.span=(20|50|100)",
+    ),
+    "python runners/backtest.py strategy.fast=5,10,20 strategy.slow='range(40,200,20)' "
+    "--multirun": (["feed.start=-30m"], "24 of 24 jobs done"),
+    "python runners/backtest.py strategy=momentum,breakout execution=free,simulated --multirun": (
+        ["feed.start=-30m"],
+        "4 of 4 jobs done",
+    ),
+    "python runners/backtest.py hydra/sweeper=optuna strategy.slow='interval(40,400)' --multirun": (
+        ["feed.start=-30m", "hydra.sweeper.trials=3"],
+        "3 of 3 jobs done",
     ),
     "python runners/live.py strategy=trend": (["feed.start=-10m"], "ended: end of feed"),
 }
