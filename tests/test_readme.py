@@ -61,7 +61,7 @@ RUN = {
     ),
     "python runners/backtest.py strategy=momentum universe=crypto feed.kind=bars feed.start=null": (
         [],
-        "600 bars",
+        "(599|600) bars",
     ),
     "python runners/backtest.py strategy=momentum universe=crypto feed.kind=bars feed.start=null "
     "execution.funding=store": ([], "600 bars"),
