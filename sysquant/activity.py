@@ -36,6 +36,7 @@ from sysquant.types import Bars, Instrument, Ticks
 MEASURES = ("ticks", "volume", "value")
 _ONE, _VOLUME, _VOLUME_BY_PRICE, _VOLUME_TIMES_PRICE = numbers(4)  # what a tick counts for
 _SIZE = re.compile(rf"([0-9][0-9_.e+]*)\s*({'|'.join(MEASURES)})")
+_ROUNDING = 1e-9  # of a size: ten times 0.1 make 1, though their sum in floating point is less
 _CHUNK = 65_536  # events at once: bounds memory, changes nothing else
 
 
@@ -152,7 +153,7 @@ class ActivityClock:
         self._activity = np.zeros(len(universe), records.ACTIVITY)
         self._activity["counts"] = [_counts(activity.measure, i) for i in universe]
         self._activity["multiplier"] = [i.multiplier for i in universe]
-        self._activity["size"] = activity.size
+        self._activity["size"] = activity.size * (1.0 - _ROUNDING)
         self._closed = room(0)
 
     def passes(self, batch: Ticks | Bars, most: int) -> Iterator[tuple[Events, ClosedBars, int]]:

@@ -184,7 +184,8 @@ def backtest(
         If a history comes with another universe or interval, or others without a universe, or a
         time cannot be meant.
     DataError
-        If no bar closes after `start`, up to `end`.
+        If no bar closes after `start`, up to `end`, or two `Bars` of a symbol close within one
+        interval, or the later one first.
     """
     bars, universe, interval = market_of(bars, universe, interval)
     before, bars = span_of(bars, universe, interval, start, end)
@@ -246,7 +247,7 @@ def market_of(
 
     Raises
     ------
-    ConfigError
+    ConfigError, DataError
         As of `backtest`.
     """
     if isinstance(bars, History):
@@ -258,7 +259,27 @@ def market_of(
         return bars.bars, bars.universe, bars.interval
     if universe is None:
         raise ConfigError("bars need the universe that their symbol column counts, was None")
-    return bars, universe, 60 * SECOND if interval is None else bar_size(interval, "interval")
+    size = 60 * SECOND if interval is None else bar_size(interval, "interval")
+    if isinstance(bars, Bars) and not isinstance(size, Activity):
+        _check_apart(bars, size)
+    return bars, universe, size
+
+
+def _check_apart(bars: Bars, interval: int) -> None:
+    # The engine would make one bar of two, each taken to be as long as the interval.
+    number = bars.symbol.astype(np.int16 if bars.symbol.max(initial=0) < 2**15 else np.int32)
+    order = np.argsort(number, kind="stable")  # of sixteen bits in one pass
+    ts, number = bars.ts[order], number[order]
+    is_next = (np.diff(number) == 0) & (number[1:] >= 0)
+    wrong = np.flatnonzero(is_next & (np.diff((ts - 1) // interval) <= 0))
+    if len(wrong):
+        first, second = ts[wrong[0]], ts[wrong[0] + 1]
+        raise DataError(
+            f"bars of symbol number {number[wrong[0]]} close {(second - first) / SECOND:g} s apart "
+            f"at {np.datetime64(int(second), 'ns')}Z, with an interval of {interval / SECOND:g} s: "
+            "sort them, or set interval=... to their length; for bars of ticks, volume or value "
+            "give their Ticks, and interval='500ticks' or the like"
+        )
 
 
 def _name(strategy: Strategy) -> str:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def columns_of(
-    bars: "pd.DataFrame | Bars | History", symbols: Sequence[str] = ()
+    bars: "pd.DataFrame | Bars | History",
+    symbols: Sequence[str] = (),
+    *,
+    may_repeat: bool = False,
 ) -> tuple[Columns, tuple[str, ...]]:
     """Columns of bars, and the names of their symbols.
 
@@ -29,6 +32,8 @@ def columns_of(
         they are used; times (the bars' closes) with a zone, or as ns since 1970, in the index or a
         column `ts`; a column `symbol`, of several by (ts, symbol).
     symbols : names that the column `symbol` counts, where it holds numbers.
+    may_repeat : whether bars of a symbol may close at one time, as those of so many ticks do; in a
+        frame they never may.
 
     Returns
     -------
@@ -38,7 +43,7 @@ def columns_of(
     Raises
     ------
     DataError
-        If times have no zone, or those of a symbol go back, or repeat in a frame.
+        If times have no zone, or those of a symbol go back, or repeat and may not.
     """
     columns: dict[str, NDArray[np.generic]]
     if isinstance(bars, History):
@@ -53,9 +58,8 @@ def columns_of(
         columns["symbol"], names = _numbered(columns["symbol"], tuple(symbols))
     places = columns["symbol"] if len(names) > 1 else np.zeros(len(columns["ts"]), np.int32)
     ts = columns["ts"]
-    # Of `Bars` that are made of so many ticks, several may close at one time.
-    next_place = np.diff(places) + isinstance(bars, Bars)
-    back = np.flatnonzero((np.diff(ts) < 0) | ((np.diff(ts) == 0) & (next_place <= 0)))
+    least = 0 if may_repeat and isinstance(bars, Bars) else 1
+    back = np.flatnonzero((np.diff(ts) < 0) | ((np.diff(ts) == 0) & (np.diff(places) < least)))
     if back.size:
         raise DataError(
             f"times of bars must rise, row {back[0] + 1} did not; sort them (by ts, then symbol) "

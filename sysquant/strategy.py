@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from sysquant.decider import Decider, Stream, features_of
 from sysquant.errors import ConfigError, StrategyError, nearest
 from sysquant.features import Bar, Expression
-from sysquant.features.panel import is_across, symbols_named
+from sysquant.features.panel import is_across, needs_bar_ends, symbols_named
 from sysquant.frames import columns_of
 from sysquant.past import History
 from sysquant.types import SECOND, Bars, Columns, Floats
@@ -212,7 +212,8 @@ class Strategy:
         """
         import pandas as pd
 
-        columns, names = columns_of(bars, symbols)
+        is_alone = not needs_bar_ends(features_of(self), self.legs())
+        columns, names = columns_of(bars, symbols, may_repeat=is_alone)
         decider = self.decider(names)
         target = decider.run(columns)
         rows = decider.places

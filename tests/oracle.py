@@ -100,7 +100,7 @@ class Oracle(Exits):
         else:
             value = event.close * event.volume * rules.multiplier
             self.done[y] += event.volume if is_quote else value
-        if self.done[y] >= size:
+        if self.done[y] >= size * (1 - 1e-9):
             self.done[y] = 0.0
             self.close_bars(self.now, {y: self.bars.pop(y)})
 

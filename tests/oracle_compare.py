@@ -232,9 +232,7 @@ def first_differences(
     """All in which engine (`ours`) and oracle differ first; whether a tie comes before."""
     found: list[tuple[int, int, Difference | None]] = []
     for place, (table, key) in enumerate(KEYS.items()):
-        left, right = (
-            {tuple(r[k] for k in key): r for r in rows[table]} for rows in (ours, theirs)
-        )
+        left, right = (by_key(rows[table], key) for rows in (ours, theirs))
         for at in left.keys() | right.keys():
             one, other = left.get(at), right.get(at)
             row = one or other
@@ -253,6 +251,16 @@ def first_differences(
     if ties and (not found or min(ties) <= found[0][0]):
         return [], True
     return [what for ts, _, what in found if what and ts == found[0][0]], False
+
+
+def by_key(rows: list[dict], key: tuple[str, ...]) -> dict[tuple, dict]:
+    """Rows by their key and how often it came before: bars of a symbol may close at one time."""
+    found, seen = {}, Counter()
+    for row in rows:
+        at = tuple(row[name] for name in key)
+        found[*at, seen[at]] = row
+        seen[at] += 1
+    return found
 
 
 def row_differences(table: str, key: tuple, one: dict, other: dict) -> list[Difference]:
