@@ -6,9 +6,9 @@ over history, on all cores. Another launcher than Hydra's basic one gets each jo
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -93,6 +93,11 @@ class Jobs:
         self._loader, self._config, self._launcher = context.config_loader, config, launcher
         self._workers, self._batch = workers or cores(), batch
         self._parser = OverridesParser.create(config_loader=context.config_loader)
+        self._known: dict[str, Override] = {}
+        # The last group: a search has many batches of one, and the comparison comes back to it.
+        self._words: tuple[str, ...] = ()
+        self._cfg: DictConfig | None = None
+        self._ground: _Ground | None = None
         self._number = 0
 
     def run(self, trials: Sequence[Trial]) -> Iterator[Trial]:
@@ -130,12 +135,13 @@ class Jobs:
 
     def composed(self, words: Sequence[str]) -> DictConfig:
         """What a command line means, without `hydra`; Hydra's own is set to it."""
-        cfg = self._loader.load_sweep_config(self._config, list(words))
-        HydraConfig.instance().set_config(cfg)
-        cfg = cfg.copy()
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return cfg
+        if self._words != tuple(words) or self._cfg is None:
+            cfg = self._loader.load_sweep_config(self._config, list(words))
+            HydraConfig.instance().set_config(cfg)
+            self._words, self._cfg, self._ground = tuple(words), cfg.copy(), None
+            with open_dict(self._cfg):
+                del self._cfg["hydra"]
+        return self._cfg
 
     def _launched(self, launcher: Launcher, trials: Sequence[Trial]) -> Iterator[Trial]:
         for at in range(0, len(trials), self._batch):
@@ -157,13 +163,17 @@ class Jobs:
         return list(groups.items())
 
     def _parsed(self, word: str) -> Override:
-        return self._parser.parse_override(word)
+        # A millisecond each, and a large grid has few words.
+        if word not in self._known:
+            self._known[word] = self._parser.parse_override(word)
+        return self._known[word]
 
     def _group(self, words: Sequence[str], trials: Sequence[Trial]) -> _Group:
         # Composed once; trials whose strategy cannot be made get their errors, and are left out.
         cfg = self.composed(words)
+        own = cfg.copy()
         for trial in trials:
-            own = cfg.copy()
+            own.strategy = cfg.strategy  # a copy of this node alone: of all of it takes 20 ms
             try:
                 for override in map(self._parsed, trial.words):
                     if _is_parameter(override):
@@ -196,19 +206,29 @@ class Jobs:
                 alone = True  # one of many failed: which one?
 
     def _study(self, group: _Group) -> Study:
-        return _study(group.cfg, group, self._workers)
+        if self._ground is None:
+            self._ground = _ground(group.cfg, group.strategies[0])
+        return _study(self._ground, group, self._workers)
 
 
 def row_of(cfg: DictConfig) -> Row:
     """What one composed configuration comes to: a job in a process of its own."""
     compose.start_log(quiet=True)
     trial = Trial(0, (), {}, strategy=compose.build(cfg.strategy))
-    ((_, row),) = _study(cfg, _Group(cfg, [trial]), 1).rows([0])
+    group = _Group(cfg, [trial])
+    ((_, row),) = _study(_ground(cfg, group.strategies[0]), group, 1).rows([0])
     return row
 
 
-def _study(cfg: DictConfig, group: _Group, workers: int) -> Study:
-    compile_first(cfg, group.strategies[0])
+class _Ground(NamedTuple):
+    # What the studies of a group stand on.
+    events: Ticks | Bars
+    history: Bars | None
+    make: Callable[[Strategy], Engine]
+
+
+def _ground(cfg: DictConfig, strategy: Strategy) -> _Ground:
+    compile_first(cfg, strategy)
     past, history = past_of(cfg), None
 
     def make(strategy: Strategy) -> Engine:
@@ -217,12 +237,16 @@ def _study(cfg: DictConfig, group: _Group, workers: int) -> Study:
     with closed(past):
         events = _events(cfg, past)
         if past.history is not None:
-            history = past.history(make(group.strategies[0]).warmup_end(events), {})
+            history = past.history(make(strategy).warmup_end(events), {})
+    return _Ground(events, history, make)
+
+
+def _study(ground: _Ground, group: _Group, workers: int) -> Study:
     return Study(
-        group, events, make,
-        capital=parts.value(cfg, "book.capital", float),
-        snapshot_ns=interval_ns(str(cfg.snapshots), "snapshots"),
-        workers=min(workers, len(group.trials)), history=history,
+        group, ground.events, ground.make,
+        capital=parts.value(group.cfg, "book.capital", float),
+        snapshot_ns=interval_ns(str(group.cfg.snapshots), "snapshots"),
+        workers=min(workers, len(group.trials)), history=ground.history,
     )  # fmt: skip
 
 
