@@ -1,35 +1,54 @@
 """Which tests stay together in one worker of pytest-xdist, and which of them come first.
 
-A pytest plugin, for `--dist loadgroup --no-loadscope-reorder`. A file stays together: its tests
-share fixtures and what was compiled for them. Of the files named here each test goes by itself; all
-that ask for the broker stay together, so that one broker is started; a test may name its group with
-`pytest.mark.xdist_group`. The longest come first: none is left over for one worker at the end.
+A pytest plugin, a refinement of `--dist loadfile`. A file stays together: its tests share fixtures
+and what was compiled for them. So do all files that ask for the broker, of which one is then
+started, and those in which vectorbt compiles for a minute; of a few files each test goes by itself.
+The longest come first: none is left over for one worker at the end.
 """
 
+from pathlib import Path
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-LONGEST = (
-    "broker", "test_style", "test_session", "test_notebook", "test_start", "vectorbt",
-    "test_oracle", "test_conf", "test_setup", "test_compiled",
-)  # fmt: skip
-ALONE = {"test_style", "test_session", "test_notebook", "test_start", "test_oracle", "test_setup"}
+GROUPS = {
+    "broker": (
+        "test_bench_kafka", "test_broker", "test_conf", "test_kafka_feed", "test_readme",
+        "test_secrets", "test_session_kafka", "test_stream",
+    ),
+    "vectorbt": ("test_bench", "test_screening"),
+}  # fmt: skip
+ALONE = ("test_notebook", "test_style", "test_session", "test_start", "test_oracle", "test_setup")
+LONGEST = ("broker", "test_notebook", "test_style", "vectorbt", "test_session", "test_start")
+LONGEST += ("test_oracle", "test_setup", "test_compiled")
+GROUP_OF = {file: group for group, files in GROUPS.items() for file in files}
 
 
-def name_of(item: pytest.Item) -> str:
-    """Of the group that an item belongs to."""
-    if "broker" in getattr(item, "fixturenames", ()):
-        return "broker"
-    marked = item.get_closest_marker("xdist_group")
-    return str(marked.args[0]) if marked else item.path.stem
+class InGroups(LoadScopeScheduling):
+    """Hands out groups, in the order in which their tests were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0]).stem
+        return nodeid if file in ALONE else GROUP_OF.get(file, file)
 
 
-@pytest.hookimpl(tryfirst=True)  # the plugin reads the marks
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> InGroups | None:
+    """Take the place of `--dist loadfile`."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return InGroups(config, log)  # pyright: ignore[reportArgumentType]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the items of a worker with their groups, and put the longest first."""
-    if not hasattr(config, "workerinput"):
-        return
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(name_of(item), len(places)))
+    """Put the longest first, in a worker, and hold the table of the broker's files complete."""
     for item in items:
-        if (name := name_of(item)) not in ALONE:
-            item.add_marker(pytest.mark.xdist_group(name))
+        if "broker" in getattr(item, "fixturenames", ()) and item.path.stem not in GROUPS["broker"]:
+            raise pytest.UsageError(
+                f"{item.nodeid} asks for the broker: name its file in {__file__}"
+            )
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(LONGEST)}
+        files = {item: GROUP_OF.get(item.path.stem, item.path.stem) for item in items}
+        items.sort(key=lambda item: places.get(files[item], len(places)))

@@ -1,6 +1,7 @@
 """Runners as processes, for tests: started, waited for, looked at."""
 
 import contextlib
+import re
 import signal
 import sqlite3
 import subprocess
@@ -10,6 +11,8 @@ import time
 import psutil
 import pytest
 
+from sysquant.serve import ensure_server
+from sysquant.store import connect, migrate
 from tests.conftest import REPOSITORY as ROOT
 from tests.forked import Forked
 
@@ -88,3 +91,27 @@ def until(is_so, *, timeout=60):
 def synthetic():
     """A session that goes on for long: an hour of a synthetic market at 60 times its speed."""
     return ["strategy=buy_and_hold", "feed=synthetic", "feed.speed=60", "runtime.warmup_bars=0"]
+
+
+def run_of(output):
+    """The run that a runner's last lines name."""
+    return re.findall(r"run (\S+?)[,\s]", output + " ")[-1]
+
+
+@pytest.fixture
+def server(home):
+    """A process that serves the embedded store of the test's home."""
+    _, process = ensure_server("chdb:data/store")
+    assert process is not None
+    yield process
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture
+def store(server):
+    """A client of it."""
+    client = connect("chdb:data/store")
+    migrate(client)
+    yield client
+    client.close()

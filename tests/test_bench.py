@@ -12,7 +12,6 @@ import pytest
 from tests.benchmarks import (
     bench_engine,
     bench_features,
-    bench_kafka,
     bench_store,
     bench_sweep,
     peers,
@@ -22,18 +21,15 @@ from tests.benchmarks.markets import LEVEL, Walk
 
 SMALL = 40_000  # bars of the longest run
 
-pytestmark = [
-    # vectorbt gives its compiled functions lists.
-    pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaPendingDeprecationWarning"),
-    pytest.mark.xdist_group("vectorbt"),  # which compiles for a minute, once in a process
-]
+# vectorbt gives its compiled functions lists.
+pytestmark = pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaPendingDeprecationWarning")
 PEERS = {
     bench_engine.bars_vs_vectorbt: "vectorbt",
     bench_engine.ticks_vs_hftbacktest: "hftbacktest",
 }
 
 
-def _is_measured(row: report.Row, *, compared: bool = True) -> None:
+def is_measured(row: report.Row, *, compared: bool = True) -> None:
     assert tuple(row) == report.FIELDS
     assert row["ours"] > 0
     assert (row["ratio"] is not None) == (row["reference"] is not None) == compared
@@ -46,7 +42,7 @@ def test_engine_does_the_work_that_its_figure_is_for(measure):
     peer = PEERS.get(measure)
     is_there = peer is None or report.is_installed(peer)
     for row in measure(SMALL, 1):
-        _is_measured(row, compared=is_there and row["name"] != "engine_orders")
+        is_measured(row, compared=is_there and row["name"] != "engine_orders")
     if not is_there:
         pytest.skip(f"{peer} is not installed: ours was measured, the comparison is not shown here")
 
@@ -97,7 +93,7 @@ def test_sweep_does_the_work_that_its_figure_is_for(capsys):
     rows = bench_sweep.against_vectorbt(8_000, 1, **FEW)
     assert [row["name"] for row in rows] == ["sweep_vs_vectorbt", "sweep_vs_vectorbt_fills"]
     for row in rows:
-        _is_measured(row, compared=is_there)
+        is_measured(row, compared=is_there)
     said = capsys.readouterr().out
     assert "6 pairs," in said and "the best 0 and 6 drawn at random were run again" in said
     if not is_there:
@@ -122,7 +118,7 @@ def test_figure_of_a_sweep_that_trades_otherwise_is_refused():
 
 def test_peak_of_a_sweep_is_that_of_a_process_of_its_own(monkeypatch):
     (row,) = bench_sweep.memory(500)
-    _is_measured(row)
+    is_measured(row)
     assert row["ours"] > 50
     monkeypatch.setattr(bench_sweep, "MOST_MB", 50.0)
     with pytest.raises(AssertionError, match="MB"):
@@ -142,19 +138,19 @@ def test_peer_that_is_not_installed_is_left_out_and_named(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in named else find(n))
     for measure in PEERS:
         for row in measure(SMALL, 1):
-            _is_measured(row, compared=False)
+            is_measured(row, compared=False)
     for row in bench_sweep.against_vectorbt(2_000, 1, **FEW):
-        _is_measured(row, compared=False)
+        is_measured(row, compared=False)
     said = capsys.readouterr().out
     assert all(f"{peer} is not installed: left out" in said for peer in named)
 
 
 def test_memory_is_that_of_a_tenth_of_the_events():
     (row,) = bench_engine.memory(4 * bench_engine.BATCH)
-    _is_measured(row)
+    is_measured(row)
 
 
-def test_start_from_the_cache_is_measured_without_numba():
+def test_start_from_the_cacheis_measured_without_numba():
     assert bench_engine.start_s(os.environ["SYSQUANT_CACHE"]) > 0.05
 
 
@@ -168,30 +164,23 @@ def test_features_are_measured_against_every_peer():
     rows = bench_features.compare(2_000, 1)
     assert len({row["name"] for row in rows}) == 11
     for row in rows:
-        _is_measured(row)
+        is_measured(row)
     for row in bench_features.stream(50, 1):
-        _is_measured(row, compared=False)
+        is_measured(row, compared=False)
 
 
-def test_store_is_measured_served_and_in_process():
+def test_storeis_measured_served_and_in_process():
     rows = bench_store.compare(2_000, 1, rounds=1)
     assert {row["unit"] for row in rows} == {"ms", "million rows/s"}
     for row in rows:
-        _is_measured(row)
+        is_measured(row)
 
 
-def test_history_is_measured_against_the_raw_query():
+def test_historyis_measured_against_the_raw_query():
     rows = bench_store.history_vs_arrow(500, 1)
     assert [row["name"] for row in rows] == ["history_vs_arrow", "history_vs_view"]
     for row in rows:
-        _is_measured(row)
-
-
-def test_feed_is_measured_against_polls_and_the_plain_loop(broker, topic):
-    if broker.kind == "mock":
-        pytest.skip("throughput is a real broker's: not shown here")
-    for row in bench_kafka.measure(broker.bootstrap, topic, 3_000, 1):
-        _is_measured(row)
+        is_measured(row)
 
 
 def test_rows_replace_those_of_their_name_and_keep_the_others(home: Path):

@@ -62,7 +62,6 @@ def test_value_at_risk_is_the_kth_worst_return(returns, confidence):
     assert statistics(returns, confidence=confidence)["value_at_risk"] == expected
 
 
-@pytest.mark.xdist_group("vectorbt")
 def test_ratios_are_those_of_vectorbt():
     from vectorbt.returns import nb
 

@@ -1,151 +1,24 @@
-"""Whole sessions as a person runs them: processes, a real broker, the real store, signals."""
+"""Whole sessions as a person runs them: processes, the real store, signals."""
 
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 
-import kafka
 import pandas
 import pytest
 
 from sysquant.serve import ensure_server
-from sysquant.store import connect, find_server, migrate
+from sysquant.store import connect, find_server
 from tests.compare import TABLES, assert_same_decisions, decided
-from tests.sessions import ROOT, ended, journaled, synthetic, until
+from tests.sessions import ROOT, ended, journaled, run_of, server, store, synthetic, until
 from tests.sessions import forked as run
 from tests.sessions import run as run_anew
 
-__all__ = ["run", "run_anew", "synthetic"]  # fixtures
+__all__ = ["run", "run_anew", "server", "store", "synthetic"]  # fixtures
 
-ETHUSDT = "ticks_ethusdt_2025-05-19.parquet"
 MINUTES = "bars_btc-perp_1m_2022-01.parquet"
-
-
-def run_of(output):
-    """The run that a runner's last lines name."""
-    return re.findall(r"run (\S+?)[,\s]", output + " ")[-1]
-
-
-@pytest.fixture
-def server(home):
-    """A process that serves the embedded store of the test's home."""
-    _, process = ensure_server("chdb:data/store")
-    assert process is not None
-    yield process
-    process.terminate()
-    process.wait(10)
-
-
-@pytest.fixture
-def store(server):
-    """A client of it."""
-    client = connect("chdb:data/store")
-    migrate(client)
-    yield client
-    client.close()
-
-
-def eth_session(broker, topic):
-    return [
-        "strategy=momentum",
-        "strategy.fast=3",
-        "strategy.slow=9",
-        "universe=crypto",
-        "bars=1s",
-        "snapshots=1s",
-        "feed=kafka",
-        f"feed.bootstrap={broker.bootstrap}",
-        f"feed.topic={topic}",
-        "runtime.clock=event",
-        "runtime.stop_after_idle_s=3",
-        "runtime.snapshot_s=0.2",
-        *(["feed.api_version=[2,3]"] if broker.kind == "mock" else []),
-    ]
-
-
-def same_history(session):
-    """The backtest of what a Kafka session ingested."""
-    kept = [a for a in session if not a.startswith(("feed", "runtime"))]
-    return [*kept, "feed=replay", "feed.kind=ticks", "feed.start=null"]
-
-
-def publish(run, broker, topic, path):
-    arguments = [f"publisher.bootstrap={broker.bootstrap}", f"publisher.topic={topic}"]
-    if broker.kind == "mock":
-        arguments.append("publisher.api_version=[2,3]")
-    ended(run("stream", "source=file", f"path={path}", "speed=max", *arguments))
-
-
-def test_a_recording_over_kafka_trades_as_its_backtest_and_survives_sigkill(
-    run, home, store, broker, topic, shared_data
-):
-    publish(run, broker, topic, shared_data / ETHUSDT)
-    session = eth_session(broker, topic)
-    undisturbed = run_of(ended(run("live", *session, "book.name=undisturbed")))
-    backtest = run_of(ended(run("backtest", *same_history(session))))
-    ticks = store.query("SELECT count(), uniqExact(partition, offset) FROM ticks").result_rows
-    assert ticks == [(11_328, 11_328)]
-    assert_same_decisions(store, undisturbed, backtest, least=10)
-
-    slowly = [*session, "book.name=killed", "feed.max_records=100"]  # 114 inputs
-    for enough in (10, 60):
-        victim = run("live", *slowly)
-        until(lambda least=enough: journaled(home, "killed") >= least)
-        victim.kill()
-        victim.communicate()
-        assert enough <= journaled(home, "killed") < 110
-    output = ended(run("live", *slowly))
-    assert "events 11,328 (late 0, dead letters 0)" in output
-    assert_same_decisions(store, run_of(output), undisturbed, least=10)
-
-
-BAD = [
-    b"",
-    b"not json",
-    b"[]",
-    b"{}",
-    b'{"timestamp_ms": 1747608973000, "symbol": "BINANCE:ETHUSDT", "price": NaN, "volume": 1}',
-    b"\xff\xfe",
-]
-
-
-def bad_ticks():
-    """One record of every kind that cannot be used, otherwise whole."""
-    good = {
-        "timestamp": "2025-05-18T22:56:13+00:00", "timestamp_ms": 1747608973000,
-        "symbol": "BINANCE:ETHUSDT", "price": 2500.0, "volume": 1.0,
-        "received_at": "2025-05-18T22:56:13+00:00",
-    }  # fmt: skip
-    changes = [
-        {"price": -1.0}, {"price": 0}, {"price": "2500"}, {"price": None}, {"volume": -0.5},
-        {"symbol": "NASDAQ:NONE"}, {"symbol": 7}, {"timestamp_ms": "soon"}, {"timestamp_ms": -5},
-        {"timestamp_ms": 10**18}, {"received_at": "yesterday"},
-    ]  # fmt: skip
-    return BAD + [json.dumps(good | change).encode() for change in changes]
-
-
-def test_bad_ticks_are_dead_letters_and_nothing_else_changes(
-    run, store, broker, new_topic, shared_data
-):
-    clean, soiled = new_topic(), new_topic()
-    publish(run, broker, clean, shared_data / ETHUSDT)
-    producer = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, **broker.client)
-    for record in bad_ticks():
-        producer.send(soiled, record).get(10)
-    producer.close()
-    publish(run, broker, soiled, shared_data / ETHUSDT)
-    runs = []
-    for topic in (clean, soiled):
-        output = ended(run("live", *eth_session(broker, topic), f"book.name={topic}"))
-        runs.append(run_of(output))
-    assert f"events 11,328 (late 0, dead letters {len(bad_ticks())})" in output
-    assert_same_decisions(store, *runs, least=10)
-    dead = store.query("SELECT topic, count(), max(reason != '') FROM dead_letter FINAL GROUP BY 1")
-    assert dead.result_rows == [(soiled, len(bad_ticks()), 1)]
 
 
 def test_real_minute_bars_replayed_live_trade_as_their_backtest(run, store, shared_data):
@@ -429,23 +302,6 @@ def test_one_signal_ends_a_session_that_waits_for_the_store_in_order(run, server
         assert "ended: end of feed" in out
     finally:
         server.send_signal(signal.SIGCONT)
-
-
-def test_history_holds_nothing_that_the_feed_still_brings(
-    run, home, store, broker, topic, shared_data
-):
-    ticks = pandas.read_parquet(shared_data / ETHUSDT)
-    late = ticks.index[len(ticks) // 3]
-    moved = pandas.concat([ticks.loc[[late]], ticks.drop(index=late)], ignore_index=True)
-    moved.to_parquet(home / "moved.parquet")
-    publish(run, broker, topic, home / "moved.parquet")
-    session = eth_session(broker, topic)
-    first = run_of(ended(run("live", *session, "book.name=first")))
-    again = run_of(ended(run("live", *session, "book.name=again")))
-    backtest = run_of(ended(run("backtest", *same_history(session))))
-    assert store.query("SELECT count() FROM ticks").result_rows == [(11_328,)]
-    assert_same_decisions(store, first, again, least=5)
-    assert_same_decisions(store, first, backtest, least=5)
 
 
 def test_a_locked_store_is_one_sentence(run, home):
