@@ -174,7 +174,7 @@ def _terms(
     if max(most) > _MOST_RATE:
         raise ConfigError(f"order rates are counted up to {_MOST_RATE}, was {max(most):g}")
     terms = np.zeros(1, records.TERMS)
-    _fill(terms[0], execution.terms(interval) | risk.terms())
+    _fill(terms[0], execution.terms(interval) | risk.terms(interval))
     varies = terms["impact"][0] > 0 or terms["volatility_scale"][0] > 0
     varies |= any(row["sizing"] == VOLATILITY_TARGET for row in rules)
     spread = (0, statistics.ROLL, statistics.CORWIN_SCHULTZ)[int(terms["spread_model"][0])]

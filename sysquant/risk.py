@@ -34,7 +34,8 @@ class RiskChain:
     cut : make an order that is too large smaller until every check passes it, where that can be,
         and review it anew; else it is refused whole. (Positions that grew past their share leave
         the next one a little short of cash: of a basket's orders a quarter.)
-    risk_bar : between two returns of the book's history, like `1h`, or in ns.
+    risk_bar : between two returns of the book's history, like `1h`, or in ns; a bar's length where
+        bars are longer.
     window : returns that are kept, in risk bars.
     confidence : of value at risk and expected shortfall, above 0.5 and below 1.
     decay : weight of the covariance before each new return.
@@ -78,14 +79,15 @@ class RiskChain:
         self.min_history = min_history
         self.least_history = least_history
 
-    def terms(self) -> dict[str, Any]:
-        """Fields of `records.TERMS` that the chain decides."""
+    def terms(self, interval: int) -> dict[str, Any]:
+        """Fields of `records.TERMS` that the chain decides, on bars of `interval` ns."""
         normal = NormalDist()
         z = normal.inv_cdf(self.confidence)
+        risk_bar = max(self.risk_bar, interval)
         return {
             "cut": int(self.cut),
-            "risk_bar_ns": self.risk_bar,
-            "risk_bars_per_year": _YEAR_NS / self.risk_bar,
+            "risk_bar_ns": risk_bar,
+            "risk_bars_per_year": _YEAR_NS / risk_bar,
             "window": self.window,
             "min_history": self.least_history,
             "allow_short_history": int(self.min_history == "allow"),

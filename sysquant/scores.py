@@ -10,22 +10,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sysquant import performance
 from sysquant.compiled import kernel
+from sysquant.ledger import sampled
 from sysquant.records import Rows
 from sysquant.risk import RiskChain
-from sysquant.types import SECOND, Floats, Ints
+from sysquant.types import Floats, Ints
 
-_SIGNALS, _APPROVED, _FILLS, _SNAPSHOTS, _REFUSED = range(
-    5
-)  # places in the counts; then those of the checks
-_FEES, _SLIPPAGE, _FINANCING, _TRADED = range(4)  # places in the sums
+# Places in the counts, those of the checks come last; and in the sums.
+_SIGNALS, _APPROVED, _FILLS, _SNAPSHOTS, _REFUSED = range(5)
+_FEES, _SLIPPAGE, _FINANCING, _TRADED = range(4)
 # Numbers of a row, but for refusals by check.
 COLUMNS = (
     "signals", "approved", "refused", "fills", "equity", "return", "sharpe", "drawdown", "turnover",
     "costs", "fees", "slippage", "financing", "traded", "periods", "sharpe_period", "skew",
     "kurtosis",
 )  # fmt: skip
-_YEAR_NS = 365 * 86_400 * SECOND
 
 Row = dict[str, float | int | str]
 
@@ -61,52 +61,29 @@ def _count(
     counts[_SNAPSHOTS] = kept
 
 
-@kernel
-def moments(equity: Floats, periods: int) -> tuple[float, float, float, float, float]:
-    """Moments of the returns between points of an equity, and its worst drawdown.
+def figures(ts: Ints, equity: Floats) -> Row:
+    """What an equity comes to, as a backtest's statistics say it.
 
     Parameters
     ----------
-    equity : (T,) in time.
-    periods : how many returns count, from the first on; less than T. The drawdown is over all
-        points.
+    ts : (T,) snapshots and the end, ns UTC, rising.
+    equity : (T,) quote currency.
 
     Returns
     -------
-    Mean and standard deviation (ddof 1), both fractions per period; skewness and kurtosis (3 for a
-    normal distribution), both of the sample; the worst drawdown, a fraction <= 0. NaN where there
-    are too few points or they do not move.
+    sharpe (per year), and what it rests on, per period of `ledger.sampled`: periods, sharpe_period,
+    skew, kurtosis; and drawdown (the worst, over all points; a fraction <= 0). NaN where there is
+    none.
     """
-    top, worst, mean = -math.inf, 0.0, 0.0
-    for value in equity:
-        top = max(top, value)
-        worst = min(worst, value / top - 1.0)
-    if periods < 2:
-        return math.nan, math.nan, math.nan, math.nan, worst
-    for i in range(periods):
-        mean += equity[i + 1] / equity[i] - 1.0
-    mean /= periods
-    second, third, fourth = 0.0, 0.0, 0.0
-    for i in range(periods):
-        off = equity[i + 1] / equity[i] - 1.0 - mean
-        square = off * off
-        second += square
-        third += square * off
-        fourth += square * square
-    if not second > 0.0:
-        return mean, 0.0, math.nan, math.nan, worst
-    variance = second / periods
-    return (
-        mean, math.sqrt(second / (periods - 1)), third / periods / variance**1.5,
-        fourth / periods / variance**2, worst,
-    )  # fmt: skip
-
-
-def yearly(sharpe: float, periods: int, start: int, end: int) -> float:
-    """A Sharpe ratio per period as one of a year of 365 days, of `periods` in [start, end] ns."""
-    if periods < 2 or math.isnan(sharpe):
-        return math.nan
-    return sharpe * math.sqrt(periods * _YEAR_NS / (end - start))
+    own = sampled(ts, equity)
+    known = len(own.values) > 1
+    skew, kurtosis = performance.moments(own.values) if known else (math.nan, math.nan)
+    sharpe = float(performance.sharpe(own.values, 1.0)) if known else math.nan
+    return {
+        "sharpe": sharpe * math.sqrt(own.per_year),
+        "drawdown": float(performance.drawdown(equity).min()), "periods": len(own.values),
+        "sharpe_period": sharpe, "skew": float(skew), "kurtosis": float(kurtosis),
+    }  # fmt: skip
 
 
 class Score:
@@ -159,32 +136,22 @@ class Score:
         Returns
         -------
         signals, approved, refused, fills and refusals by check (`refused_<check>`); fees, slippage,
-        financing, costs and traded in quote currency; equity (quote currency), return and drawdown
-        (fractions), turnover (traded per mean equity, over the whole run); sharpe (a year of 365
-        days, of returns between snapshots; no rate is taken off), and what it rests on: periods,
-        sharpe_period, skew, kurtosis; fills_hash (SHA-256 over every byte of every fill).
-
-        References
-        ----------
-        W. F. Sharpe, The Sharpe Ratio, Journal of Portfolio Management 21, 1994.
+        financing, costs and traded in quote currency; equity (quote currency), return (a fraction),
+        turnover (traded per mean equity, over the whole run); those of `figures`; fills_hash
+        (SHA-256 over every byte of every fill).
         """
         counts, sums = self._counts.tolist(), self._sums.tolist()
         kept = counts[_SNAPSHOTS]
-        periods = max(0, kept - 1)
-        self._equity[kept] = equity
-        mean, deviation, skew, kurtosis, drawdown = moments(self._equity[: kept + 1], periods)
-        sharpe = mean / deviation if deviation > 0.0 else math.nan
-        start, end = int(self._ts[0]), int(self._ts[periods])
+        self._ts[kept], self._equity[kept] = self._end, equity
         held = float(self._equity[:kept].mean()) if kept else capital
         refusals = zip(self._risk.names, counts[_REFUSED + 1 :], strict=True)
         return {
             "signals": counts[_SIGNALS], "approved": counts[_APPROVED],
             "refused": counts[_REFUSED], "fills": counts[_FILLS],
             "equity": equity, "return": equity / capital - 1.0,
-            "sharpe": yearly(sharpe, periods, start, end),
-            "drawdown": drawdown, "turnover": sums[_TRADED] / held,
+            **figures(self._ts[: kept + 1], self._equity[: kept + 1]),
+            "turnover": sums[_TRADED] / held,
             "costs": sums[_FEES] + sums[_SLIPPAGE] + sums[_FINANCING],
             "fees": sums[_FEES], "slippage": sums[_SLIPPAGE], "financing": sums[_FINANCING],
-            "traded": sums[_TRADED], "periods": periods, "sharpe_period": sharpe,
-            "skew": skew, "kurtosis": kurtosis, "fills_hash": self._hash.hexdigest(),
+            "traded": sums[_TRADED], "fills_hash": self._hash.hexdigest(),
         } | {f"refused_{name}": count for name, count in refusals}  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 
 from sysquant.errors import ConfigError
 from sysquant.execution import Execution
-from sysquant.scores import moments, yearly
+from sysquant.scores import figures
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.types import Bars, Floats, Instrument, Ints
 
@@ -37,7 +37,7 @@ class Screen:
     sizing : weights of the equity, the only sizing there is here.
     capital : quote currency.
     interval : of the bars, ns.
-    snapshot_ns : the Sharpe ratio is of returns over this time.
+    snapshot_ns : between two points of the equity that the Sharpe ratio rests on.
 
     Raises
     ------
@@ -59,8 +59,9 @@ class Screen:
         self._price = self._close if latency_ns else bars.open[:, None]
         bps = execution.slippage_bps + execution.half_spread_bps
         self._costs = {"fees": execution.rates(instrument)[1], "slippage": bps * 1e-4}
-        self._snapshots = np.flatnonzero(np.diff(bars.ts // snapshot_ns, prepend=-1) > 0)
-        self._ts = bars.ts
+        first = np.flatnonzero(np.diff(bars.ts // snapshot_ns, prepend=-1) > 0)
+        self._points = np.unique(np.append(first, len(bars) - 1))  # the snapshots, and the end
+        self._ts = bars.ts[self._points]
 
     def run(self, weights: Iterable[tuple[int, Floats]]) -> Iterator[tuple[int, dict[str, float]]]:
         """Figures of each combination: place -> `FIGURES`.
@@ -108,13 +109,9 @@ class Screen:
             )
 
     def _row(self, fills: int, value: Floats) -> dict[str, float]:
-        at = self._snapshots
-        points, periods = np.append(value[at], value[-1]), len(at) - 1
-        mean, deviation, _, _, drawdown = moments(points, periods)
-        sharpe = mean / deviation if deviation > 0.0 else math.nan
-        sharpe = yearly(sharpe, periods, int(self._ts[at[0]]), int(self._ts[at[-1]]))
-        figures = (fills, float(value[-1]) / self._capital - 1.0, sharpe, drawdown)
-        return dict(zip(FIGURES, figures, strict=True))
+        row = figures(self._ts, value[self._points])
+        row |= {"fills": fills, "return": float(value[-1]) / self._capital - 1.0}
+        return {name: float(row[name]) for name in FIGURES}
 
 
 def _changes(wanted: Floats) -> Floats:

@@ -43,7 +43,9 @@ def complete(case: SimpleNamespace) -> SimpleNamespace:
     def each(defaults: dict, given: dict) -> dict:
         return {name: filled(defaults, some) for name, some in given.items()}
 
-    checks = [(one["check"], one["limit"]) for one in case.risk["checks"]]
+    risk = case.risk | {"checks": [(one["check"], one["limit"]) for one in case.risk["checks"]]}
+    if not case.activity:
+        risk["risk_bar"] = max(risk["risk_bar"], case.interval)
     return SimpleNamespace(
         **vars(case)
         | {
@@ -52,7 +54,7 @@ def complete(case: SimpleNamespace) -> SimpleNamespace:
             "sizing": each(SIZING, case.sizing),
             "orders": each(ORDERS, case.orders),
             "exits": each(EXITS, case.exits),
-            "risk": SimpleNamespace(**case.risk | {"checks": checks}),
+            "risk": SimpleNamespace(**risk),
             "calendars": {"XNYS": XNYS},
         }
     )

@@ -317,7 +317,7 @@ def case_of(s: Switches) -> SimpleNamespace:
     names = [f"s{k}" for k in range(s.strategies)]
     money = capital / s.strategies * 0.9
     universe = _instruments(s, rng)
-    risk_bar = rng.choice((interval, 2 * interval))
+    risk_bar = rng.choice((interval // 2, interval, 2 * interval))
     calls = []
     if s.calls:
         for at in sorted(rng.sample(range(1, s.events), 3)):

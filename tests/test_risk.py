@@ -106,10 +106,15 @@ def test_a_key_that_cannot_be_meant_is_refused_by_name(key):
 
 def test_terms_are_what_the_keys_say():
     chain = RiskChain(checks=[CASH], cut=True, risk_bar="5m", window=99, min_history="allow")
-    terms = chain.terms()
+    terms = chain.terms(60 * 10**9)
     assert (terms["cut"], terms["window"], terms["allow_short_history"]) == (1, 99, 1)
     assert terms["risk_bar_ns"] == 300 * 10**9 and terms["risk_bars_per_year"] == 365 * 288
-    assert RiskChain(checks=[CASH]).terms()["min_history"] == 50
+    assert RiskChain(checks=[CASH]).terms(1)["min_history"] == 50
+
+
+def test_a_risk_bar_is_never_shorter_than_a_bar():
+    terms = RiskChain(checks=[CASH], risk_bar="1h").terms(86_400 * 10**9)
+    assert terms["risk_bar_ns"] == 86_400 * 10**9 and terms["risk_bars_per_year"] == 365
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sysquant import replays
+from sysquant import intervals, replays
 from sysquant.backtesting import backtest
 from sysquant.errors import ConfigError, DataError, StrategyError
 from sysquant.execution import Execution
@@ -129,22 +129,23 @@ def test_rows_of_several_symbols_are_backtests():
     assert_rows_are_backtests(found, bars, universe)
 
 
-def test_sharpe_and_drawdown_are_plain_arithmetic_on_the_equity():
+def test_figures_are_those_that_a_backtest_says():
     found = pairs()
     for at in range(0, len(found.grid), 5):
         result = backtest(found.strategy(at), FEW, UNIVERSE, execution=CHEAP)
-        equity, row = result.equity, found.frame.loc[at]
-        returns = equity[:-1].pct_change().dropna()
-        years = (equity.index[-2] - equity.index[0]) / pd.Timedelta(days=365)
-        yearly = math.sqrt(len(returns) / years)
-        assert row["sharpe"] == pytest.approx(returns.mean() / returns.std() * yearly)
-        assert row["sharpe_period"] == pytest.approx(returns.mean() / returns.std())
-        assert row["periods"] == len(returns)
-        centred = returns - returns.mean()
-        assert row["skew"] == pytest.approx((centred**3).mean() / (centred**2).mean() ** 1.5)
-        assert row["kurtosis"] == pytest.approx((centred**4).mean() / (centred**2).mean() ** 2)
-        assert row["return"] == pytest.approx(equity.iloc[-1] / 1e6 - 1)
-        assert row["turnover"] == pytest.approx(row["traded"] / equity[:-1].mean())
+        row, said = found.frame.loc[at], result.statistics["value"]
+        assert row["periods"] == len(result.returns) > 30
+        assert row["sharpe"] == said["sharpe"]
+        assert row["skew"] == said["skewness"] and row["kurtosis"] == said["kurtosis"]
+        years = (result.equity.index[-1] - result.equity.index[0]) / pd.Timedelta(days=365.25)
+        yearly = math.sqrt(len(result.returns) / years)
+        assert row["sharpe"] == pytest.approx(row["sharpe_period"] * yearly)
+        assert row["return"] == pytest.approx(said["total_return"])
+        assert row["turnover"] == pytest.approx(row["traded"] / result.equity[:-1].mean())
+        chance = result.deflated_sharpe(40, found.frame["sharpe"].std())
+        shape = row["sharpe_period"], row["periods"], row["skew"], row["kurtosis"]
+        spread = found.frame["sharpe_period"].std()
+        assert chance == pytest.approx(intervals.deflated_sharpe(*shape, 40, spread))
 
 
 def test_any_number_of_threads_and_any_memory_give_the_same_frame(monkeypatch):

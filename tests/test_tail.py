@@ -205,7 +205,7 @@ def test_quantiles_of_a_long_history_are_those_of_numpy():
 
 def test_normal_quantiles_are_those_of_scipy():
     for confidence in (0.9, 0.975, 0.999):
-        terms = RiskChain(checks=[{"check": "cash", "limit": 0}], confidence=confidence).terms()
+        terms = RiskChain(checks=[{"check": "cash", "limit": 0}], confidence=confidence).terms(1)
         z = stats.norm.ppf(confidence)
         assert terms["z_var"] == pytest.approx(z, rel=1e-12)
         assert terms["z_es"] == pytest.approx(stats.norm.pdf(z) / (1 - confidence), rel=1e-12)
