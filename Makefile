@@ -6,6 +6,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
 ARGS :=
+ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # Accepts the Pythons of `requires-python` in pyproject.toml; a test holds the two equal.
 ACCEPTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
@@ -39,7 +40,7 @@ kafka: environment  ## a real Kafka broker on 127.0.0.1:9092 (needs Java 17 and 
 	@$(PYTHON) runners/kafka.py $(ARGS)
 
 lab: environment  ## JupyterLab on the notebooks
-	@$(PYTHON) -m jupyterlab --notebook-dir=notebooks $(ARGS)
+	@$(PYTHON) -m jupyterlab --notebook-dir=notebooks $(ROOT) $(ARGS)
 
 lint: environment  ## ruff, import-linter and pyright
 	@$(PYTHON) -m ruff check .

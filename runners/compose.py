@@ -86,6 +86,8 @@ def main(
                 "about": lambda: about,
                 "groups": lambda: _groups(config_name),
             }
+            # The flag may stand among the words.
+            sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
             for word, resolver in resolvers.items():
                 OmegaConf.register_new_resolver(word, resolver, replace=True)
             try:

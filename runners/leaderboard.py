@@ -21,7 +21,7 @@ from sysquant.errors import ConfigError
 from sysquant.grid import Grid
 from sysquant.scores import Row
 from sysquant.screening import best_first
-from sysquant.trials import Sweep, Verification
+from sysquant.trials import Sweep, Verification, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,6 +103,7 @@ class Leaderboard:
             lines += [f"! {finding}" for finding in edges]
         lines += [repr(self._verified), *self._verified.disagreements, *self._notes]
         if self._best:
+            lines += [f"! {finding}" for finding in short(self.frame)]
             lines.append(f"the best alone: python runners/backtest.py {_again(self._best[0])}")
         return lines
 

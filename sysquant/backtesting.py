@@ -16,6 +16,7 @@ from sysquant.engine import Engine
 from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution
 from sysquant.exits import Exits
+from sysquant.keys import check_kind
 from sysquant.orders import Orders
 from sysquant.past import History
 from sysquant.result import BUY_AND_HOLD, Result
@@ -125,9 +126,18 @@ def fresh_engine(
     snapshot_ns: int = 3600 * SECOND,
 ) -> Engine:
     """The engine of a backtest before its first event; parameters as of `backtest`."""
+    strategies = strategy if isinstance(strategy, Mapping) else {_name(strategy): strategy}
+    for each in strategies.values():
+        check_kind("strategy", each, Strategy, "an instance, like Momentum(fast=10)")
+    for value, kind in (risk, RiskChain), (execution, Execution), (orders, Orders), (exits, Exits):
+        if value is not None:
+            key = kind.__module__.removeprefix("sysquant.")
+            check_kind(key, value, kind, f"a {kind.__module__}.{kind.__name__}")
+    if sizing is not None:
+        check_kind("sizing", sizing, Sizing, "made by a class of sysquant.sizing")
     return Engine(
         universe=universe,
-        strategies=strategy if isinstance(strategy, Mapping) else {_name(strategy): strategy},
+        strategies=strategies,
         risk=risk or RiskChain(checks=DESK_CHECKS),
         execution=execution or Execution(),
         sizing=sizing or WeightSizing(),
@@ -184,8 +194,8 @@ def backtest(
         If a history comes with another universe or interval, or others without a universe, or a
         time cannot be meant.
     DataError
-        If no bar closes after `start`, up to `end`, or two `Bars` of a symbol close within one
-        interval, or the later one first.
+        If no bar closes after `start`, up to `end`, a price or volume is no finite number, or two
+        `Bars` of a symbol close within one interval, or the later one first.
     """
     bars, universe, interval = market_of(bars, universe, interval)
     before, bars = span_of(bars, universe, interval, start, end)
@@ -257,12 +267,32 @@ def market_of(
                 "the instruments and the interval that are meant"
             )
         return bars.bars, bars.universe, bars.interval
+    if not isinstance(bars, Bars | Ticks):
+        raise ConfigError(
+            f"bars must be what history() returned, Bars or Ticks, was {type(bars).__name__}; a "
+            "file goes into the store by runners/backfill.py, and comes back by history()"
+        )
     if universe is None:
         raise ConfigError("bars need the universe that their symbol column counts, was None")
+    for each in universe:
+        check_kind("universe", each, Instrument, "a list of Instrument")
     size = 60 * SECOND if interval is None else bar_size(interval, "interval")
+    _check_finite(bars)
     if isinstance(bars, Bars) and not isinstance(size, Activity):
         _check_apart(bars, size)
     return bars, universe, size
+
+
+def _check_finite(market: Bars | Ticks) -> None:
+    # The store refuses such rows when they come in; these come from anywhere.
+    for name, column in market.columns():
+        wrong = np.flatnonzero(~np.isfinite(column)) if column.dtype.kind == "f" else []
+        if len(wrong):
+            first = wrong[0]
+            raise DataError(
+                f"{name} is {column[first]} at {_iso(int(market.ts[first]))} UTC, and no number in "
+                f"{len(wrong):,} rows; leave out what did not trade: gaps are no error"
+            )
 
 
 def _check_apart(bars: Bars, interval: int) -> None:

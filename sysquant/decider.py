@@ -5,6 +5,7 @@ history is cut between two bar ends, the weights are the same bits.
 """
 
 import math
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -12,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sysquant.compiled import kernel
-from sysquant.errors import StrategyError, nearest
+from sysquant.errors import StrategyError, SysquantError, nearest
 from sysquant.features.expression import Bar, Expression, as_expression
 from sysquant.features.legs import Legs
 from sysquant.features.panel import Panel
 from sysquant.types import Columns, Floats, Ints
+
+_MANY = 256  # bars; of so many or more, so many are asked for again
+_STRIDE = 2_654_435_761  # between two of those, a prime: they come from everywhere, in no order
+_NEIGHBOURS = np.arange(64) * 37 % 64  # and those of one hour, also in none
 
 
 class Decides(Protocol):
@@ -107,30 +112,17 @@ class Decider:
         DataError
             If a column is missing or of another length.
         StrategyError
-            If `target` returns what is no weight.
+            As of `weigh`.
         """
         self._table, self._rows = self._panel.advance(columns)
         if self._legs is None:
             return weigh(self.strategy, self.names, self._table, self._rows)
-        return self._together(self._legs, len(columns["ts"]))
-
-    def _together(self, legs: Legs, count: int) -> Floats:
-        # All legs have a weight, or none.
-        weights = np.full(count, np.nan)
-        if self._table.shape[1] == 0:
-            return weights
-        answer, read = _asked(self.strategy, self.names, self._table, self._rows)
-        if not isinstance(answer, Mapping) or set(answer) != set(legs.symbols):
-            was = sorted(answer) if isinstance(answer, Mapping) else type(answer).__name__
-            raise StrategyError(
-                f"{self.strategy!r}: target must return a dict of weights of its legs "
-                f"{', '.join(legs.symbols)}, was {was}"
-            )
-        each = np.array(
-            [_weights(self.strategy, answer[leg], self._table, read) for leg in legs.symbols]
-        )
-        each[:, np.isnan(each).any(axis=0)] = np.nan
-        weights[legs.rows] = each
+        weights = np.full(len(columns["ts"]), np.nan)
+        if self._table.shape[1]:
+            legs = self._legs.symbols
+            each = _weighed(self.strategy, self.names, self._table, self._rows, legs)
+            each[:, np.isnan(each).any(axis=0)] = np.nan  # all legs have a weight, or none
+            weights[self._legs.rows] = each
         return weights
 
     @property
@@ -219,7 +211,9 @@ def features_of(strategy: Decides) -> dict[str, Expression]:
     return {name: as_expression(value) for name, value in stated.items()}
 
 
-def weigh(strategy: Decides, names: Sequence[str], table: Floats, rows: Ints) -> Floats:
+def weigh(
+    strategy: Decides, names: Sequence[str], table: Floats, rows: Ints, *, probe: bool = True
+) -> Floats:
     """Weights of a strategy on n bars, from features that were computed before.
 
     Parameters
@@ -227,6 +221,7 @@ def weigh(strategy: Decides, names: Sequence[str], table: Floats, rows: Ints) ->
     names : of its features.
     table : (R, n) values; it may hold features of others, too.
     rows : of each feature in the table.
+    probe : whether to see if `target` looks at other bars, where there are many.
 
     Returns
     -------
@@ -235,21 +230,70 @@ def weigh(strategy: Decides, names: Sequence[str], table: Floats, rows: Ints) ->
     Raises
     ------
     StrategyError
-        If `target` returns what is no weight.
+        If `target` raises, returns what is no weight, or looks at other bars, later ones even.
     """
     if table.shape[1] == 0:
         return np.empty(0)
-    answer, read = _asked(strategy, names, table, rows)
-    return _weights(strategy, answer, table, read)
+    return _weighed(strategy, names, table, rows, (), probe)[0]
+
+
+def _weighed(
+    strategy: Decides, names: Sequence[str], table: Floats, rows: Ints, legs: Sequence[str],
+    probe: bool = True,
+) -> Floats:  # fmt: skip
+    # Weights of every leg, or of the one there is; of many bars some are asked for again, in other
+    # company: live is asked bar by bar, and what then differs had looked at other bars.
+    weights, count = _asked(strategy, names, table, rows, legs), table.shape[1]
+    if not probe or count < _MANY:
+        return weights
+    for some in np.arange(_MANY) * _STRIDE % count, count // 2 + _NEIGHBOURS:
+        again = _asked(strategy, names, table[rows[:, None], some], np.arange(len(rows)), legs)
+        alike = np.isclose(again, weights[:, some], rtol=0.0, atol=1e-9, equal_nan=True)
+        if not alike.all():
+            leg, at = np.argwhere(~alike)[0]
+            raise StrategyError(
+                f"{strategy!r}: target must look at every bar by itself, as it does live: bar "
+                f"{some[at] + 1} of {count:,} has the weight {weights[leg, some[at]]:g}, and "
+                f"{again[leg, at]:g} among {len(some)} others; what rests on other bars is a "
+                "feature, like lag(bar.close, 1) or rolling_max(bar.high, 20)"
+            )
+    return weights
 
 
 def _asked(
-    strategy: Decides, names: Sequence[str], table: Floats, rows: Ints
-) -> tuple[Any, set[int]]:
-    # What `target` returned, and the rows that it read.
+    strategy: Decides, names: Sequence[str], table: Floats, rows: Ints, legs: Sequence[str]
+) -> Floats:
+    # What `target` returns, checked: (legs, n).
     values = FeatureValues(names, table, rows)
-    with np.errstate(all="ignore"):
-        return strategy.target(values), values.read
+    try:
+        with np.errstate(all="ignore"):
+            answer = strategy.target(values)
+    except SysquantError:
+        raise
+    except Exception as error:
+        raise StrategyError(_told(strategy, error)) from error
+    if not legs:
+        return _weights(strategy, answer, table, values.read)[None]
+    if not isinstance(answer, Mapping) or set(answer) != set(legs):
+        was = sorted(answer) if isinstance(answer, Mapping) else type(answer).__name__
+        raise StrategyError(
+            f"{strategy!r}: target must return a dict of weights of its legs {', '.join(legs)}, "
+            f"was {was}"
+        )
+    return np.array([_weights(strategy, answer[leg], table, values.read) for leg in legs])
+
+
+def _told(strategy: Decides, error: Exception) -> str:
+    # What went wrong in a `target`, and where.
+    lines = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "target"]
+    where = f" in line {lines[-1].lineno}" if lines else ""
+    said = f"{strategy!r}: target raised {type(error).__name__}{where}: {error}"
+    if "truth value of an array" in said:
+        said += (
+            "; every f[...] is an array, a value for each bar: write np.where(condition, a, b) in "
+            "place of if, and & | ~ in place of and, or, not"
+        )
+    return said
 
 
 def _weights(strategy: Decides, answer: Any, table: Floats, read: set[int]) -> Floats:

@@ -51,6 +51,8 @@ class Grid:
         *,
         taken: Collection[str] = (),
     ) -> None:
+        if not (isinstance(strategy, type) and issubclass(strategy, Strategy)):
+            raise ConfigError(f"strategy must be a class, like Momentum, was {strategy!r}")
         known = strategy().parameters
         if not values:
             raise ConfigError(f"nothing to sweep: name parameters, like {_example(known)}")

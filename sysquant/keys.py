@@ -7,6 +7,7 @@ that names the key, what it must be and what it was. Nothing is converted.
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
+from types import UnionType
 
 from sysquant.errors import ConfigError, nearest
 
@@ -48,7 +49,7 @@ def check_number(
         raise ConfigError(f"{key} must be {kind}{' and '.join(limits)}, was {value!r}")
 
 
-def check_kind(key: str, value: object, kind: type, meant: str) -> None:
+def check_kind(key: str, value: object, kind: type | UnionType, meant: str) -> None:
     """Refuse what is no `kind`, where `meant` says what it must be.
 
     Raises

@@ -47,7 +47,7 @@ def few_trips(trips: int) -> list[Finding]:
     return [
         Finding(
             "few_trips",
-            f"{trips} round trips, fewer than {FEWEST_TRIPS}",
+            f"{trips} round trips begun, fewer than {FEWEST_TRIPS}",
             "take a longer history or more symbols before comparing anything",
         )
     ]
@@ -90,6 +90,19 @@ def stale_fills(stale: NDArray[np.bool_]) -> list[Finding]:
             f"{count:,} of {len(stale):,} fills ({count / len(stale):.1%}) on stale prices: bars "
             "without volume, or whose close had stood still",
             "look for gaps that were filled forward, and drop those bars from the history",
+        )
+    ]
+
+
+def no_signals(signals: int) -> list[Finding]:
+    """Never another target than none."""
+    if signals:
+        return []
+    return [
+        Finding(
+            "no_signals",
+            "nothing was ever wanted: every target was 0, or NaN because a feature was",
+            "hold strategy.warmup() against the bars there are, and look at strategy.frame(bars)",
         )
     ]
 

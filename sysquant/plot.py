@@ -13,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from sysquant import page
+from sysquant.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -226,6 +227,11 @@ def report(result: Outcome, path: str | Path) -> Path:
     Returns
     -------
     `path`, as it was written.
+
+    Raises
+    ------
+    ConfigError
+        If it is a directory.
     """
     orders, said = result.table("orders"), repr(result).splitlines()
     drawn = [
@@ -252,6 +258,8 @@ def report(result: Outcome, path: str | Path) -> Path:
         f"<h2>As printed</h2>{page.printed(said)}",
     ]
     written = Path(path)
+    if written.is_dir():
+        raise ConfigError(f"path must be a file, like {written / 'report.html'}, was a directory")
     written.parent.mkdir(parents=True, exist_ok=True)
     written.write_text(page.document(said[0], "".join(said[1:2]).strip(), parts), encoding="utf-8")
     return written

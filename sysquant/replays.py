@@ -247,13 +247,15 @@ class _Table:
         strategy, features = self._wanted[place]
         names = list(features)
         rows = np.array([self._row_of[features[name].name] for name in names], np.int64)
+        probed = self._passes[len(self._passes) // 2]  # all features are known by then
         for each, values in zip(self._passes, self._values, strict=True):
+            probe = each is probed
             if len(values) == 1:
-                targets = weigh(strategy, names, values[0], rows)[np.newaxis]
+                targets = weigh(strategy, names, values[0], rows, probe=probe)[np.newaxis]
             else:
                 targets = np.empty((1, each.bars))
                 for own, table in zip(each.rows, values, strict=True):
-                    targets[0, own] = weigh(strategy, names, table, rows)
+                    targets[0, own] = weigh(strategy, names, table, rows, probe=probe)
             yield each.taken, each.closed, each.bars, targets
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from sysquant import intervals, performance, summary
+from sysquant import intervals, lint, performance, summary
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, nearest
@@ -260,7 +260,12 @@ class Result:
     @property
     def warnings(self) -> tuple[Finding, ...]:
         """What is wrong with this backtest at first sight, see `lint`; empty when nothing is."""
-        return self._once("warnings", lambda: tuple(self.ledger.run.findings()))
+
+        def found() -> tuple[Finding, ...]:
+            nothing = lint.no_signals(self.tally.signals) if self.end else []
+            return tuple(nothing or self.ledger.run.findings())
+
+        return self._once("warnings", found)
 
     @property
     def figures(self) -> "dict[str, go.Figure]":
@@ -334,10 +339,7 @@ def _head(result: Result) -> list[str]:
     lines = [first, f"{day[0]} to {day[1]} UTC, {days:,.1f} days, {result.engine.bars:,} bars"]
     for name, account in result.engine.accounts().items():
         gain = account["equity"] / account["allocation"] - 1
-        lines.append(
-            f"{name}: equity {account['equity']:,.2f} ({gain:+.2%}), "
-            f"drawdown now {account['drawdown']:.2%}"
-        )
+        lines.append(f"{name}: equity {account['equity']:,.2f} ({gain:+.2%})")
     return lines
 
 

@@ -23,8 +23,8 @@ _FEES, _SLIPPAGE, _FINANCING, _TRADED = range(4)
 # Numbers of a row, but for refusals by check.
 COLUMNS = (
     "signals", "approved", "refused", "fills", "equity", "return", "sharpe", "drawdown", "turnover",
-    "costs", "fees", "slippage", "financing", "traded", "periods", "sharpe_period", "skew",
-    "kurtosis",
+    "costs", "fees", "slippage", "financing", "traded", "elapsed_days", "periods", "sharpe_period",
+    "skew", "kurtosis",
 )  # fmt: skip
 
 Row = dict[str, float | int | str]
@@ -71,9 +71,9 @@ def figures(ts: Ints, equity: Floats) -> Row:
 
     Returns
     -------
-    sharpe (per year), and what it rests on, per period of `ledger.sampled`: periods, sharpe_period,
-    skew, kurtosis; and drawdown (the worst, over all points; a fraction <= 0). NaN where there is
-    none.
+    sharpe (per year), and what it rests on, per period of `ledger.sampled`: elapsed_days, periods,
+    sharpe_period, skew, kurtosis; and drawdown (the worst, over all points; a fraction <= 0). NaN
+    where there is none.
     """
     own = sampled(ts, equity)
     known = len(own.values) > 1
@@ -81,8 +81,9 @@ def figures(ts: Ints, equity: Floats) -> Row:
     sharpe = float(performance.sharpe(own.values, 1.0)) if known else math.nan
     return {
         "sharpe": sharpe * math.sqrt(own.per_year),
-        "drawdown": float(performance.drawdown(equity).min()), "periods": len(own.values),
-        "sharpe_period": sharpe, "skew": float(skew), "kurtosis": float(kurtosis),
+        "drawdown": float(performance.drawdown(equity).min()), "elapsed_days": own.days,
+        "periods": len(own.values), "sharpe_period": sharpe, "skew": float(skew),
+        "kurtosis": float(kurtosis),
     }  # fmt: skip
 
 

@@ -111,8 +111,14 @@ class Strategy:
                 )
         cls._kinds, cls._defaults = kinds, defaults
 
-    def __init__(self, **parameters: Parameter) -> None:
+    def __init__(self, *values: Parameter, **parameters: Parameter) -> None:
         cls = type(self)
+        if values:
+            named = zip(self._kinds, values, strict=False)
+            wanted = ", ".join(f"{name}={value!r}" for name, value in named)
+            raise ConfigError(
+                f"{cls.__name__} takes its parameters by name: {cls.__name__}({wanted})"
+            )
         for name in parameters:
             if name not in self._kinds:
                 raise ConfigError(
@@ -134,6 +140,10 @@ class Strategy:
 
     def target(self, f: Mapping[str, Floats]) -> "NDArray[np.generic] | Mapping[str, Any]":
         """Weight of the strategy's equity, elementwise over arrays of features.
+
+        Each bar is decided on by its own features alone: a history comes as one array, of several
+        symbols by (bar end, symbol), and live its bars come one by one. What rests on other bars
+        is a feature; a `target` that looks at them is refused.
 
         Parameters
         ----------

@@ -262,7 +262,8 @@ def lines(found: Mapping[str, Estimate], own: Returns, benchmark: str) -> list[s
 
     def say(name: str, form: str = "+.2%") -> str:
         value = found[name].value if name in found else math.nan
-        return f"{value:{form}}" if math.isfinite(value) else "-"
+        signed = form.replace("+", "+z") if "+" in form else f"z{form}"  # never -0.00
+        return f"{value:{signed}}" if math.isfinite(value) else "-"
 
     error = found["sharpe"].error if "sharpe" in found else math.nan
     doubt = f" +- {error:.2f}" if math.isfinite(error) else ""
@@ -276,7 +277,7 @@ def lines(found: Mapping[str, Estimate], own: Returns, benchmark: str) -> list[s
         f"Sortino {say('sortino', '.2f')}, Calmar {say('calmar', '.2f')}, "
         f"alpha {say('alpha')}, beta {say('beta', '.2f')}, "
         f"information ratio {say('information_ratio', '.2f')}",
-        f"{say('trips', ',.0f')} round trips: hit rate {say('hit_rate', '.1%')}, "
+        f"{say('trips', ',.0f')} round trips ended: hit rate {say('hit_rate', '.1%')}, "
         f"payoff {say('payoff', '.2f')}, held {say('holding_time', ',.1f')} h; "
         f"exposure gross {say('gross_exposure', '.1%')}, net {say('net_exposure', '.1%')}",
         f"turnover {say('turnover', ',.0f')} a year, {say('cost_per_trade', '.2f')} bp a fill, "

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sysquant import page
+from sysquant import lint, page
 from sysquant.errors import ConfigError, nearest
 from sysquant.grid import Grid, described
+from sysquant.lint import Finding
 from sysquant.strategy import Parameter, Strategy
 from sysquant.types import Floats
 
@@ -252,15 +253,22 @@ class Sweep:
     @property
     def _shown(self) -> "pd.DataFrame":
         columns = list(dict.fromkeys([*self.grid.names, *_SHOWN, self.rank]))
-        return self.best(_SHOWN_ROWS).reindex(columns=columns).map(_short)
+        return self.best(_SHOWN_ROWS).reindex(columns=columns).map(_rounded)
 
     def _said(self) -> list[str]:
         lines = [] if np.isnan(self._values(self.rank)).all() else [repr(self.plateau())]
         refused = int(np.count_nonzero(self._values("refused") > 0))
         if refused:
             lines.append(f"in {refused:,} combinations an order was refused: see refused_<check>")
-        return [*lines, repr(self.verified), *self.verified.disagreements, *self.notes]
+        said = [repr(self.verified), *self.verified.disagreements, *self.notes]
+        return [*lines, *said, *(f"! {finding}" for finding in short(self.frame))]
 
 
-def _short(value: object) -> str:
+def short(rows: "pd.DataFrame") -> list[Finding]:
+    """What is to be said of the time that rows of `scores.Score.close` rest on, if any does."""
+    most = rows[["elapsed_days", "periods"]].max()
+    return [] if most.isna().any() else lint.short_history(most.iloc[0], int(most.iloc[1]))
+
+
+def _rounded(value: object) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -109,6 +109,8 @@ def walk_forward(
     R. Pardo, The Evaluation and Optimization of Trading Strategies, 2nd ed., 2008, ch. 11.
     """
     check_choice("rank", rank, COLUMNS)
+    if not hasattr(splits, "split"):
+        raise ConfigError(f"splits must be like WalkForward('30d', '10d'), was {splits!r}")
     tried = Grid(strategy, grid, where, taken=COLUMNS)
     if isinstance(bars, Bars) and universe is None and len(bars):
         universe = [Instrument(f"S{n}") for n in range(int(bars.symbol.max()) + 1)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sysquant.archive import MINUTE
 from sysquant.backtesting import Result, backtest, run
-from sysquant.errors import ConfigError
+from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution
 from sysquant.types import SECOND, clock_mark
 from tests.compare import KEYS, TABLES, decided, is_same
@@ -154,6 +154,39 @@ def test_no_events_are_a_result_without_equity():
     assert result.equity.empty and result.buy_and_hold.empty and result.drawdown.empty
     assert result.prices("SIM:A").empty
     assert len(result.table("orders")) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"strategy": Hold}, "strategy must be an instance, like Momentum(fast=10), was <class"),
+        ({"bars": pd.DataFrame({"close": [1.0]})}, "what history() returned, Bars or Ticks, was"),
+        ({"universe": {"fast": [5]}}, "universe must be a list of Instrument, was 'fast'"),
+        ({"execution": "free"}, "must be a sysquant.execution.Execution, was 'free'"),
+        ({"risk": {"cash": 0}}, "risk must be a sysquant.risk.RiskChain, was {'cash': 0}"),
+        ({"sizing": "weight"}, "sizing must be made by a class of sysquant.sizing, was 'weight'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_meant_is_refused_in_words(change, text):
+    given = {
+        "strategy": Hold(),
+        "bars": bars([10.0] * 5),
+        "universe": UNIVERSE,
+        "interval": "1s",
+    } | change
+    with pytest.raises(ConfigError) as error:
+        backtest(**given | change)
+    assert text in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["close", "volume"])
+def test_a_number_that_is_none_is_refused_with_its_time(column):
+    market = bars([10.0] * 20)
+    getattr(market, column)[7] = np.nan
+    time = str(np.datetime64(int(market.ts[7]), "ns").astype("M8[s]"))
+    with pytest.raises(DataError, match=rf"{column} is nan at {time} UTC, .* in 1 rows"):
+        backtest(Hold(), market, UNIVERSE, interval="1s")
 
 
 def test_misspelt_symbol_and_table_are_answered_with_what_there_is():

@@ -13,8 +13,13 @@ def only(found, name):
     return finding
 
 
+def test_a_run_that_never_wanted_anything_is_told_as_that():
+    assert lint.no_signals(1) == []
+    assert "strategy.warmup()" in only(lint.no_signals(0), "no_signals").advice
+
+
 def test_few_round_trips_are_found():
-    assert only(lint.few_trips(29), "few_trips").text == "29 round trips, fewer than 30"
+    assert only(lint.few_trips(29), "few_trips").text == "29 round trips begun, fewer than 30"
     assert lint.few_trips(30) == []
 
 
@@ -98,6 +103,6 @@ def test_grid_of_two_values_or_of_no_numbers_has_no_edge():
 
 def test_finding_reads_as_one_line():
     assert str(lint.few_trips(2)[0]) == (
-        "few_trips: 2 round trips, fewer than 30; take a longer history or more symbols before "
-        "comparing anything"
+        "few_trips: 2 round trips begun, fewer than 30; take a longer history or more symbols "
+        "before comparing anything"
     )

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sysquant.errors import ConfigError, DataError, StrategyError
-from sysquant.features import ema, sma
+from sysquant.features import Bar, ema, sma
 from sysquant.strategies.buy_and_hold import BuyAndHold
 from sysquant.strategies.momentum import Momentum
 from sysquant.strategy import Strategy
@@ -86,8 +86,76 @@ def test_a_strategy_that_remembers_something_fails_loudly():
         Weighted().span = 5
     with pytest.raises(StrategyError, match="frozen"):
         del Weighted().span
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(StrategyError, match=r"raised ValueError: .*read-only"):
         decide(with_target(lambda f: np.multiply(f["close"], 0, out=f["close"])))
+
+
+def rises(close):
+    return np.append(close[1:] > close[:-1], False)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda f: rises(f["close"]),
+        lambda f: rises(f["close"][::-1])[::-1],
+        lambda f: f["close"] > f["close"].mean(),
+        lambda f: f["close"] / f["close"].max(),
+        lambda f: np.tanh(np.cumsum(f["close"] - f["average"])),
+        lambda f: np.full(len(f["one"]), 1.0 if len(f["one"]) > 256 else 0.0),
+        lambda f: np.random.default_rng().random(len(f["one"])),
+    ],
+    ids=["next", "last", "mean", "scale", "memory", "length", "random"],
+)
+def test_a_target_that_looks_at_other_bars_is_refused(target):
+    with pytest.raises(StrategyError, match=r"Odd\(.*every bar by itself.*is a feature"):
+        decide(with_target(target))
+
+
+def test_a_target_of_legs_that_looks_at_other_bars_is_refused():
+    class Both(Strategy):
+        def legs(self):
+            return ("A", "B")
+
+        def features(self, bar):
+            return {"a": bar["A"].close, "b": bar["B"].close}
+
+        def target(self, f):
+            return {"A": (f["a"] > f["b"]) * 1.0, "B": rises(f["b"]) * -1.0}
+
+    columns = {
+        "ts": np.repeat(np.arange(1, 301) * 60 * 10**9, 2), "symbol": np.tile([0, 1], 300),
+        "close": np.repeat(CLOSE, 2) * np.tile([1.0, 1.01], 300),
+    }  # fmt: skip
+    with pytest.raises(StrategyError, match="every bar by itself"):
+        Both().decider(("A", "B")).run(columns)
+
+
+def test_a_target_that_raises_names_itself_its_line_and_the_way_out():
+    class Branching(Weighted):
+        def target(self, f):
+            return f["one"] if f["close"] > f["average"] else 0 * f["one"]
+
+    with pytest.raises(StrategyError, match=r"Branching\(.*ValueError in line \d+: .*np.where\("):
+        decide(Branching())
+    with pytest.raises(StrategyError, match="raised ZeroDivisionError: division by zero"):
+        decide(with_target(lambda f: f["one"] * (1 / 0)))
+
+
+def test_parameters_by_place_are_told_how_they_are_given():
+    with pytest.raises(ConfigError, match=r"parameters by name: Momentum\(fast=5, slow=20\)"):
+        Momentum(5, 20)
+
+
+def test_what_pandas_calls_a_method_is_told_as_a_function():
+    class Habit(Strategy):
+        def features(self, bar):
+            return {"before": bar.close.shift(1)}
+
+    with pytest.raises(AttributeError, match=r"'shift', was close.shift; write lag\(x, 1\)"):
+        Habit()
+    node = ema(sma(Bar().close, 3), 5)
+    assert copy.deepcopy(node).name == node.name
 
 
 @pytest.mark.parametrize(
@@ -191,7 +259,7 @@ def test_target_is_always_given_arrays():
     strategy.stream().update({"close": 5})
     assert decide(strategy, CLOSE[:0]).shape == (0,)
     decide(strategy)
-    assert shapes == [(1,), (300,)]
+    assert shapes == [(1,), (300,), (256,), (64,)]  # asked again about some
 
 
 def test_momentum_is_long_above_its_slow_average_only():

@@ -141,6 +141,8 @@ def test_figures_are_those_that_a_backtest_says():
         yearly = math.sqrt(len(result.returns) / years)
         assert row["sharpe"] == pytest.approx(row["sharpe_period"] * yearly)
         assert row["return"] == pytest.approx(said["total_return"])
+        assert row["drawdown"] == said["max_drawdown"]
+        assert row["elapsed_days"] == result.ledger.returns.days
         assert row["turnover"] == pytest.approx(row["traded"] / result.equity[:-1].mean())
         chance = result.deflated_sharpe(40, found.frame["sharpe"].std())
         shape = row["sharpe_period"], row["periods"], row["skew"], row["kurtosis"]
@@ -197,7 +199,7 @@ class Moody(Strategy):
         return {"close": bar.close, "average": sma(bar.close, self.span)}
 
     def target(self, f):
-        CALLS[0] += 1
+        CALLS[0] += len(f["close"]) > 256  # not when it is asked again about some
         return np.where(f["close"] > f["average"], 1.0, 0.0 if CALLS[0] % 2 else 0.5)
 
 

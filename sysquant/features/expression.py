@@ -129,6 +129,13 @@ class Expression:
             "write where(condition, a, b) for `if`, and & | ~ for `and or not`"
         )
 
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_") or name in self.__slots__:
+            raise AttributeError(name)
+        hint = _INSTEAD.get(name)
+        way = f"write {hint}" if hint else "it is built with the functions of sysquant.features"
+        raise AttributeError(f"an expression has no {name!r}, was {self.name}.{name}; {way}")
+
     # numpy scalars and functions: np.float64(2) * bar.close, np.log(bar.close), np.where(...)
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         return _numpy_call(ufunc, method, inputs, options)
@@ -226,6 +233,14 @@ NE = Operation("ne", elementwise.NE)
 BOTH = Operation("both", elementwise.BOTH)
 EITHER = Operation("either", elementwise.EITHER)
 NOT = Operation("not", elementwise.NOT)
+
+# What people look for who know pandas.
+_INSTEAD = {
+    "shift": "lag(x, 1)", "diff": "diff(x)", "pct_change": "returns(x)", "mean": "sma(x, 20)",
+    "std": "std(x, 20)", "min": "rolling_min(x, 20)", "max": "rolling_max(x, 20)",
+    "sum": "rolling_sum(x, 20)", "rank": "rolling_rank(x, 20)", "ewm": "ema(x, 20)",
+    "rolling": "sma(x, 20), rolling_max(x, 20) and the like", "clip": "clip(x, -1, 1)",
+}  # fmt: skip
 
 
 def as_expression(value: Operand) -> Expression:
