@@ -25,7 +25,7 @@ YEAR = 365.25 * DAY  # ns
 CONFIDENCE = 0.95  # of value at risk and expected shortfall
 _GRID = {"1d": DAY, "4h": 14_400, "1h": 3_600, "15m": 900, "5m": 300, "1m": 60, "1s": 1}
 PERIODS = {name: length if name == "1d" else length * SECOND for name, length in _GRID.items()}
-_ROUNDING = 1e-12  # of the largest return: a deviation that rounding alone leaves
+ROUNDING = 1e-12  # of the largest return: a deviation that rounding alone leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def deviation(returns: Floats) -> Floats:
     if returns.shape[-1] < 2:
         return np.full(returns.shape[:-1], math.nan)
     found = returns.std(axis=-1, ddof=1)
-    is_real = found > _ROUNDING * np.abs(returns).max(axis=-1)
+    is_real = found > ROUNDING * np.abs(returns).max(axis=-1)
     return np.asarray(np.where(is_real, found, 0.0), np.float64)
 
 

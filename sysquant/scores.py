@@ -12,7 +12,7 @@ import numpy as np
 
 from sysquant import performance
 from sysquant.compiled import kernel
-from sysquant.ledger import sampled
+from sysquant.ledger import period
 from sysquant.records import Rows
 from sysquant.risk import RiskChain
 from sysquant.types import Floats, Ints
@@ -61,29 +61,59 @@ def _count(
     counts[_SNAPSHOTS] = kept
 
 
-def figures(ts: Ints, equity: Floats) -> Row:
+@kernel
+def _moments(ts: Ints, equity: Floats, every: int) -> tuple[int, int, float, float, float, float]:
+    # Of the returns that `performance.sample` takes: how many, when the last ends, mean, standard
+    # deviation (ddof 1), third and fourth moment. Compiled: threads do not wait for each other.
+    returns, periods, before, end = np.empty(len(ts)), 0, equity[0], 0
+    for i in range(1, len(ts)):
+        is_ruined = equity[i] <= 0.0
+        if is_ruined or i == len(ts) - 1 or -ts[i] // every != -ts[i + 1] // every:
+            returns[periods] = equity[i] / before - 1.0
+            periods, before, end = periods + 1, equity[i], i
+        if is_ruined:
+            break
+    mean, second, third, fourth, largest = 0.0, 0.0, 0.0, 0.0, 0.0
+    for value in returns[:periods]:
+        mean += value / periods
+        largest = max(largest, abs(value))
+    for value in returns[:periods]:
+        square = (value - mean) ** 2
+        second += square
+        third += square * (value - mean)
+        fourth += square * square
+    deviation = math.sqrt(second / max(1, periods - 1))
+    if periods < 2 or not deviation > performance.ROUNDING * largest:
+        return periods, ts[end], math.nan, math.nan, math.nan, math.nan
+    variance = second / periods
+    return (
+        periods, ts[end], mean, deviation, third / periods / variance**1.5,
+        fourth / periods / variance**2,
+    )  # fmt: skip
+
+
+def figures(ts: Ints, equity: Floats, every: int) -> Row:
     """What an equity comes to, as a backtest's statistics say it.
 
     Parameters
     ----------
     ts : (T,) snapshots and the end, ns UTC, rising.
     equity : (T,) quote currency.
+    every : length of the periods, ns, see `ledger.period`.
 
     Returns
     -------
-    sharpe (per year), and what it rests on, per period of `ledger.sampled`: elapsed_days, periods,
-    sharpe_period, skew, kurtosis; and drawdown (the worst, over all points; a fraction <= 0). NaN
-    where there is none.
+    sharpe (per year), and what it rests on: elapsed_days, periods, sharpe_period, skew, kurtosis;
+    and drawdown (the worst, over all points; a fraction <= 0). NaN where there is none.
     """
-    own = sampled(ts, equity)
-    known = len(own.values) > 1
-    skew, kurtosis = performance.moments(own.values) if known else (math.nan, math.nan)
-    sharpe = float(performance.sharpe(own.values, 1.0)) if known else math.nan
+    periods, end, mean, deviation, skew, kurtosis = _moments(ts, equity, every)
+    elapsed = int(end - ts[0])
+    sharpe = mean / deviation
     return {
-        "sharpe": sharpe * math.sqrt(own.per_year),
-        "drawdown": float(performance.drawdown(equity).min()), "elapsed_days": own.days,
-        "periods": len(own.values), "sharpe_period": sharpe, "skew": float(skew),
-        "kurtosis": float(kurtosis),
+        "sharpe": sharpe * math.sqrt(periods * performance.YEAR / elapsed) if elapsed else math.nan,
+        "drawdown": float(performance.drawdown(equity).min()),
+        "elapsed_days": elapsed / performance.DAY, "periods": periods, "sharpe_period": sharpe,
+        "skew": skew, "kurtosis": kurtosis,
     }  # fmt: skip
 
 
@@ -100,6 +130,7 @@ class Score:
     def __init__(self, risk: RiskChain, start: int, end: int, snapshot_ns: int) -> None:
         self._risk, self._end = risk, end
         most = max(0, end - start) // snapshot_ns + 4  # and the end
+        self._every = 0
         self._counts = np.zeros(_REFUSED + 1 + len(risk.names), np.int64)
         self._sums = np.zeros(4)
         self._ts, self._equity = np.zeros(most, np.int64), np.zeros(most)
@@ -144,13 +175,16 @@ class Score:
         counts, sums = self._counts.tolist(), self._sums.tolist()
         kept = counts[_SNAPSHOTS]
         self._ts[kept], self._equity[kept] = self._end, equity
+        ts = self._ts[: kept + 1]
+        if not self._every:  # snapshots are taken at the same times in every run
+            self._every = period(ts)
         held = float(self._equity[:kept].mean()) if kept else capital
         refusals = zip(self._risk.names, counts[_REFUSED + 1 :], strict=True)
         return {
             "signals": counts[_SIGNALS], "approved": counts[_APPROVED],
             "refused": counts[_REFUSED], "fills": counts[_FILLS],
             "equity": equity, "return": equity / capital - 1.0,
-            **figures(self._ts[: kept + 1], self._equity[: kept + 1]),
+            **figures(ts, self._equity[: kept + 1], self._every),
             "turnover": sums[_TRADED] / held,
             "costs": sums[_FEES] + sums[_SLIPPAGE] + sums[_FINANCING],
             "fees": sums[_FEES], "slippage": sums[_SLIPPAGE], "financing": sums[_FINANCING],

@@ -14,6 +14,7 @@ import numpy as np
 
 from sysquant.errors import ConfigError
 from sysquant.execution import Execution
+from sysquant.ledger import period
 from sysquant.scores import figures
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.types import Bars, Floats, Instrument, Ints
@@ -62,6 +63,7 @@ class Screen:
         first = np.flatnonzero(np.diff(bars.ts // snapshot_ns, prepend=-1) > 0)
         self._points = np.unique(np.append(first, len(bars) - 1))  # the snapshots, and the end
         self._ts = bars.ts[self._points]
+        self._every = period(self._ts)
 
     def run(self, weights: Iterable[tuple[int, Floats]]) -> Iterator[tuple[int, dict[str, float]]]:
         """Figures of each combination: place -> `FIGURES`.
@@ -109,7 +111,7 @@ class Screen:
             )
 
     def _row(self, fills: int, value: Floats) -> dict[str, float]:
-        row = figures(self._ts, value[self._points])
+        row = figures(self._ts, value[self._points], self._every)
         row |= {"fills": fills, "return": float(value[-1]) / self._capital - 1.0}
         return {name: float(row[name]) for name in FIGURES}
 
