@@ -94,6 +94,7 @@ class Decider:
         self.fields = self._panel.fields
         self.names = self._panel.names
         self._table, self._rows = np.empty((0, 0)), np.empty(0, np.int64)
+        self._is_probed = False
 
     def run(self, columns: Columns) -> Floats:
         """Take n newly closed bars, by (ts, symbol), no bar end cut in two, and decide on each.
@@ -115,14 +116,18 @@ class Decider:
             As of `weigh`.
         """
         self._table, self._rows = self._panel.advance(columns)
+        probe, count = not self._is_probed, self._table.shape[1]
+        asked = self.strategy, self.names, self._table, self._rows
         if self._legs is None:
-            return weigh(self.strategy, self.names, self._table, self._rows)
-        weights = np.full(len(columns["ts"]), np.nan)
-        if self._table.shape[1]:
-            legs = self._legs.symbols
-            each = _weighed(self.strategy, self.names, self._table, self._rows, legs)
-            each[:, np.isnan(each).any(axis=0)] = np.nan  # all legs have a weight, or none
-            weights[self._legs.rows] = each
+            weights = weigh(*asked, probe=probe)
+        else:
+            weights = np.full(len(columns["ts"]), np.nan)
+            if count:
+                each = _weighed(*asked, self._legs.symbols, probe)
+                each[:, np.isnan(each).any(axis=0)] = np.nan  # all legs have a weight, or none
+                weights[self._legs.rows] = each
+        if probe and count >= _MANY:
+            self._is_probed = not np.isnan(weights).all()
         return weights
 
     @property
@@ -239,7 +244,7 @@ def weigh(
 
 def _weighed(
     strategy: Decides, names: Sequence[str], table: Floats, rows: Ints, legs: Sequence[str],
-    probe: bool = True,
+    probe: bool,
 ) -> Floats:  # fmt: skip
     # Weights of every leg, or of the one there is; of many bars some are asked for again, in other
     # company: live is asked bar by bar, and what then differs had looked at other bars.
