@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runners.jobs import Trial
-from sysquant import intervals, lint, page
+from sysquant import intervals, page
 from sysquant.errors import ConfigError
 from sysquant.grid import Grid
 from sysquant.scores import Row
@@ -99,11 +99,10 @@ class Leaderboard:
             )
         if self._sweep is not None:
             lines.append(repr(self._sweep.plateau()))
-            edges = lint.grid_edge(self._tried, self._sweep.plateau().peak)
-            lines += [f"! {finding}" for finding in edges]
         lines += [repr(self._verified), *self._verified.disagreements, *self._notes]
         if self._best:
-            lines += [f"! {finding}" for finding in short(self.frame)]
+            found = self._sweep.warnings if self._sweep is not None else short(self.frame)
+            lines += [f"! {finding}" for finding in found]
             lines.append(f"the best alone: python runners/backtest.py {_again(self._best[0])}")
         return lines
 

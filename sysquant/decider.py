@@ -262,7 +262,7 @@ def _weighed(
             raise StrategyError(
                 f"{strategy!r}: target must look at every bar by itself, as it does live: bar "
                 f"{some[at] + 1} of {count:,} has the weight {own[leg, at]:g}, and "
-                f"{again[leg, at]:g} among {len(some)} others; what rests on other bars is a "
+                f"{again[leg, at]:g} among {len(some) - 1} others; what rests on other bars is a "
                 "feature, like lag(bar.close, 1) or rolling_max(bar.high, 20)"
             )
     return weights

@@ -122,6 +122,16 @@ class Sweep:
         order = np.argsort(-values, kind="stable")  # NaN goes to the end
         return self.frame.iloc[order[: min(k, np.count_nonzero(~np.isnan(values)))]]
 
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What is wrong at first sight, see `lint`: the best at an edge, a short history."""
+        edges = list[Finding]()
+        if not np.isnan(self._values(self.rank)).all():
+            tried = [strategy.parameters for strategy in self.grid.strategies]
+            values = {name: [each[name] for each in tried] for name in self.grid.names}
+            edges = lint.grid_edge(values, self.plateau().peak)
+        return (*edges, *short(self.frame))
+
     def strategy(self, at: int) -> Strategy:
         """The instance of a row of the frame, by its index."""
         return self.grid.strategies[at]
@@ -261,7 +271,7 @@ class Sweep:
         if refused:
             lines.append(f"in {refused:,} combinations an order was refused: see refused_<check>")
         said = [repr(self.verified), *self.verified.disagreements, *self.notes]
-        return [*lines, *said, *(f"! {finding}" for finding in short(self.frame))]
+        return [*lines, *said, *(f"! {finding}" for finding in self.warnings)]
 
 
 def short(rows: "pd.DataFrame") -> list[Finding]:

@@ -395,6 +395,13 @@ def test_plateau_is_the_hill_and_not_the_spike():
     assert "peak at fast=10, slow=20: 5" in repr(plateau)
 
 
+def test_best_at_the_edge_of_the_grid_is_told():
+    edges = [str(found) for found in hill(spike=5.0).warnings if found.name == "grid_edge"]
+    assert len(edges) == 2 and "fast" in edges[0] and "slow" in edges[1]
+    assert f"! {edges[0]}" in repr(hill(spike=5.0))
+    assert not [found for found in hill().warnings if found.name == "grid_edge"]
+
+
 def test_plateau_of_a_grid_with_holes_has_most_of_its_neighbours():
     values = hill().frame["sharpe"].to_numpy().copy()
     values[[6, 7, 8, 11]] = np.nan
