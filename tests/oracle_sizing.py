@@ -38,19 +38,22 @@ class Sizing(Ledger):
         slip = self.broker.slip(market, abs(notional) / (market.price * unit))
         worst = market.price * (1 + slip) + market.rules.tick_size
         cost = worst * unit * (1 + self.broker.rates(market.rules)[1])
-        wanted = self.whole_lots(cell, notional / cost)
+        wanted = self.whole_lots(cell, notional / cost, 2e-8 / equity)
         if max(account.state, self.state) == REDUCING and abs(wanted) > 0:
             if wanted * cell.held <= 0:
                 return 0.0
             return cell.held if abs(wanted) > abs(cell.held) else wanted
         return wanted
 
-    def whole_lots(self, cell: Cell, quantity: float) -> float:
-        """Cut down to the lot; where rounding alone decides which lot, that is noted."""
+    def whole_lots(self, cell: Cell, quantity: float, doubt: float = 0.0) -> float:
+        """Cut down to the lot; where rounding alone decides which lot, that is noted.
+
+        `doubt` is a share of the quantity: cash is cut to 1e-8, and may be cut the other way.
+        """
         lot = self.markets[cell.symbol].rules.lot_size
         if math.isfinite(quantity):
             lots = abs(quantity) / lot
-            if abs(lots - round(lots)) <= 1e-9 + 1e-13 * lots:
+            if abs(lots - round(lots)) <= 1e-9 + (1e-13 + doubt) * lots:
                 self.close_calls.add((self.now, cell.strategy))
         return cut_down(quantity, lot) if math.isfinite(quantity) else quantity
 
