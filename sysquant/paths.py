@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class Paths:
     """What a choice by Sharpe ratio came to out of sample, on many paths through one history.
 
+    All ratios are of the returns that were given: those of a sweep lie between snapshots, which is
+    finer than the periods of its own ratios, and so these differ a little from them.
+
     Parameters
     ----------
     returns : (P, T) of every path, simple, fractions per row.
