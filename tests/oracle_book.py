@@ -35,6 +35,7 @@ class Account:
     disabled: bool = False
     order_no: int = 0
     losses: int = 0
+    losses_in_doubt: bool = False  # whether a fill lost or earned is a matter of rounding
     stopped_ts: int | None = None
     approved_ts: list[int] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
@@ -137,6 +138,8 @@ class Ledger:
         cell.slippage += slippage
         account.losses = account.losses + 1 if realised < 0 else account.losses
         account.losses = 0 if realised > 0 else account.losses
+        is_rounding = 0 < abs(realised) < 1e-12 * abs(quantity) * cost
+        account.losses_in_doubt = is_rounding or account.losses_in_doubt and realised <= 0
         row = {
             "ts": ts, "strategy": order.strategy, "order_no": order.no, "fill_no": order.fills,
             "symbol": order.symbol, "maker": int(maker), "quantity": quantity, "price": price,

@@ -126,6 +126,12 @@ def give_back(f: Facts, limit: float) -> Answer:
     return ((f.account.peak - f.E) / gained if gained > 0 else 0.0), None
 
 
+def losses(f: Facts, limit: float) -> Answer:
+    if f.account.losses_in_doubt:
+        f.slack["consecutive_losses"] = math.inf
+    return f.account.losses, None
+
+
 def historical(f: Facts, limit: float, shortfall: bool) -> Answer:
     value = f.historical(f.q, shortfall)
     if value <= limit:
@@ -182,8 +188,9 @@ def correlation(f: Facts, limit: float) -> Answer:
         units = mine if account is f.account else rest
         for cell in account.cells:
             units[cell.symbol] += cell.projected + (f.q if cell is f.cell else 0.0)
-    for units in (mine, rest):
-        units[:] = [x * f.book.price(y) if x else 0.0 for y, x in enumerate(units)]
+    for units in (mine, rest):  # sums of whole lots
+        lots = [cut(x, f.book.markets[y].rules.lot_size) for y, x in enumerate(units)]
+        units[:] = [x * f.book.price(y) if x else 0.0 for y, x in enumerate(lots)]
     x, y = f.pnl(mine, f.rows), f.pnl(rest, f.rows)
     dx, dy = ([v - sum(z) / len(z) for v in z] for z in (x, y))
     scale = math.sqrt(sum(v * v for v in dx) * sum(v * v for v in dy))
@@ -273,7 +280,7 @@ CHECKS = {
     "book_drawdown": (lambda f, x: (fallen(f.B, f.book.peak), None), True, True),
     "daily_loss": (lambda f, x: (fallen(f.E, f.account.day_equity), None), True, True),
     "book_daily_loss": (lambda f, x: (fallen(f.B, f.book.day_equity), None), True, True),
-    "consecutive_losses": (lambda f, x: (f.account.losses, None), True, True),
+    "consecutive_losses": (losses, True, True),
     "cooldown": (lambda f, x: (since_stop(f), None), False, True),
     "give_back": (give_back, True, True),
     "value_at_risk": (lambda f, x: historical(f, x, False), True, True),

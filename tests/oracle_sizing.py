@@ -38,22 +38,20 @@ class Sizing(Ledger):
         slip = self.broker.slip(market, abs(notional) / (market.price * unit))
         worst = market.price * (1 + slip) + market.rules.tick_size
         cost = worst * unit * (1 + self.broker.rates(market.rules)[1])
-        wanted = self.whole_lots(cell, notional / cost, 2e-8 / equity)
+        wanted = self.whole_lots(cell, notional / cost)
         if max(account.state, self.state) == REDUCING and abs(wanted) > 0:
             if wanted * cell.held <= 0:
                 return 0.0
             return cell.held if abs(wanted) > abs(cell.held) else wanted
         return wanted
 
-    def whole_lots(self, cell: Cell, quantity: float, doubt: float = 0.0) -> float:
-        """Cut down to the lot; where rounding alone decides which lot, that is noted.
-
-        `doubt` is a share of the quantity: cash is cut to 1e-8, and may be cut the other way.
-        """
+    def whole_lots(self, cell: Cell, quantity: float) -> float:
+        """Cut down to the lot; where rounding alone decides which lot, that is noted."""
         lot = self.markets[cell.symbol].rules.lot_size
         if math.isfinite(quantity):
             lots = abs(quantity) / lot
-            if abs(lots - round(lots)) <= 1e-9 + (1e-13 + doubt) * lots:
+            cents = 2e-8 / (lot * self.price(cell.symbol))  # cash is cut to 1e-8, up or down
+            if abs(lots - round(lots)) <= 1e-9 + 1e-13 * lots + cents:
                 self.close_calls.add((self.now, cell.strategy))
         return cut_down(quantity, lot) if math.isfinite(quantity) else quantity
 
