@@ -139,7 +139,7 @@ class Ledger:
         account.losses = account.losses + 1 if realised < 0 else account.losses
         account.losses = 0 if realised > 0 else account.losses
         is_rounding = 0 < abs(realised) < 1e-12 * abs(quantity) * cost
-        account.losses_in_doubt = is_rounding or account.losses_in_doubt and realised <= 0
+        account.losses_in_doubt = is_rounding or (account.losses_in_doubt and realised <= 0)
         row = {
             "ts": ts, "strategy": order.strategy, "order_no": order.no, "fill_no": order.fills,
             "symbol": order.symbol, "maker": int(maker), "quantity": quantity, "price": price,
