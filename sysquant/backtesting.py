@@ -184,6 +184,7 @@ def backtest(
     capital : quote currency, divided equally among the strategies.
     risk, execution, sizing : defaults are the desk's four checks, which cut an order that is
         too large, 50 ms latency, 1 bp slippage, 5 bp fee, and an equal share of equity per symbol.
+        On bars an order with any latency fills at the next bar's close, and without, at its open.
     orders, exits : defaults are market orders, and no exits but the strategy's own.
     snapshot_ns : engine time between two values of equity, which returns cannot be finer than.
     benchmark : what the statistics compare with: `buy and hold`, or a symbol.
@@ -194,8 +195,8 @@ def backtest(
         If a history comes with another universe or interval, or others without a universe, or a
         time cannot be meant.
     DataError
-        If no bar closes after `start`, up to `end`, a price or volume is no finite number, or two
-        `Bars` of a symbol close within one interval, or the later one first.
+        If no bar closes after `start`, up to `end`, a price or volume cannot be meant, or `Bars` of
+        a symbol close within one interval, the later one first, or all farther apart.
     """
     bars, universe, interval = market_of(bars, universe, interval)
     before, bars = span_of(bars, universe, interval, start, end)
@@ -277,21 +278,36 @@ def market_of(
     for each in universe:
         check_kind("universe", each, Instrument, "a list of Instrument")
     size = 60 * SECOND if interval is None else bar_size(interval, "interval")
-    _check_finite(bars)
+    _check_market(bars)
     if isinstance(bars, Bars) and not isinstance(size, Activity):
         _check_apart(bars, size)
     return bars, universe, size
 
 
-def _check_finite(market: Bars | Ticks) -> None:
+def _check_market(market: Bars | Ticks) -> None:
     # The store refuses such rows when they come in; these come from anywhere.
-    for name, column in market.columns():
-        wrong = np.flatnonzero(~np.isfinite(column)) if column.dtype.kind == "f" else []
-        if len(wrong):
-            first = wrong[0]
+    lengths = {name: len(column) for name, column in market.columns()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"columns must be of one length, were {lengths}")
+    wrong = {
+        f"{name} is no finite number": ~np.isfinite(column)
+        for name, column in market.columns()
+        if column.dtype.kind == "f"
+    }
+    wrong["volume is negative"] = market.volume < 0.0
+    if isinstance(market, Bars):
+        wrong["symbol is none of the universe's"] = market.symbol < 0
+        wrong["low is not above 0"] = market.low <= 0.0
+        wrong["low is above open or close"] = market.low > np.minimum(market.open, market.close)
+        wrong["high is below open or close"] = market.high < np.maximum(market.open, market.close)
+    else:
+        wrong["price is not above 0"] = market.price <= 0.0
+    for said, rows in wrong.items():
+        if rows.any():
+            first = int(np.argmax(rows))
             raise DataError(
-                f"{name} is {column[first]} at {_iso(int(market.ts[first]))} UTC, and no number in "
-                f"{len(wrong):,} rows; leave out what did not trade: gaps are no error"
+                f"{said} at {_iso(int(market.ts[first]))} UTC, row {first}, and in "
+                f"{int(rows.sum()):,} rows in all; leave out what did not trade: gaps are no error"
             )
 
 
@@ -300,7 +316,13 @@ def _check_apart(bars: Bars, interval: int) -> None:
     number = bars.symbol.astype(np.int16 if bars.symbol.max(initial=0) < 2**15 else np.int32)
     order = np.argsort(number, kind="stable")  # of sixteen bits in one pass
     ts, number = bars.ts[order], number[order]
-    is_next = (np.diff(number) == 0) & (number[1:] >= 0)
+    is_next = np.diff(number) == 0
+    apart = np.diff(ts)[is_next]
+    if len(apart) and apart.min() >= 2 * interval:
+        raise DataError(
+            f"no two bars of a symbol close less than {apart.min() / SECOND:g} s apart, with an "
+            f"interval of {interval / SECOND:g} s: set interval=... to their length"
+        )
     wrong = np.flatnonzero(is_next & (np.diff((ts - 1) // interval) <= 0))
     if len(wrong):
         first, second = ts[wrong[0]], ts[wrong[0] + 1]

@@ -16,7 +16,7 @@ from sysquant.errors import ConfigError, nearest
 from sysquant.execution import Execution
 from sysquant.exits import Exits
 from sysquant.facts import USES_CORRELATION, USES_SELF_MATCH, USES_TAIL
-from sysquant.features.panel import needs_bar_ends
+from sysquant.features.panel import lengths_of, needs_bar_ends
 from sysquant.orders import Orders
 from sysquant.risk import RiskChain
 from sysquant.sessions import sessions_of
@@ -25,6 +25,7 @@ from sysquant.state import Book, Out
 from sysquant.steps import steps_of
 from sysquant.strategy import Strategy
 from sysquant.tail import worst_count
+from sysquant.times import length_name
 from sysquant.types import Instrument
 
 T = TypeVar("T")
@@ -77,6 +78,23 @@ def _rules_of(sizing: Sizing, orders: Orders, exits: Exits, symbols: int) -> dic
     trails = rules["trailing_stop"] < math.inf and not rules["bracket"]
     timed = rules["max_hold_ns"] < records.NEVER or rules["flatten_drawdown"] < math.inf
     return rules | {"watchful": int(trails or timed)}
+
+
+def check_longer(strategies: Mapping[str, Strategy], interval: int) -> None:
+    """Refuse longer bars that those of `interval` ns do not make up.
+
+    Raises
+    ------
+    ConfigError
+        With the strategy, and the lengths there are.
+    """
+    for name, strategy in strategies.items():
+        for length in lengths_of(features_of(strategy)):
+            if length % interval:
+                raise ConfigError(
+                    f"{name!r} looks at bars of {length_name(length)}, which those of "
+                    f"{length_name(interval)} do not make up: take a multiple"
+                )
 
 
 def check_activity(

@@ -7,7 +7,7 @@ history is cut between two bar ends, the weights are the same bits.
 import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,8 @@ from sysquant.features.legs import Legs
 from sysquant.features.panel import Panel
 from sysquant.types import Columns, Floats, Ints
 
-_MANY = 256  # bars; of so many or more, so many are asked for again
+_FEW, _MANY, _ALONE = 8, 256, 16  # bars that are enough to ask again; how many, and how many alone
 _STRIDE = 2_654_435_761  # between two of those, a prime: they come from everywhere, in no order
-_NEIGHBOURS = np.arange(64) * 37 % 64  # and those of one hour, also in none
 
 
 class Decides(Protocol):
@@ -55,6 +54,9 @@ class FeatureValues(Mapping[str, Floats]):
             raise StrategyError(f"there is no feature {name!r}{nearest(str(name), self._row)}")
         self.read.add(row)
         return self._table[row]
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f'features are taken by f["name"], was f.{name}')
 
     def __contains__(self, name: object) -> bool:
         return name in self._row
@@ -246,12 +248,14 @@ def _weighed(
     strategy: Decides, names: Sequence[str], table: Floats, rows: Ints, legs: Sequence[str],
     probe: bool,
 ) -> Floats:  # fmt: skip
-    # Weights of every leg, or of the one there is; of many bars some are asked for again, in other
-    # company: live is asked bar by bar, and what then differs had looked at other bars.
+    # Weights of every leg, or of the one there is; some are asked for again in other company: live
+    # is asked bar by bar, and what then differs had looked at other bars.
     weights, count = _asked(strategy, names, table, rows, legs), table.shape[1]
-    if not probe or count < _MANY:
+    if not probe or count < _FEW:
         return weights
-    for some in np.arange(_MANY) * _STRIDE % count, count // 2 + _NEIGHBOURS:
+    spread = np.arange(min(count, _MANY)) * _STRIDE % count
+    neighbours = count // 2 + np.arange(_MANY // 4) * _STRIDE % (count // 4)
+    for some in spread, neighbours, *spread[:_ALONE, None]:
         again = _asked(strategy, names, table[rows[:, None], some], np.arange(len(rows)), legs)
         own = weights[:, some]
         if again.tobytes() == own.tobytes():
@@ -259,11 +263,12 @@ def _weighed(
         alike = np.isclose(again, own, rtol=0.0, atol=1e-9, equal_nan=True)
         if not alike.all():
             leg, at = np.argwhere(~alike)[0]
+            company = f"among {len(some) - 1} others" if len(some) > 1 else "alone"
             raise StrategyError(
                 f"{strategy!r}: target must look at every bar by itself, as it does live: bar "
                 f"{some[at] + 1} of {count:,} has the weight {own[leg, at]:g}, and "
-                f"{again[leg, at]:g} among {len(some) - 1} others; what rests on other bars is a "
-                "feature, like lag(bar.close, 1) or rolling_max(bar.high, 20)"
+                f"{again[leg, at]:g} {company}; what rests on other bars is a feature: "
+                "lag(bar.close, 1), rolling_max(bar.high, 20); with memory hysteresis, hold, step"
             )
     return weights
 
@@ -309,7 +314,8 @@ def _weights(strategy: Decides, answer: Any, table: Floats, read: set[int]) -> F
     shape = (table.shape[1],)
     is_array = isinstance(answer, np.ndarray) and answer.dtype.kind in "bif"
     if not is_array or answer.shape != shape:
-        was = f"{type(answer).__name__} of shape {np.shape(answer)}"
+        kind = f" of {answer.dtype}" if isinstance(answer, np.ndarray) else ""
+        was = f"{type(answer).__name__}{kind} of shape {np.shape(answer)}"
         raise StrategyError(
             f"{strategy!r}: target must return an array of numbers of shape {shape}, was {was}; "
             "write np.where(condition, a, b) or np.full_like(f[...], weight)"

@@ -14,7 +14,7 @@ import numpy as np
 from sysquant import operation, records
 from sysquant.activity import Activity, BarSize, clock_of
 from sysquant.bars import ClosedBars, Events
-from sysquant.book import book_of, buffers_of, check_activity, rules_of
+from sysquant.book import book_of, buffers_of, check_activity, check_longer, rules_of
 from sysquant.clockwork import take_history
 from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError
@@ -106,6 +106,8 @@ class Engine:
             row["legs"] = bool(strategy.legs())
         if isinstance(interval, Activity):
             check_activity(interval, self.strategies, rules)
+        else:
+            check_longer(self.strategies, interval)
         self._book = book_of(
             universe, currency, execution, risk, 0 if isinstance(interval, Activity) else interval,
             seed, snapshot_ns, rules=rules,

@@ -270,7 +270,7 @@ class Walk:
 
     def _left(self) -> str:
         # How much of the score in sample was left.
-        means = self.frame[["in_sample", "out_of_sample"]].mean()
+        means = self.frame[["in_sample", "out_of_sample"]].dropna().mean()  # as in `efficiency`
         won = np.count_nonzero(self.frame["return"] > 0.0)
         efficiency = f"{self.efficiency:.0%}" if math.isfinite(self.efficiency) else "-"
         return (

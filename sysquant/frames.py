@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sysquant.errors import DataError
 from sysquant.past import History
+from sysquant.times import LEAST_NS
 from sysquant.types import Bars, Columns
 
 if TYPE_CHECKING:
@@ -43,14 +44,22 @@ def columns_of(
     Raises
     ------
     DataError
-        If times have no zone, or those of a symbol go back, or repeat and may not.
+        If it is none of these, times have no zone, or those of a symbol go back, or repeat and may
+        not.
     """
     columns: dict[str, NDArray[np.generic]]
     if isinstance(bars, History):
         bars, symbols = bars.bars, symbols or bars.symbols
     if isinstance(bars, Bars):
         columns = dict(bars.columns())
+    elif not hasattr(bars, "columns"):
+        raise DataError(
+            "bars must be what history() returned, Bars, or a frame with the bars' columns, was "
+            f"{type(bars).__name__}"
+        )
     else:
+        if not symbols and "symbol" in bars.columns and hasattr(bars["symbol"], "cat"):
+            symbols = tuple(map(str, bars["symbol"].cat.categories))  # in the order they stand in
         columns = {str(name): bars[name].to_numpy() for name in bars.columns}
         columns["ts"] = _nanoseconds(bars)
     names = tuple(symbols) or ("",)
@@ -96,4 +105,7 @@ def _nanoseconds(bars: "pd.DataFrame") -> NDArray[np.int64]:
             f"bars need times in UTC, in the index or a column `ts`; were {times.dtype}; "
             "times without a zone: .tz_localize('UTC')"
         )
-    return times.to_numpy(np.int64)
+    ts = times.to_numpy(np.int64)
+    if len(ts) and 0 < ts.max() < LEAST_NS:
+        raise DataError(f"times of bars are ns since 1970, {ts.max()} is too small for ns")
+    return ts

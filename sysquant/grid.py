@@ -64,6 +64,8 @@ class Grid:
                 raise ConfigError(f"{name!r} is a column of the result; rename the parameter")
         self.names = tuple(values)
         axes = [_axis(name, choice) for name, choice in values.items()]
+        if where is not None and not callable(where):
+            raise ConfigError(f"where must be like lambda fast, slow: fast < slow, was {where!r}")
         asked = _asked(where, self.names)
         self.strategies: list[Strategy] = []
         self.left_out = 0

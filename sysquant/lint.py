@@ -94,15 +94,16 @@ def stale_fills(stale: NDArray[np.bool_]) -> list[Finding]:
     ]
 
 
-def no_signals(signals: int) -> list[Finding]:
-    """Never another target than none."""
-    if signals:
+def no_orders(orders: int) -> list[Finding]:
+    """Never an order, approved or refused."""
+    if orders:
         return []
     return [
         Finding(
-            "no_signals",
-            "nothing was ever wanted: every target was 0, or NaN because a feature was",
-            "hold strategy.warmup() against the bars there are, and look at strategy.frame(bars)",
+            "no_orders",
+            "every target was NaN, 0, or worth less than a lot or min_notional",
+            "hold strategy.warmup() against the bars there are, look at strategy.frame(bars), and "
+            "hold capital against the instruments' steps",
         )
     ]
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sysquant.errors import ConfigError, nearest
-from sysquant.types import SECOND, Bars, Gaps, Instrument, Ints
+from sysquant.times import length_name
+from sysquant.types import Bars, Gaps, Instrument, Ints
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,7 @@ class History:
     def __repr__(self) -> str:
         count = f"{len(self.universe)} symbols" if len(self.universe) > 1 else self.symbols[0]
         lines = [
-            f"History of {count}: {len(self):,} bars of {_length(self.interval)}",
+            f"History of {count}: {len(self):,} bars of {length_name(self.interval)}",
             f"  {_iso(self.start)} to {_iso(self.end)} UTC, times are closes",
         ]
         rows = np.bincount(self.bars.symbol, minlength=len(self.universe))
@@ -131,10 +132,3 @@ def _times(ts: Ints, name: str | None = None) -> "pd.DatetimeIndex":
 
 def _iso(ns: int) -> str:
     return str(np.datetime64(ns, "ns").astype("M8[s]"))
-
-
-def _length(ns: int) -> str:
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if ns % (size * SECOND) == 0:
-            return f"{ns // (size * SECOND)}{unit}"
-    return f"{ns / SECOND:g}s"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sysquant.errors import ConfigError
+from sysquant.times import length_name
 from sysquant.types import SECOND, Floats, Ints
 
 if TYPE_CHECKING:
@@ -65,13 +66,7 @@ class Returns:
     @property
     def period(self) -> str:
         """Length of a period as people write it."""
-        return period_name(self.every)
-
-
-def period_name(every: int) -> str:
-    """`1d` for a day in ns, likewise others; seconds where it has no name."""
-    names = {length: name for name, length in PERIODS.items()}
-    return names.get(every, f"{every / SECOND:g}s")
+        return length_name(self.every)
 
 
 def period_of(elapsed: int, finest: int) -> int:

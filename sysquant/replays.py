@@ -247,7 +247,9 @@ class _Table:
         strategy, features = self._wanted[place]
         names = list(features)
         rows = np.array([self._row_of[features[name].name] for name in names], np.int64)
-        probed = self._passes[len(self._passes) // 2]  # all features are known by then
+        # Of the first strategy in the middle of its run, where all features are known; what is
+        # verified later is asked like any backtest.
+        probed = self._passes[len(self._passes) // 2] if place == self.places[0] else None
         for each, values in zip(self._passes, self._values, strict=True):
             probe = each is probed
             if len(values) == 1:

@@ -262,7 +262,8 @@ class Result:
         """What is wrong with this backtest at first sight, see `lint`; empty when nothing is."""
 
         def found() -> tuple[Finding, ...]:
-            nothing = lint.no_signals(self.tally.signals) if self.end else []
+            orders = self.tally.approved + self.tally.refused
+            nothing = lint.no_orders(orders) if self.end else []
             return tuple(nothing or self.ledger.run.findings())
 
         return self._once("warnings", found)

@@ -169,7 +169,7 @@ class Score:
         -------
         signals, approved, refused, fills and refusals by check (`refused_<check>`); fees, slippage,
         financing, costs and traded in quote currency; equity (quote currency), return (a fraction),
-        turnover (traded per mean equity, over the whole run); those of `figures`; fills_hash
+        turnover (traded per mean equity, a year); those of `figures`; fills_hash
         (SHA-256 over every byte of every fill).
         """
         counts, sums = self._counts.tolist(), self._sums.tolist()
@@ -180,12 +180,13 @@ class Score:
             self._every = period(ts)
         held = float(self._equity[:kept].mean()) if kept else capital
         refusals = zip(self._risk.names, counts[_REFUSED + 1 :], strict=True)
+        found = figures(ts, self._equity[: kept + 1], self._every)
+        years = float(found["elapsed_days"]) * performance.DAY / performance.YEAR
         return {
             "signals": counts[_SIGNALS], "approved": counts[_APPROVED],
             "refused": counts[_REFUSED], "fills": counts[_FILLS],
             "equity": equity, "return": equity / capital - 1.0,
-            **figures(ts, self._equity[: kept + 1], self._every),
-            "turnover": sums[_TRADED] / held,
+            **found, "turnover": sums[_TRADED] / held / years if years else math.nan,
             "costs": sums[_FEES] + sums[_SLIPPAGE] + sums[_FINANCING],
             "fees": sums[_FEES], "slippage": sums[_SLIPPAGE], "financing": sums[_FINANCING],
             "traded": sums[_TRADED], "fills_hash": self._hash.hexdigest(),

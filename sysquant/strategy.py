@@ -259,8 +259,9 @@ class Strategy:
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise StrategyError(
-            f"{self!r} is frozen, {name!r} cannot be set; a signal with memory is a step function "
-            "(sysquant.features.step), other parameters are another instance"
+            f"{self!r} is frozen, {name!r} cannot be set; a parameter stands in the class, as "
+            "`span: int = 20`, without an __init__; a signal with memory is a step function "
+            "(sysquant.features.step); other parameters are another instance"
         )
 
     def __delattr__(self, name: str) -> NoReturn:

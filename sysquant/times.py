@@ -10,7 +10,7 @@ from sysquant.types import SECOND
 Moment = int | str | datetime | None
 
 _UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
-_LEAST_NS = 10**15  # what is less, eleven days from 1970, lacks its unit
+LEAST_NS = 10**15  # what is less, eleven days from 1970, lacks its unit
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -35,6 +35,15 @@ def interval_ns(interval: int | str, key: str = "interval") -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or not 0 < value < 2**63:
         raise ConfigError(f"{key} must be like 1s, 5m, 1h or 1d, was {interval!r}")
     return int(value)
+
+
+def length_name(ns: int) -> str:
+    """`1d`, `6h`, `90s` for a length in ns: in the largest unit that it is a whole number of."""
+    name, unit = max(
+        ((name, unit) for name, unit in _UNITS.items() if ns % unit == 0),
+        key=lambda each: each[1], default=("s", SECOND),
+    )  # fmt: skip
+    return f"{ns / unit:g}{name}"
 
 
 def instant(value: int | str | datetime, key: str = "a time") -> int:
@@ -73,12 +82,12 @@ def check_moment(key: str, moment: Moment) -> None:
         If it is no time, or a number that is too small for ns since 1970.
     """
     try:
-        meant = not isinstance(moment, Integral) or abs(int(moment)) >= _LEAST_NS
+        meant = not isinstance(moment, Integral) or abs(int(moment)) >= LEAST_NS
         moment_ns(moment, 0, 0)
     except ConfigError:
         meant = False
     if not meant:
-        like = "-6h, 2026-01-31 or 2026-01-31T12:00"
+        like = "-6h, 2026-01-31, 2026-01-31T12:00 or a datetime with a zone"
         raise ConfigError(f"{key} must be like {like}, was {moment!r}")
 
 

@@ -54,7 +54,7 @@ class TrialFile:
         # Takes the rows that are there; bytes up to the end of the last whole line, 0 for none.
         text = self.path.read_bytes()
         kept = text.rfind(b"\n") + 1
-        if kept == 0:
+        if not text or (kept == 0 and text.startswith(b'{"sweep"')):  # cut off in its first line
             return 0
         try:
             head, *rows = (json.loads(line) for line in text[:kept].splitlines())

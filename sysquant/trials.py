@@ -124,13 +124,14 @@ class Sweep:
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """What is wrong at first sight, see `lint`: the best at an edge, a short history."""
+        """What is wrong at first sight, see `lint`: no trade, an edge, a short history."""
         edges = list[Finding]()
         if not np.isnan(self._values(self.rank)).all():
             tried = [strategy.parameters for strategy in self.grid.strategies]
             values = {name: [each[name] for each in tried] for name in self.grid.names}
             edges = lint.grid_edge(values, self.plateau().peak)
-        return (*edges, *short(self.frame))
+        orders = self.frame[["approved", "refused"]].sum().sum()
+        return (*lint.no_orders(int(orders)), *edges, *short(self.frame))
 
     def strategy(self, at: int) -> Strategy:
         """The instance of a row of the frame, by its index."""

@@ -12,7 +12,7 @@ from sysquant.archive import MINUTE
 from sysquant.backtesting import Result, backtest, run
 from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution
-from sysquant.types import SECOND, clock_mark
+from sysquant.types import SECOND, Bars, clock_mark
 from tests.compare import KEYS, TABLES, decided, is_same
 from tests.market import START, UNIVERSE, Flip, Hold, bars, engine, ticks
 
@@ -180,13 +180,44 @@ def test_what_cannot_be_meant_is_refused_in_words(change, text):
     assert text in str(error.value)
 
 
-@pytest.mark.parametrize("column", ["close", "volume"])
-def test_a_number_that_is_none_is_refused_with_its_time(column):
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("close", np.nan, "close is no finite number"), ("volume", np.inf, "volume is no finite"),
+        ("volume", -1.0, "volume is negative"), ("symbol", -1, "symbol is none of the universe"),
+        ("low", -5.0, "low is not above 0"), ("low", 11.0, "low is above open or close"),
+        ("high", 9.0, "high is below open or close"),
+    ],
+)  # fmt: skip
+def test_bars_that_cannot_be_meant_are_refused_with_their_time(column, value, text):
     market = bars([10.0] * 20)
-    getattr(market, column)[7] = np.nan
+    getattr(market, column)[7] = value
     time = str(np.datetime64(int(market.ts[7]), "ns").astype("M8[s]"))
-    with pytest.raises(DataError, match=rf"{column} is nan at {time} UTC, .* in 1 rows"):
+    with pytest.raises(DataError, match=rf"{text}.* at {time} UTC, row 7, and in 1 rows"):
         backtest(Hold(), market, UNIVERSE, interval="1s")
+
+
+def test_bars_that_all_lie_farther_apart_than_said_or_end_early_are_refused():
+    market = bars([10.0] * 20)
+    with pytest.raises(DataError, match=r"less than 1 s apart, with an interval of 0.25 s"):
+        backtest(Hold(), market, UNIVERSE, interval=SECOND // 4)
+    short = Bars(**(dict(market.columns()) | {"close": market.close[:5]}))
+    with pytest.raises(DataError, match="columns must be of one length"):
+        backtest(Hold(), short, UNIVERSE, interval="1s")
+
+
+def test_longer_bars_must_be_made_up_of_those_there_are():
+    class Slow(Hold):
+        def features(self, bar):
+            return {"x": bar.every("3s").close}
+
+        def target(self, f):
+            return 0.0 * f["x"]
+
+    backtest(Slow(), bars([10.0] * 20), UNIVERSE, interval="1s")
+    market = bars([10.0] * 20, interval=2 * SECOND)
+    with pytest.raises(ConfigError, match="looks at bars of 3s, which those of 2s do not make up"):
+        backtest(Slow(), market, UNIVERSE, interval="2s")
 
 
 def test_misspelt_symbol_and_table_are_answered_with_what_there_is():

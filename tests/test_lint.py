@@ -14,8 +14,8 @@ def only(found, name):
 
 
 def test_a_run_that_never_wanted_anything_is_told_as_that():
-    assert lint.no_signals(1) == []
-    assert "strategy.warmup()" in only(lint.no_signals(0), "no_signals").advice
+    assert lint.no_orders(1) == []
+    assert "strategy.warmup()" in only(lint.no_orders(0), "no_orders").advice
 
 
 def test_few_round_trips_are_found():

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sysquant.errors import ConfigError, DataError, StrategyError
-from sysquant.features import Bar, ema, sma
+from sysquant.features import Bar, atr, ema, macd, sma
 from sysquant.strategies.buy_and_hold import BuyAndHold
 from sysquant.strategies.momentum import Momentum
 from sysquant.strategy import Strategy
@@ -112,6 +112,20 @@ def test_a_target_that_looks_at_other_bars_is_refused(target):
         decide(with_target(target))
 
 
+@pytest.mark.parametrize("count", [8, 20, 200, 255])
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda f: rises(f["close"]) * 1.0,
+        lambda f: np.full_like(f["close"], np.sign(f["close"][-1] - f["close"][0])),
+    ],
+    ids=["next", "whole"],
+)
+def test_a_short_history_is_no_way_to_look_at_other_bars(count, target):
+    with pytest.raises(StrategyError, match="every bar by itself"):
+        decide(with_target(target), CLOSE[:count])
+
+
 def test_a_target_of_legs_that_looks_at_other_bars_is_refused():
     class Both(Strategy):
         def legs(self):
@@ -154,6 +168,18 @@ def test_what_pandas_calls_a_method_is_told_as_a_function():
 
     with pytest.raises(AttributeError, match=r"'shift', was close.shift; write lag\(x, 1\)"):
         Habit()
+    for wrong, text in (
+        (lambda bar: bar.close[-1], "n bars ago is lag"),
+        (lambda bar: ema(bar, 20), "name a field of the bar"),
+        (lambda bar: macd(bar.close), r"name one of its values: \.line"),
+        (lambda bar: atr(bar.close, 20), r"takes the bar itself, like atr\(bar, 20\)"),
+        (lambda bar: np.cumsum(bar.close), r"write rolling_sum\(x, 20\)"),
+    ):
+        bad = type(
+            "Bad", (Strategy,), {"features": lambda self, bar, wrong=wrong: {"x": wrong(bar)}}
+        )
+        with pytest.raises((AttributeError, StrategyError), match=text):
+            bad()
     node = ema(sma(Bar().close, 3), 5)
     assert copy.deepcopy(node).name == node.name
 
@@ -196,7 +222,7 @@ def test_a_strategy_without_features_or_target_says_so():
     ("target", "text"),
     [
         (lambda f: 1.0, "shape (300,), was float of shape ()"),
-        (lambda f: f["close"][:-1] * 0, "was ndarray of shape (299,)"),
+        (lambda f: f["close"][:-1] * 0, "was ndarray of float64 of shape (299,)"),
         (lambda f: [1.0] * 300, "was list"),
         (lambda f: np.array(["long"] * 300), "array of numbers"),
         (lambda f: f["close"], "must lie in [-1, 1], was"),
@@ -259,7 +285,7 @@ def test_target_is_always_given_arrays():
     strategy.stream().update({"close": 5})
     assert decide(strategy, CLOSE[:0]).shape == (0,)
     decide(strategy)
-    assert shapes == [(1,), (300,), (256,), (64,)]  # asked again about some
+    assert shapes == [(1,), (300,), (256,), (64,), *[(1,)] * 16]  # asked again about some
 
 
 def test_momentum_is_long_above_its_slow_average_only():
@@ -293,6 +319,9 @@ def test_frame_reads_times_from_index_column_or_bars():
     ):
         pd.testing.assert_frame_equal(Weighted().frame(bars), by_index, check_freq=False)
     assert Weighted().frame(pd.DataFrame({"close": CLOSE[:0]}, index=INDEX[:0])).empty
+    both = pd.DataFrame({"close": np.repeat(CLOSE, 2)}, index=INDEX.repeat(2))
+    both["symbol"] = pd.Categorical.from_codes(np.tile([0, 1], 300), ["B", "A"])  # a history's
+    assert len(Weighted().frame(both)) == 600
 
 
 @pytest.mark.parametrize(
@@ -302,6 +331,8 @@ def test_frame_reads_times_from_index_column_or_bars():
         (pd.DataFrame({"close": CLOSE}, index=INDEX.tz_localize(None)), "tz_localize"),
         (pd.DataFrame({"close": CLOSE[::-1]}, index=INDEX[::-1]), "row 1 did not"),
         (pd.DataFrame({"open": CLOSE}, index=INDEX), "need the columns close; there: open, ts"),
+        (pd.Series(CLOSE, INDEX), "or a frame with the bars' columns, was Series"),
+        (pd.DataFrame({"close": CLOSE}, index=INDEX.as_unit("ms").asi8), "too small for ns"),
     ],
 )
 def test_a_history_that_cannot_be_meant_is_refused(bars, text):

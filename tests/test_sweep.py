@@ -143,7 +143,8 @@ def test_figures_are_those_that_a_backtest_says():
         assert row["return"] == pytest.approx(said["total_return"])
         assert row["drawdown"] == said["max_drawdown"]
         assert row["elapsed_days"] == result.ledger.returns.days
-        assert row["turnover"] == pytest.approx(row["traded"] / result.equity[:-1].mean())
+        assert row["turnover"] == pytest.approx(row["traded"] / result.equity[:-1].mean() / years)
+        assert row["turnover"] == pytest.approx(said["turnover"], rel=0.05)
         chance = result.deflated_sharpe(40, found.frame["sharpe"].std())
         shape = row["sharpe_period"], row["periods"], row["skew"], row["kurtosis"]
         spread = found.frame["sharpe_period"].std()
@@ -393,6 +394,15 @@ def test_plateau_is_the_hill_and_not_the_spike():
     assert plateau.combinations == 9
     assert "plateau around fast=30, slow=60" in repr(plateau)
     assert "peak at fast=10, slow=20: 5" in repr(plateau)
+
+
+def test_a_sweep_that_wants_nothing_says_so():
+    class Idle(Momentum):
+        def target(self, f):
+            return 0.0 * f["fast"]
+
+    found = quiet(Idle, FEW[:2_000], fast=[2, 3], slow=[10, 20])
+    assert "no_orders: every target was NaN, 0, or worth less" in repr(found)
 
 
 def test_best_at_the_edge_of_the_grid_is_told():

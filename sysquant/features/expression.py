@@ -123,6 +123,11 @@ class Expression:
     def __hash__(self) -> int:
         return hash(self.name)
 
+    def __getitem__(self, place: object) -> NoReturn:
+        raise StrategyError(
+            f"an expression has no places, was {self.name}[{place!r}]; n bars ago is lag(x, n)"
+        )
+
     def __bool__(self) -> NoReturn:
         raise StrategyError(
             f"an expression has no truth value, was {self.name}; "
@@ -134,6 +139,8 @@ class Expression:
             raise AttributeError(name)
         hint = _INSTEAD.get(name)
         way = f"write {hint}" if hint else "it is built with the functions of sysquant.features"
+        if name in BAR_FIELDS:
+            way = "what needs several fields takes the bar itself, like atr(bar, 20)"
         raise AttributeError(f"an expression has no {name!r}, was {self.name}.{name}; {way}")
 
     # numpy scalars and functions: np.float64(2) * bar.close, np.log(bar.close), np.where(...)
@@ -240,6 +247,7 @@ _INSTEAD = {
     "std": "std(x, 20)", "min": "rolling_min(x, 20)", "max": "rolling_max(x, 20)",
     "sum": "rolling_sum(x, 20)", "rank": "rolling_rank(x, 20)", "ewm": "ema(x, 20)",
     "rolling": "sma(x, 20), rolling_max(x, 20) and the like", "clip": "clip(x, -1, 1)",
+    "cumsum": "rolling_sum(x, 20)", "roll": "lag(x, 1)", "median": "rolling_median(x, 20)",
 }  # fmt: skip
 
 
@@ -255,9 +263,14 @@ def as_expression(value: Operand) -> Expression:
         return value
     if isinstance(value, bool | int | float | np.number | np.bool_):
         return Expression(CONSTANT, (), (float(value),))
+    way = "arrays appear only in `target`"
+    if isinstance(value, Bar):
+        way = "name a field of the bar, like bar.close"
+    elif fields := getattr(value, "_fields", ()):
+        way = f"name one of its values: .{', .'.join(fields)}"
     raise StrategyError(
         f"a feature is built from bar.close and the like and numbers, was {type(value).__name__}; "
-        "arrays appear only in `target`"
+        f"{way}"
     )
 
 
@@ -353,8 +366,8 @@ def _numpy_call(function: Any, method: str, inputs: Sequence[Any], options: Any)
     from sysquant.features.functions import NUMPY
 
     if method != "__call__" or options or function not in NUMPY:
-        known = sorted(f"np.{f.__name__}" for f in NUMPY)
-        raise StrategyError(
-            f"np.{function.__name__} cannot be used on expressions; there is: {', '.join(known)}"
-        )
+        hint = _INSTEAD.get(function.__name__)
+        known = ", ".join(sorted(f"np.{f.__name__}" for f in NUMPY))
+        way = f"write {hint}" if hint else f"there is: {known}"
+        raise StrategyError(f"np.{function.__name__} cannot be used on expressions; {way}")
     return NUMPY[function](*inputs)

@@ -186,6 +186,12 @@ def needs_bar_ends(features: Mapping[str, Expression], legs: Sequence[str] = ())
     return ""
 
 
+def lengths_of(features: Mapping[str, Expression]) -> list[int]:
+    """Lengths of the longer bars that features look at, ns."""
+    sources = [x.operation.source for x in _given(list(features.values())).values()]
+    return sorted({source.every_ns for source in sources if source and source.every_ns})
+
+
 def _symbol(x: Expression) -> str:
     return x.operation.source.symbol if x.operation.source else ""
 
