@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sysquant.compiled import kernel
-from sysquant.errors import StrategyError, SysquantError, nearest
+from sysquant.errors import StrategyError, nearest
 from sysquant.features.expression import Bar, Expression, as_expression
 from sysquant.features.legs import Legs
 from sysquant.features.panel import Panel
@@ -281,9 +281,7 @@ def _asked(
     try:
         with np.errstate(all="ignore"):
             answer = strategy.target(values)
-    except SysquantError:
-        raise
-    except Exception as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise StrategyError(_told(strategy, error)) from error
     if not legs:
         return _weights(strategy, answer, table, values.read)[None]

@@ -237,14 +237,8 @@ class Run:
 
 
 def sampled(ts: Ints, equity: Floats) -> Returns:
-    """Returns per period that suits the length of a run; see `period`."""
-    return performance.sample(ts, equity, period(ts))
-
-
-def period(ts: Ints) -> int:
-    """Length of the periods for equity at these times, ns; see `performance.period_of`."""
-    finest = int(np.median(np.diff(ts))) if len(ts) > 1 else 1
-    return performance.period_of(int(ts[-1] - ts[0]) if len(ts) else 0, finest)
+    """Returns per period that suits the length of a run; see `performance.period`."""
+    return performance.sample(ts, equity, performance.period(ts))
 
 
 def by_symbol(closes: np.ndarray, symbols: int) -> list[np.ndarray]:

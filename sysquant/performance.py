@@ -84,6 +84,12 @@ def period_of(elapsed: int, finest: int) -> int:
     return max(fits[0] if fits else SECOND, finest)
 
 
+def period(ts: Ints) -> int:
+    """Length of the periods for equity at these times, ns; see `period_of`."""
+    finest = int(np.median(np.diff(ts))) if len(ts) > 1 else 1
+    return period_of(int(ts[-1] - ts[0]) if len(ts) else 0, finest)
+
+
 def sample(ts: Ints, equity: Floats, every: int) -> Returns:
     """Returns of the last equity of every period; a period ends at a multiple of `every`, UTC.
 

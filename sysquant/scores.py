@@ -12,7 +12,6 @@ import numpy as np
 
 from sysquant import performance
 from sysquant.compiled import kernel
-from sysquant.ledger import period
 from sysquant.records import Rows
 from sysquant.risk import RiskChain
 from sysquant.types import Floats, Ints
@@ -99,7 +98,7 @@ def figures(ts: Ints, equity: Floats, every: int) -> Row:
     ----------
     ts : (T,) snapshots and the end, ns UTC, rising.
     equity : (T,) quote currency.
-    every : length of the periods, ns, see `ledger.period`.
+    every : length of the periods, ns, see `performance.period`.
 
     Returns
     -------
@@ -177,7 +176,7 @@ class Score:
         self._ts[kept], self._equity[kept] = self._end, equity
         ts = self._ts[: kept + 1]
         if not self._every:  # snapshots are taken at the same times in every run
-            self._every = period(ts)
+            self._every = performance.period(ts)
         held = float(self._equity[:kept].mean()) if kept else capital
         refusals = zip(self._risk.names, counts[_REFUSED + 1 :], strict=True)
         found = figures(ts, self._equity[: kept + 1], self._every)

@@ -14,7 +14,7 @@ import numpy as np
 
 from sysquant.errors import ConfigError
 from sysquant.execution import Execution
-from sysquant.ledger import period
+from sysquant.performance import period
 from sysquant.scores import figures
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.types import Bars, Floats, Instrument, Ints
