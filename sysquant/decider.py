@@ -96,7 +96,7 @@ class Decider:
         self.fields = self._panel.fields
         self.names = self._panel.names
         self._table, self._rows = np.empty((0, 0)), np.empty(0, np.int64)
-        self._is_probed = False
+        self._unprobed = _MANY  # rows that are still looked at
 
     def run(self, columns: Columns) -> Floats:
         """Take n newly closed bars, by (ts, symbol), no bar end cut in two, and decide on each.
@@ -118,7 +118,7 @@ class Decider:
             As of `weigh`.
         """
         self._table, self._rows = self._panel.advance(columns)
-        probe, count = not self._is_probed, self._table.shape[1]
+        probe, count = self._unprobed > 0, self._table.shape[1]
         asked = self.strategy, self.names, self._table, self._rows
         if self._legs is None:
             weights = weigh(*asked, probe=probe)
@@ -128,8 +128,8 @@ class Decider:
                 each = _weighed(*asked, self._legs.symbols, probe)
                 each[:, np.isnan(each).any(axis=0)] = np.nan  # all legs have a weight, or none
                 weights[self._legs.rows] = each
-        if probe and count >= _MANY:
-            self._is_probed = not np.isnan(weights).all()
+        if probe and count >= _FEW and not np.isnan(weights).all():
+            self._unprobed -= count
         return weights
 
     @property
