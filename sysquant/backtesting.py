@@ -24,7 +24,7 @@ from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.strategy import Strategy
 from sysquant.tally import Tally
-from sysquant.times import Moment, check_moment, moment_ns
+from sysquant.times import Moment, check_moment, length_name, moment_ns
 from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks
 
 __all__ = ["DESK_CHECKS", "Result", "backtest", "poll_all", "run"]
@@ -35,6 +35,9 @@ DESK_CHECKS: tuple[Mapping[str, object], ...] = (
     {"check": "short_limit", "limit": 1.0},
     {"check": "drawdown", "limit": 0.5},
 )
+
+
+_ENOUGH_BARS = 10  # to tell their length from
 
 
 class _Closes:
@@ -196,7 +199,7 @@ def backtest(
         time cannot be meant.
     DataError
         If no bar closes after `start`, up to `end`, a price or volume cannot be meant, or `Bars` of
-        a symbol close within one interval, the later one first, or all farther apart.
+        a symbol close within one interval, the later one first, or all on a coarser grid.
     """
     bars, universe, interval = market_of(bars, universe, interval)
     before, bars = span_of(bars, universe, interval, start, end)
@@ -318,10 +321,11 @@ def _check_apart(bars: Bars, interval: int) -> None:
     ts, number = bars.ts[order], number[order]
     is_next = np.diff(number) == 0
     apart = np.diff(ts)[is_next]
-    if len(apart) and apart.min() >= 2 * interval:
+    is_wide = len(apart) >= _ENOUGH_BARS and apart.min() >= 2 * interval
+    if is_wide and (grid := int(np.gcd.reduce(apart))) >= 2 * interval:
         raise DataError(
-            f"no two bars of a symbol close less than {apart.min() / SECOND:g} s apart, with an "
-            f"interval of {interval / SECOND:g} s: set interval=... to their length"
+            f"bars close on a grid of {length_name(grid)}, interval was {length_name(interval)}: "
+            "set interval=... to their length"
         )
     wrong = np.flatnonzero(is_next & (np.diff((ts - 1) // interval) <= 0))
     if len(wrong):

@@ -199,7 +199,7 @@ def test_bars_that_cannot_be_meant_are_refused_with_their_time(column, value, te
 
 def test_bars_that_all_lie_farther_apart_than_said_or_end_early_are_refused():
     market = bars([10.0] * 20)
-    with pytest.raises(DataError, match=r"less than 1 s apart, with an interval of 0.25 s"):
+    with pytest.raises(DataError, match=r"close on a grid of 1s, interval was 0.25s: set"):
         backtest(Hold(), market, UNIVERSE, interval=SECOND // 4)
     short = Bars(**(dict(market.columns()) | {"close": market.close[:5]}))
     with pytest.raises(DataError, match="columns must be of one length"):
