@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from sysquant.errors import DataError
 from sysquant.past import History
-from sysquant.times import LEAST_NS
 from sysquant.types import Bars, Columns
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_LEAST_NS = 10**13  # what is less is milliseconds or seconds since 1970
 
 
 def columns_of(
@@ -106,6 +107,6 @@ def _nanoseconds(bars: "pd.DataFrame") -> NDArray[np.int64]:
             "times without a zone: .tz_localize('UTC')"
         )
     ts = times.to_numpy(np.int64)
-    if len(ts) and 0 < ts.max() < LEAST_NS:
+    if len(ts) and 0 < ts.max() < _LEAST_NS:
         raise DataError(f"times of bars are ns since 1970, {ts.max()} is too small for ns")
     return ts

@@ -10,7 +10,7 @@ from sysquant.types import SECOND
 Moment = int | str | datetime | None
 
 _UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
-LEAST_NS = 10**15  # what is less, eleven days from 1970, lacks its unit
+_LEAST_NS = 10**15  # what is less, eleven days from 1970, lacks its unit
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -82,12 +82,14 @@ def check_moment(key: str, moment: Moment) -> None:
         If it is no time, or a number that is too small for ns since 1970.
     """
     try:
-        meant = not isinstance(moment, Integral) or abs(int(moment)) >= LEAST_NS
+        meant = not isinstance(moment, Integral) or abs(int(moment)) >= _LEAST_NS
         moment_ns(moment, 0, 0)
     except ConfigError:
+        if isinstance(moment, datetime):
+            raise
         meant = False
     if not meant:
-        like = "-6h, 2026-01-31, 2026-01-31T12:00 or a datetime with a zone"
+        like = "-6h, 2026-01-31 or 2026-01-31T12:00"
         raise ConfigError(f"{key} must be like {like}, was {moment!r}")
 
 
