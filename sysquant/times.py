@@ -86,7 +86,7 @@ def check_moment(key: str, moment: Moment) -> None:
         moment_ns(moment, 0, 0)
     except ConfigError:
         if isinstance(moment, datetime):
-            raise
+            instant(moment, key)  # says what it lacks
         meant = False
     if not meant:
         like = "-6h, 2026-01-31 or 2026-01-31T12:00"

@@ -345,7 +345,7 @@ def test_seconds_of_imported_minutes_are_refused(filled: Client) -> None:
         ({"interval": "fortnight"}, "interval must be like"),
         ({"start": "monday"}, "start must be like"),
         ({"start": 1_700_000_000}, "start must be like"),
-        ({"start": datetime(2024, 1, 1)}, "start must be like"),  # noqa: DTZ001
+        ({"start": datetime(2024, 1, 1)}, "start needs a zone"),  # noqa: DTZ001
         ({"end": 3.5}, "end must be like"),
         ({"end": "2024-03-01"}, "end after its start"),
         ({"symbols": []}, "symbols must be names"),
