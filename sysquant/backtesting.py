@@ -287,6 +287,15 @@ def market_of(
     return bars, universe, size
 
 
+def counted(
+    bars: Bars | Ticks | History, universe: Sequence[Instrument] | None
+) -> Sequence[Instrument] | None:
+    """The universe; of bars or ticks without one, an instrument with the usual steps per number."""
+    if universe is None and isinstance(bars, Bars | Ticks):
+        return [Instrument(f"S{n}") for n in range(int(bars.symbol.max(initial=-1)) + 1)]
+    return universe
+
+
 def _check_market(market: Bars | Ticks) -> None:
     # The store refuses such rows when they come in; these come from anywhere.
     lengths = {name: len(column) for name, column in market.columns()}

@@ -228,7 +228,7 @@ def weigh(
     names : of its features.
     table : (R, n) values; it may hold features of others, too.
     rows : of each feature in the table.
-    probe : whether to see if `target` looks at other bars, where there are many.
+    probe : whether to see if `target` looks at other bars, where there are enough.
 
     Returns
     -------

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sysquant.errors import ConfigError
-from sysquant.times import length_name
+from sysquant.times import interval_ns, length_name
 from sysquant.types import SECOND, Floats, Ints
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 DAY = 86_400 * SECOND
 YEAR = 365.25 * DAY  # ns
 CONFIDENCE = 0.95  # of value at risk and expected shortfall
-_GRID = {"1d": DAY, "4h": 14_400, "1h": 3_600, "15m": 900, "5m": 300, "1m": 60, "1s": 1}
-PERIODS = {name: length if name == "1d" else length * SECOND for name, length in _GRID.items()}
+PERIODS = tuple(map(interval_ns, ("1d", "4h", "1h", "15m", "5m", "1m", "1s")))
 ROUNDING = 1e-12  # of the largest return: a deviation that rounding alone leaves
 
 
@@ -80,7 +79,7 @@ def period_of(elapsed: int, finest: int) -> int:
     elapsed : first to last equity, ns.
     finest : time between two values of equity, ns.
     """
-    fits = [length for length in PERIODS.values() if 30 * length <= elapsed]
+    fits = [length for length in PERIODS if 30 * length <= elapsed]
     return max(fits[0] if fits else SECOND, finest)
 
 

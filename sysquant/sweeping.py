@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sysquant.activity import Activity
-from sysquant.backtesting import Result, fresh_engine, market_of, run, span_of
+from sysquant.backtesting import Result, counted, fresh_engine, market_of, run, span_of
 from sysquant.compiled import machine, source_hash
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, DataError
@@ -129,9 +129,7 @@ def sweep(
         check_number(name, value, least=least, whole=True)
     if not len(bars):
         raise DataError("there are no bars to sweep over; is the range of the history right?")
-    if not isinstance(bars, History) and universe is None:
-        universe = [Instrument(f"S{n}") for n in range(int(bars.symbol.max()) + 1)]
-    market, universe, size = market_of(bars, universe, interval)
+    market, universe, size = market_of(bars, counted(bars, universe), interval)
     history, market = span_of(market, universe, size, start, end)
     options: dict[str, Any] = {
         "universe": universe,

@@ -39,10 +39,8 @@ def interval_ns(interval: int | str, key: str = "interval") -> int:
 
 def length_name(ns: int) -> str:
     """`1d`, `6h`, `90s` for a length in ns: in the largest unit that it is a whole number of."""
-    name, unit = max(
-        ((name, unit) for name, unit in _UNITS.items() if ns % unit == 0),
-        key=lambda each: each[1], default=("s", SECOND),
-    )  # fmt: skip
+    fits = [each for each in _UNITS.items() if ns % each[1] == 0]  # the largest comes last
+    name, unit = fits[-1] if fits else ("s", SECOND)
     return f"{ns / unit:g}{name}"
 
 

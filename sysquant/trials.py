@@ -127,9 +127,8 @@ class Sweep:
         """What is wrong at first sight, see `lint`: no trade, an edge, a short history."""
         edges = list[Finding]()
         if not np.isnan(self._values(self.rank)).all():
-            tried = [strategy.parameters for strategy in self.grid.strategies]
-            values = {name: [each[name] for each in tried] for name in self.grid.names}
-            edges = lint.grid_edge(values, self.plateau().peak)
+            tried = {name: self.frame[name].tolist() for name in self.grid.names}
+            edges = lint.grid_edge(tried, self.plateau().peak)
         orders = self.frame[["approved", "refused"]].sum().sum()
         return (*lint.no_orders(int(orders)), *edges, *short(self.frame))
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sysquant.activity import Activity
-from sysquant.backtesting import backtest, market_of
+from sysquant.backtesting import backtest, counted, market_of
 from sysquant.errors import ConfigError, DataError, SysquantError
 from sysquant.execution import Execution
 from sysquant.exits import Exits
@@ -112,9 +112,7 @@ def walk_forward(
     if not hasattr(splits, "split"):
         raise ConfigError(f"splits must be like WalkForward('30d', '10d'), was {splits!r}")
     tried = Grid(strategy, grid, where, taken=COLUMNS)
-    if isinstance(bars, Bars) and universe is None and len(bars):
-        universe = [Instrument(f"S{n}") for n in range(int(bars.symbol.max()) + 1)]
-    market, universe, size = market_of(bars, universe, interval)
+    market, universe, size = market_of(bars, counted(bars, universe), interval)
     if isinstance(market, Ticks) or isinstance(size, Activity):
         raise ConfigError("a walk is over bars of time, was over ticks; make them by closed_bars()")
     windows = _windows(splits, market)

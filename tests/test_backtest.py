@@ -169,12 +169,7 @@ def test_no_events_are_a_result_without_equity():
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_cannot_be_meant_is_refused_in_words(change, text):
-    given = {
-        "strategy": Hold(),
-        "bars": bars([10.0] * 5),
-        "universe": UNIVERSE,
-        "interval": "1s",
-    } | change
+    given = {"strategy": Hold(), "bars": bars([10.0] * 5), "universe": UNIVERSE, "interval": "1s"}
     with pytest.raises(ConfigError) as error:
         backtest(**given | change)
     assert text in str(error.value)

@@ -150,7 +150,7 @@ def test_memory_is_that_of_a_tenth_of_the_events():
     is_measured(row)
 
 
-def test_start_from_the_cacheis_measured_without_numba():
+def test_start_from_the_cache_is_measured_without_numba():
     assert bench_engine.start_s(os.environ["SYSQUANT_CACHE"]) > 0.05
 
 
@@ -169,14 +169,14 @@ def test_features_are_measured_against_every_peer():
         is_measured(row, compared=False)
 
 
-def test_storeis_measured_served_and_in_process():
+def test_store_is_measured_served_and_in_process():
     rows = bench_store.compare(2_000, 1, rounds=1)
     assert {row["unit"] for row in rows} == {"ms", "million rows/s"}
     for row in rows:
         is_measured(row)
 
 
-def test_historyis_measured_against_the_raw_query():
+def test_history_is_measured_against_the_raw_query():
     rows = bench_store.history_vs_arrow(500, 1)
     assert [row["name"] for row in rows] == ["history_vs_arrow", "history_vs_view"]
     for row in rows:

@@ -249,7 +249,7 @@ def test_periods_are_days_or_as_short_as_a_short_run_needs(elapsed, finest, peri
 
 
 @settings(max_examples=30)
-@given(st.integers(31, 600), st.sampled_from(list(PERIODS.values())))
+@given(st.integers(31, 600), st.sampled_from(PERIODS))
 def test_a_whole_number_of_periods_counts_as_the_calendar_does(n, every):
     ts = NOON // DAY * DAY + np.arange(n) * every
     assert sample(ts, np.ones(n), every).per_year == pytest.approx(YEAR / every)

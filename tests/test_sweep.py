@@ -360,6 +360,15 @@ def test_file_of_something_else_is_refused_and_left_alone(tmp_path):
     with pytest.raises(DataError, match="holds no sweep; give resume= another path"):
         pairs(resume=path)
     assert path.read_text() == '{"a": 1}\n'
+    path.write_text("junk")
+    with pytest.raises(DataError, match="holds no sweep"):
+        pairs(resume=path)
+    assert path.read_text() == "junk"
+
+
+def test_what_is_no_market_is_refused_in_words():
+    with pytest.raises(ConfigError, match=r"what history\(\) returned, Bars or Ticks, was Data"):
+        quiet(Momentum, pd.DataFrame({"close": [1.0]}), fast=[2, 3])
 
 
 def test_resume_lies_below_home_unless_absolute(home):
