@@ -231,6 +231,7 @@ def book_of(
     market = np.zeros(symbols, records.MARKET)
     market["unit"] = np.where(instruments["conversion"] < 0, instruments["multiplier"], math.nan)
     accounts = np.zeros(strategies, records.ACCOUNT)
+    accounts["scale"] = 1.0
     for field in ("volatility", "sharpe", "sortino", "value_at_risk"):
         accounts[field] = math.nan
     return Book(

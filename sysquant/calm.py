@@ -24,7 +24,7 @@ def is_calm(book: Book) -> bool:
     """Whether the only cell of the book has nothing under way that an event or a bar moves on."""
     market, instrument, cell = book.market[0], book.instruments[0], book.cells[0, 0]
     under_way = market.orders | market.halted | cell.changed | cell.closed_side | cell.pending
-    under_way |= cell.slices | cell.follow | book.accounts[0].state | book.clock[0].state
+    under_way |= cell.slices | cell.follow | cell.state | book.clock[0].state
     under_way |= instrument.quote_volume | book.terms[0].statistics | book.rules[0].watchful
     if under_way != 0 or market.bars == 0 or not market.price * market.unit > 0.0:
         return False
@@ -78,6 +78,7 @@ def glide(
     position, bar_close, bar_volume = closed.position, closed.close, closed.volume
     wanted, weight = targets[0], terms.statistics_weight
     quantity, target, is_held = cell.quantity, cell.target, cell.quantity != 0.0
+    scaled = target * account.scale
     price, previous, last_ts, unit = market.price, market.previous, market.ts, market.unit
     reference, volume = market.reference, market.volume
     cash, value, equity, top = account.cash, account.value, account.equity, -math.inf
@@ -95,7 +96,7 @@ def glide(
             if mark == np.uint64(stop):
                 break
             if is_held and not (equity > 0.0 and is_surely_in_band(
-                notional(rules, terms, market, target, equity), quantity,
+                notional(rules, terms, market, scaled, equity), quantity,
                 unit_cost(price, slip, unit, instrument), rules, instrument,
             )):  # fmt: skip
                 break

@@ -132,6 +132,46 @@ class Decider:
             self._unprobed -= count
         return weights
 
+    def run_until_fault(self, columns: Columns) -> tuple[Floats, StrategyError | None]:
+        """As `run`; where `target` raises, what it decided on the bars before, and why it raised.
+
+        Returns
+        -------
+        Weights, NaN after the bar that it raised on, and infinite there.
+        """
+        try:
+            return self.run(columns), None
+        except StrategyError as error:
+            return self._before(len(columns["ts"]), error)
+
+    def follow(self, columns: Columns) -> Floats:
+        """Take bars as `run` does, without a decision: NaN for each."""
+        self._table, self._rows = self._panel.advance(columns)
+        return np.full(len(columns["ts"]), np.nan)
+
+    def _before(self, count: int, error: StrategyError) -> tuple[Floats, StrategyError]:
+        # The first row that `target` raises on, asked for ever shorter beginnings of them; the
+        # first of all if it raises on none by itself, but looks at others.
+        weights, good, bad = np.full(count, np.nan), 0, self._table.shape[1]
+        symbols = () if self._legs is None else self._legs.symbols
+        found, middle = np.empty((max(1, len(symbols)), 0)), bad
+        while bad - good > 1:
+            some = self._table[self._rows, :middle], np.arange(len(self._rows))
+            try:
+                answer = _asked(self.strategy, self.names, *some, symbols)
+            except StrategyError as shorter:
+                bad, error = middle, shorter
+            else:
+                if middle == self._table.shape[1]:
+                    bad = 1
+                    break
+                found, good = answer, middle
+            middle = (good + bad) // 2
+        found[:, np.isnan(found).any(axis=0)] = np.nan  # of legs all, or none
+        weights[self.places[:, :good]] = found
+        weights[self.places[:, good].min()] = np.inf
+        return weights, error
+
     @property
     def places(self) -> Ints:
         """(legs, marks) rows of the last run that its legs' bars lie in; of others, every row."""

@@ -7,7 +7,7 @@ tick or a year: the effects are the same bytes. No I/O, no wall clock, no global
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from sysquant.bars import ClosedBars, Events
 from sysquant.book import book_of, buffers_of, check_activity, check_longer, rules_of
 from sysquant.clockwork import take_history
 from sysquant.effects import Effects
-from sysquant.errors import ConfigError, DataError
+from sysquant.errors import ConfigError, DataError, StrategyError
 from sysquant.execution import Execution, order_key
 from sysquant.exits import Exits
 from sysquant.facts import USES_TAIL
@@ -27,7 +27,7 @@ from sysquant.orders import Orders
 from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.strategy import Strategy
-from sysquant.types import SECOND, Bars, Floats, Instrument, Ticks
+from sysquant.types import SECOND, Bars, Columns, Floats, Instrument, Ticks
 
 _STATE = (
     "clock", "market", "active", "accounts", "cells", "orders", "rates", "returns", "covariance",
@@ -58,6 +58,11 @@ class Engine:
     seed : of every random draw.
     snapshot_ns : engine time between two snapshots of the portfolio.
     promoted : names of strategies that were promoted; the others are held to `not_promoted`.
+    contained : whether a strategy that raises is switched off, and the others go on.
+
+    Attributes
+    ----------
+    faults : of strategies that raised, in order: name, engine time, error.
 
     Raises
     ------
@@ -83,6 +88,7 @@ class Engine:
         promoted: Collection[str] = (),
         seed: int = 1,
         snapshot_ns: int = 60 * SECOND,
+        contained: bool = False,
     ) -> None:
         if not strategies or not universe:
             raise ConfigError("a book needs at least one strategy and one symbol")
@@ -99,7 +105,7 @@ class Engine:
         self._bar_clock = clock_of(universe, interval)
         self._deciders = [s.decider(self.symbols) for s in self.strategies.values()]
         used = {name for decider in self._deciders for name in decider.fields}
-        self._fields = tuple(sorted(used | {"close"}))
+        self._fields = tuple(sorted(used | {"close", "ts"}))
         self._names = names = tuple(self.strategies)
         rules = rules_of(names, sizing, orders, exits, len(universe))
         for row, strategy in zip(rules, self.strategies.values(), strict=True):
@@ -122,6 +128,9 @@ class Engine:
         if strangers:
             raise ConfigError(f"promoted names {strangers}, the book holds {list(names)}")
         operation.fund(self._book, names, capital, fractions)
+        self._operator = operation.Operator(self._book, self._out, names, self.symbols)
+        self._contained = contained
+        self.faults: list[tuple[str, int, StrategyError]] = []
 
     # -- advancing
 
@@ -146,7 +155,7 @@ class Engine:
     def step(self, batch: Ticks | Bars) -> Effects:
         """Advance over a batch, in its order, and return what it caused.
 
-        After an error of a strategy the engine is of no more use; `restore` an earlier state.
+        After an error of a strategy that is not contained the engine is of no more use.
 
         Raises
         ------
@@ -155,7 +164,7 @@ class Engine:
         DataError
             If a symbol is not in the universe; nothing has been taken then.
         StrategyError
-            If a `target` is no weight.
+            If a `target` is no weight, and that is not contained.
         """
         parts: list[Effects] = []
         passes = ((*each, self._decide(*each[1:])) for each in self.passes(batch))
@@ -246,34 +255,37 @@ class Engine:
         targets = np.empty((len(self.strategies), bars), np.float64)
         if bars:
             columns = {name: getattr(closed, name)[:bars] for name in self._fields}
-            for strategy, decider in enumerate(self._deciders):
-                targets[strategy] = decider.run(columns)
+            decide = self._contain if self._contained else self._run
+            for strategy in range(len(targets)):
+                targets[strategy] = decide(strategy, columns)
         return targets
+
+    def _run(self, strategy: int, columns: Columns) -> Floats:
+        return self._deciders[strategy].run(columns)
+
+    def _contain(self, strategy: int, columns: Columns) -> Floats:
+        # Who failed sees bars go by, so that he is warm when he is started again.
+        decider = self._deciders[strategy]
+        if self._book.accounts["failed"][strategy]:
+            return decider.follow(columns)
+        weights, error = decider.run_until_fault(columns)
+        if error is not None:
+            at = int(columns["ts"][np.isinf(weights)][0])
+            self.faults.append((self._names[strategy], at, error))
+        return weights
 
     # -- operating
 
-    def set_state(self, strategy: str, state: Literal["active", "reducing", "off"]) -> None:
-        """Switch a strategy: on, only towards flat, or off (flat as soon as its symbols trade)."""
-        operation.set_state(self._book, self._names, strategy, state)
-
-    def move_cash(self, source: str, target: str, amount: float) -> None:
-        """Move capital between strategies, or from or to the pool (""); no profit, no loss.
-
-        Drawdowns, what was given back, and the returns of the day and of the risk bar stay the
-        fractions they were, also when all of it leaves and other comes later. What working orders
-        may cost is not held back.
+    def operate(self, wish: operation.Operation) -> Effects:
+        """Carry an operation out, between two events; what it caused at once.
 
         Raises
         ------
         ConfigError
-            If the source has less cash, or would keep positions or orders without equity, or the
-            amount is not > 0.
+            If it cannot be meant; nothing has changed then.
         """
-        operation.move_cash(self._book, self._names, source, target, amount)
-
-    def rearm(self, strategy: str) -> None:
-        """Let a strategy order again that `repeated_order` had disabled."""
-        operation.rearm(self._book, self._names, strategy)
+        self._operator(wish)
+        return self._drain()
 
     # -- looking
 

@@ -300,7 +300,7 @@ def gather(book: Book, strategy: int, symbol: int, ts: int, leg: bool) -> None:
     order.shortable = instrument.shortable
     order.restricted = instrument.restricted
     order.session_left_s = session_left(book.sessions, instrument, market, ts)
-    order.state = max(clock.state, account.state, 2 * market.halted)
+    order.state = max(clock.state, min(cell.state, 2), 2 * market.halted)
     order.allocation = account.allocation
     order.stake = account.stake
     order.equity = account.equity

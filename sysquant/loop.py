@@ -15,7 +15,7 @@ from sysquant.calm import glide, is_calm
 from sysquant.clockwork import close_risk_bar, is_ready, take_snapshot
 from sysquant.compiled import inlined, kernel, part, pasted, wide
 from sysquant.portfolio import mark
-from sysquant.proposal import act, is_settled
+from sysquant.proposal import HALTED, SWITCHED_OFF, act, is_settled, switch
 from sysquant.state import ORDERS, SIGNALS, STOP_LEG, TARGET, Book, Out, has_room
 from sysquant.statistics import take_bar
 from sysquant.types import CLOCK_MARK, Floats, Ints
@@ -53,10 +53,22 @@ def _stands(book: Book, strategy: int, symbol: int, target: float) -> bool:
 
 
 @part
+def _fail(book: Book, strategy: int) -> None:
+    # Its code raised, which an infinite weight stands for: it leaves everything, once.
+    if book.accounts[strategy].failed == 0:
+        book.accounts[strategy].failed = 1
+        for symbol in range(len(book.market)):
+            switch(book, strategy, symbol, SWITCHED_OFF)
+
+
+@part
 def _decide(book: Book, out: Out, strategy: int, symbol: int, ts: int, target: float) -> None:
     # What to order at a bar's close.
     cell = book.cells[strategy, symbol]
     market = book.market[symbol]
+    if math.isinf(target):
+        _fail(book, strategy)
+        return
     if not market.price * market.unit > 0.0:
         return
     if not math.isnan(target) and target != cell.target:
@@ -64,6 +76,8 @@ def _decide(book: Book, out: Out, strategy: int, symbol: int, ts: int, target: f
     if math.isnan(cell.target):
         return
     protection.reopen(cell, market, book.rules[strategy])
+    if book.clock[0].state == HALTED:
+        return
     quantity, purpose = proposal.consider(book, out, strategy, symbol, ts, False)
     if quantity != 0.0:
         act(book, out, strategy, symbol, TARGET, ts, quantity, purpose)
@@ -193,7 +207,7 @@ def _follow(book: Book, out: Out, symbol: int, ts: int) -> None:
     # What is owed after an event, and brackets.
     for place in range(book.market[symbol].active):
         strategy = book.active[symbol, place]
-        for slot in range(3):
+        for slot in range(3 if book.clock[0].state != HALTED else 0):
             quantity, purpose = _next_order(book, out, strategy, symbol, slot, ts)
             if quantity != 0.0:
                 act(book, out, strategy, symbol, slot, ts, quantity, purpose)

@@ -1,20 +1,82 @@
-"""What an operator does to a book between two steps: capital, switches, re-arming.
+"""What an operator does to a book between two events: states, weights, capital, halts.
 
-Input: the book, the names of its strategies in their order, and a wish. Output: the book's state,
-changed; a wish that cannot be meant is refused and changes nothing. No market event is taken here.
+Input: the book, the names of its strategies and symbols in their order, and an operation. Output:
+the book's state, changed; an operation that cannot be meant is refused and changes nothing. No
+market event is taken here. Rules: `docs/engine.md`, section 9.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 
 from sysquant.errors import ConfigError, nearest
-from sysquant.keys import check_number
+from sysquant.keys import check_choice, check_number
 from sysquant.portfolio import BASES, move_capital
-from sysquant.state import Book, enlist
+from sysquant.proposal import cancel_all, switch
+from sysquant.state import Book, Out
 
-STATES = ("active", "reducing", "off")
+STATES = ("active", "reducing", "off", "paused")  # of a cell, by number
+HOLDS = ("halt", "operator", "outbox", "gap")  # why entries are stopped, by bit
+State: TypeAlias = Literal["active", "reducing", "off", "paused"]
+
+
+class _Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=str.lower):
+    pass
+
+
+class Switch(_Operation, frozen=True):
+    """Set the state of a strategy, of a symbol in all strategies, of both, or (None) of all.
+
+    `reducing` goes only nearer to flat; `off` leaves everything as its symbols trade; `paused`
+    keeps what is held but for its exits; `active` trades, with the cash that was given back.
+    """
+
+    state: State
+    strategy: str | None = None
+    symbol: str | None = None
+
+
+class Weigh(_Operation, frozen=True):
+    """Multiply the targets of a strategy by a weight in [0, 1]."""
+
+    strategy: str
+    weight: float
+
+
+class Move(_Operation, frozen=True):
+    """Move capital between strategies, or from or to the pool (""); no profit, no loss.
+
+    Drawdowns, what was given back, and the returns of the day and of the risk bar stay the
+    fractions they were, also when all of it leaves and other comes later.
+    """
+
+    source: str
+    target: str
+    amount: float
+
+
+class Release(_Operation, frozen=True):
+    """Give all cash of a strategy that is off and flat back to the pool."""
+
+    strategy: str
+
+
+class Hold(_Operation, frozen=True):
+    """Stop entries of the whole book for a reason, or no longer; `halt` stops every order."""
+
+    reason: Literal["halt", "operator", "outbox", "gap"]
+    on: bool
+
+
+class Rearm(_Operation, frozen=True):
+    """Let a strategy order again that `repeated_order` had disabled."""
+
+    strategy: str
+
+
+Operation: TypeAlias = Switch | Weigh | Move | Release | Hold | Rearm
 
 
 def fund(
@@ -40,55 +102,140 @@ def fund(
         book.clock[field] = capital
 
 
-def set_state(book: Book, names: Sequence[str], strategy: str, state: str) -> None:
-    """See `Engine.set_state`."""
-    place = _place(names, strategy)
-    if state not in STATES:
-        raise ConfigError(f"a state is one of {', '.join(STATES)}, was {state!r}")
-    book.accounts["state"][place] = STATES.index(state)
-    if state == "off":
-        for symbol, cell in enumerate(book.cells[place]):
-            cell["changed"] = cell["pending"] = 1
-            cell["refused"] = cell["slices"] = cell["follow"] = 0
-            enlist(book, place, symbol)
+class Operator:
+    """Carries operations out on one book.
+
+    Parameters
+    ----------
+    strategies, symbols : names, in the order of the book's rows.
+    """
+
+    def __init__(
+        self, book: Book, out: Out, strategies: Sequence[str], symbols: Sequence[str]
+    ) -> None:
+        self._book, self._out = book, out
+        self._strategies, self._symbols = tuple(strategies), tuple(symbols)
+
+    def __call__(self, operation: Operation) -> None:
+        """Carry one out; what it causes at once lies in the buffers.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be meant; nothing has changed then.
+        """
+        match operation:
+            case Switch():
+                self._switch(operation)
+            case Weigh():
+                self._weigh(operation)
+            case Move():
+                self._move(operation)
+            case Release():
+                self._release(operation.strategy)
+            case Hold():
+                self._hold(operation)
+            case Rearm():
+                place = self._place(operation.strategy)
+                self._book.accounts["disabled"][place] = 0
+                self._book.cells["entries"][place] = 0
+
+    def _place(self, strategy: str) -> int:
+        return _index("strategy", strategy, self._strategies)
+
+    def _switch(self, wish: Switch) -> None:
+        check_choice("state", wish.state, STATES)
+        book = self._book
+        strategies = range(len(self._strategies))
+        symbols = range(len(self._symbols))
+        if wish.strategy is not None:
+            strategies = [self._place(wish.strategy)]
+        if wish.symbol is not None:
+            symbols = [_index("symbol", wish.symbol, self._symbols)]
+        for strategy in strategies:
+            account = book.accounts[strategy]
+            for symbol in symbols:
+                switch(book, strategy, symbol, STATES.index(wish.state))
+            if wish.state == "active":
+                account["failed"] = 0
+                self._give_back(account)
+
+    def _give_back(self, account: Any) -> None:
+        # What it had released comes back, as much as the pool has.
+        clock = self._book.clock[0]
+        amount = min(float(account["released"]), float(clock["pool"]))
+        account["released"] = 0.0
+        if amount > 0:
+            move_capital(account, amount)
+            clock["pool"] = round(float(clock["pool"]) - amount, 8)
+
+    def _weigh(self, wish: Weigh) -> None:
+        check_number("weight", wish.weight, least=0, most=1)
+        place = self._place(wish.strategy)
+        self._book.accounts["scale"][place] = wish.weight
+        self._book.cells["changed"][place] = 1
+        self._book.cells["slices"][place] = 0
+
+    def _move(self, wish: Move) -> None:
+        check_number("amount", wish.amount, above=0)
+        amount, book = round(float(wish.amount), 8), self._book
+        accounts: dict[str, Any] = {
+            name: book.accounts[self._place(name)] for name in (wish.source, wish.target) if name
+        }
+        clock, source = book.clock[0], wish.source
+        cash = float(clock["pool"])
+        if source:
+            cash = float(accounts[source]["cash"]) - self._ordered(self._place(source))
+        if not 0 < amount <= cash:
+            raise ConfigError(f"amount must be > 0 and at most {max(0.0, cash):,.2f}, was {amount}")
+        is_all = bool(source) and amount >= accounts[source]["equity"]
+        if is_all and self._is_busy(self._place(source)):
+            raise ConfigError(
+                f"{source!r} has positions or orders, and would have no equity; move less, or "
+                "switch it off and wait until it is flat"
+            )
+        for name, change in ((source, -amount), (wish.target, amount)):
+            if name:
+                move_capital(accounts[name], change)
+            else:
+                clock["pool"] = round(float(clock["pool"]) + change, 8)
+
+    def _ordered(self, place: int) -> float:
+        # What working orders that buy may cost, at last prices or their limits.
+        orders, book = self._book.orders[place], self._book
+        prices = (book.market["price"] * book.market["unit"])[:, None]
+        limits = orders["limit"] * book.market["unit"][:, None]
+        each = np.where(np.isfinite(limits), np.maximum(limits, prices), prices) * orders["left"]
+        each *= 1.0 + book.instruments["taker"][:, None]
+        works = (orders["order_no"] > 0) & (orders["left"] > 0) & (orders["reduce_only"] == 0)
+        return float(each[works].sum())
+
+    def _release(self, strategy: str) -> None:
+        place, book = self._place(strategy), self._book
+        account, clock = book.accounts[place], book.clock[0]
+        if (book.cells["state"][place] != STATES.index("off")).any() or self._is_busy(place):
+            raise ConfigError(f"{strategy!r} is not off and flat: stop it first")
+        amount = float(account["cash"])
+        if amount > 0:
+            account["value"], account["equity"] = 0.0, amount
+            move_capital(account, -amount)
+            clock["pool"] = round(float(clock["pool"]) + amount, 8)
+            account["released"] += amount
+
+    def _is_busy(self, place: int) -> bool:
+        book = self._book
+        return bool(book.cells["quantity"][place].any() or book.orders["order_no"][place].any())
+
+    def _hold(self, wish: Hold) -> None:
+        clock, bit = self._book.clock[0], 1 << HOLDS.index(wish.reason)
+        was = int(clock["state"])
+        clock["holds"] = clock["holds"] | bit if wish.on else clock["holds"] & ~bit
+        clock["state"] = 2 if clock["holds"] & 1 else int(clock["holds"] > 0)
+        if clock["state"] == 2 > was:
+            cancel_all(self._book, self._out)
 
 
-def move_cash(book: Book, names: Sequence[str], source: str, target: str, amount: float) -> None:
-    """See `Engine.move_cash`."""
-    check_number("amount", amount, above=0)
-    amount = round(float(amount), 8)
-    accounts: dict[str, Any] = {
-        name: book.accounts[_place(names, name)] for name in (source, target) if name
-    }
-    clock = book.clock[0]
-    cash = accounts[source]["cash"] if source else clock["pool"]
-    if not 0 < amount <= cash:
-        raise ConfigError(f"amount must be > 0 and at most {cash:,.2f}, was {amount}")
-    is_all = bool(source) and amount >= accounts[source]["equity"]
-    if is_all and _is_busy(book, _place(names, source)):
-        raise ConfigError(
-            f"{source!r} has positions or orders, and would have no equity; move less, or "
-            "switch it off and wait until it is flat"
-        )
-    for name, change in ((source, -amount), (target, amount)):
-        if name:
-            move_capital(accounts[name], change)
-        else:
-            clock["pool"] = round(float(clock["pool"]) + change, 8)
-
-
-def rearm(book: Book, names: Sequence[str], strategy: str) -> None:
-    """See `Engine.rearm`."""
-    place = _place(names, strategy)
-    book.accounts["disabled"][place] = 0
-    book.cells["entries"][place] = 0
-
-
-def _place(names: Sequence[str], strategy: str) -> int:
-    if strategy not in names:
-        raise ConfigError(f"the book has no strategy {strategy!r}{nearest(strategy, names)}")
-    return names.index(strategy)
-
-
-def _is_busy(book: Book, place: int) -> bool:
-    return bool(book.cells["quantity"][place].any() or book.orders["order_no"][place].any())
+def _index(kind: str, name: str, names: Sequence[str]) -> int:
+    if name not in names:
+        raise ConfigError(f"the book has no {kind} {name!r}{nearest(name, names)}")
+    return names.index(name)

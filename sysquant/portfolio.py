@@ -236,7 +236,7 @@ def snapshot(
 
 
 def move_capital(account: Any, amount: float) -> None:
-    """Give capital to a strategy, or take it away (`amount` below 0); see `Engine.move_cash`.
+    """Give capital to a strategy, or take it away (`amount` below 0); see `operation.Move`.
 
     Equity divided by a base stays what it was, also from the moment all of it is taken (`left`
     keeps what it was then) to the moment other comes. Where it lost all, bases move along.

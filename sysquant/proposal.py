@@ -9,7 +9,7 @@ import math
 from sysquant import broker
 from sysquant.checks import CHECKS
 from sysquant.checks.chain import review
-from sysquant.compiled import inlined, numbers, part, wide
+from sysquant.compiled import inlined, kernel, numbers, part, wide
 from sysquant.execution import cancel_latency, latency
 from sysquant.facts import gather
 from sysquant.orders import place
@@ -26,7 +26,8 @@ from sysquant.state import LIMIT_LEG, ORDERS, RECEIPTS, TARGET, Book, Out, enlis
 from sysquant.steps import cut_lots, cut_lots_down, tick_beyond
 
 SIGNAL, SLICE, FOLLOW_UP, STOP_LOSS, TRAILING, TAKE_PROFIT, MAX_HOLD, DRAWDOWN, OFF = numbers(9)
-REDUCING, SWITCHED_OFF = 1, 2
+ACTIVE, REDUCING, SWITCHED_OFF, PAUSED = numbers(4)  # `cell.state`
+HALTED = SWITCHED_OFF  # `clock.state`, which is 0, `REDUCING` or this
 REPEATED_ORDER = CHECKS["repeated_order"].number
 
 
@@ -35,15 +36,17 @@ def wanted(book: Book, strategy: int, symbol: int) -> float:
     """Units that the standing target asks for now; NaN when that is unknown."""
     cell = book.cells[strategy, symbol]
     account = book.accounts[strategy]
-    if cell.exiting == 1 or account.state == SWITCHED_OFF:
+    if cell.exiting == 1 or cell.state == SWITCHED_OFF or cell.closed_side * cell.target > 0.0:
         return 0.0
-    if cell.target == 0.0 or cell.closed_side * cell.target > 0.0:
+    if cell.state == PAUSED:
+        return cell.quantity
+    if cell.target == 0.0:
         return 0.0
     quantity = wanted_quantity(
         book.rules[strategy], book.terms[0], book.instruments[symbol], book.market[symbol],
-        cell.target, account.equity,
+        cell.target * account.scale, account.equity,
     )  # fmt: skip
-    if account.state == REDUCING or book.clock[0].state == REDUCING:
+    if cell.state == REDUCING or book.clock[0].state == REDUCING:
         if quantity * cell.quantity <= 0.0:
             return 0.0
         if abs(quantity) > abs(cell.quantity):
@@ -55,11 +58,11 @@ def wanted(book: Book, strategy: int, symbol: int) -> float:
 def is_settled(book: Book, strategy: int, symbol: int) -> bool:
     """Whether a position is surely inside the no-trade band of its standing target."""
     cell, account = book.cells[strategy, symbol], book.accounts[strategy]
-    if account.state | book.clock[0].state != 0 or not account.equity > 0.0:
+    if cell.state | book.clock[0].state != 0 or not account.equity > 0.0:
         return False
     market, terms = book.market[symbol], book.terms[0]
     rules, instrument = book.rules[strategy], book.instruments[symbol]
-    value = notional(rules, terms, market, cell.target, account.equity)
+    value = notional(rules, terms, market, cell.target * account.scale, account.equity)
     cost = worst_unit_cost(terms, instrument, market, value)
     return is_surely_in_band(value, cell.quantity, cost, rules, instrument)
 
@@ -276,6 +279,23 @@ def withdraw_legs(book: Book, out: Out, strategy: int, since: int, ts: int) -> N
             broker.end_order(book, out, strategy, symbol, TARGET, ts, broker.NOT_ALL_LEGS)
 
 
+@kernel
+def switch(book: Book, strategy: int, symbol: int, state: int) -> None:
+    """Set the state of a cell: what works is cancelled, and what is too much goes, as it trades."""
+    cell = book.cells[strategy, symbol]
+    was, cell.state = cell.state, state
+    if state == ACTIVE:
+        if was == SWITCHED_OFF or book.accounts[strategy].failed == 1:
+            cell.target = cell.refused_target = math.nan
+        return
+    cell.slices = cell.follow = 0
+    if state == SWITCHED_OFF:
+        cell.refused = 0
+    if state == SWITCHED_OFF or book.orders[strategy, symbol, TARGET].order_no > 0:
+        cell.changed = cell.pending = 1
+        enlist(book, strategy, symbol)
+
+
 @part
 def _slice(book: Book, strategy: int, symbol: int, ts: int, quantity: float) -> float:
     # The next part of an order over time.
@@ -321,6 +341,16 @@ def cancel(book: Book, out: Out, strategy: int, symbol: int, ts: int) -> bool:
         broker.end_order(book, out, strategy, symbol, TARGET, ts, order.end_reason)
         return True
     return False
+
+
+@kernel
+def cancel_all(book: Book, out: Out) -> None:
+    """Send a cancel for every target order, and drop what was to follow one: the book is halted."""
+    for strategy in range(len(book.accounts)):
+        for symbol in range(len(book.market)):
+            if book.orders[strategy, symbol, TARGET].order_no > 0:
+                cancel(book, out, strategy, symbol, book.clock[0].engine_ts)
+            book.cells[strategy, symbol].slices = book.cells[strategy, symbol].follow = 0
 
 
 @part
@@ -370,7 +400,7 @@ def consider(
         book.clock[0].suppressed += 1
         return 0.0, SIGNAL
     difference = cut_lots(goal - cell.quantity, instrument)
-    if book.accounts[strategy].state == SWITCHED_OFF:
+    if cell.state == SWITCHED_OFF:
         return difference, OFF
     if exits:
         return difference, cell.purpose

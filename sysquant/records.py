@@ -50,7 +50,8 @@ RULES = _row(  # (S,): how targets become sizes, orders and exits
 
 # -- state
 CLOCK = _row(  # (1,)
-    ints="engine_ts events version suppressed ambiguous day returns state"
+    ints="engine_ts events version suppressed ambiguous day returns"
+    " holds state"  # holds: bits of why entries are stopped; state: what comes of them
     " next_financing next_funding wake"  # wake: the next accrual or day
     " next_risk_bar next_snapshot",
     floats="pool equity peak day_equity feed_lag_s covariance_weight",
@@ -62,14 +63,15 @@ MARKET = _row(  # (Y,): the last trade, who is in it, statistics per bar
     " close high low variance volume reference change roll_covariance roll spread",
 )
 ACCOUNT = _row(  # (S,)
-    ints="key order_no state promoted disabled losses stopped_ts rate_head rate_second rate_minute"
+    ints="key order_no failed promoted disabled losses stopped_ts rate_head rate_second rate_minute"
     " open_orders",
-    floats="allocation cash value equity peak day_equity exit_peak risk_equity stake left financing"
+    floats="allocation scale released"  # of its targets; what it gave back to the pool
+    " cash value equity peak day_equity exit_peak risk_equity stake left financing"
     " mean squares losses_squared"  # of its returns per risk bar in the window
     " volatility sharpe sortino value_at_risk",
 )
 CELL = _row(  # (S, Y)
-    ints="held listed changed pending refused refused_bar closed_side closed_bar"
+    ints="state held listed changed pending refused refused_bar closed_side closed_bar"
     " exiting purpose opened_ts grown_event met_event slices next_slice follow entries"
     " last_order_ts",
     floats="quantity cost entry best realised_pnl fees slippage financing"

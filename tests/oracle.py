@@ -26,7 +26,7 @@ from tests.oracle_market import (
     sign,
 )
 from tests.oracle_risk import REFUSE, review
-from tests.oracle_sizing import ACTIVE, SWITCHED_OFF
+from tests.oracle_sizing import ACTIVE, HALTED, REDUCING
 from tests.streams import weight_of
 
 
@@ -38,7 +38,7 @@ class Oracle(Exits):
         super().__init__(case)
         keys = [order_key(account.name) for account in self.accounts]
         self.broker = Broker(case.execution, case.seed, keys, self.fill, self.end)
-        self.state = ACTIVE
+        self.state, self.holds = ACTIVE, set()
         self.suppressed = 0
         self.close_calls = set()
         self.level_calls = set()
@@ -58,21 +58,60 @@ class Oracle(Exits):
         return self.rows
 
     def apply_calls(self, no: int) -> None:
-        """What an operator does before event `no`: (no, what, strategy, value)."""
+        """What an operator does before event `no`, as section 9 says."""
         while self.calls and self.calls[0][0] == no:
-            _, what, name, value = self.calls.pop(0)
-            account = next(a for a in self.accounts if a.name == name)
-            if what == "rearm":
-                account.disabled = False
-                for cell in account.cells:
-                    cell.entries = 0
-            else:
-                account.state = ("active", "reducing", "off").index(value)
-            if value == "off":
-                for cell in account.cells:
-                    cell.changed = cell.pending = True
-                    cell.slices_left, cell.refused_target = 0, NAN
-                    cell.follow = False
+            wish = self.calls.pop(0)[1]
+            if wish["type"] == "hold":
+                self.hold(wish["reason"], wish["on"])
+                continue
+            named = [a for a in self.accounts if wish["strategy"] in (None, a.name)]
+            for account in named:
+                self.operate(account, wish)
+
+    def operate(self, account: Account, wish: dict) -> None:
+        for cell in account.cells:
+            if wish["type"] == "weigh":
+                cell.changed, cell.slices_left = True, 0
+            elif wish["type"] == "rearm":
+                cell.entries = 0
+            elif wish["symbol"] in (None, self.names[cell.symbol]):
+                self.switch(cell, wish["state"])
+        account.scale = wish.get("weight", account.scale)
+        account.disabled &= wish["type"] != "rearm"
+        account.failed &= wish.get("state") != "active"
+
+    def switch(self, cell: Cell, state: str) -> None:
+        """Section 9, one cell."""
+        was, cell.state = cell.state, state
+        if state == "active":
+            if was == "off" or self.accounts[cell.strategy].failed:
+                cell.target = cell.refused_target = NAN
+            return
+        cell.slices_left, cell.follow = 0, False
+        if state == "off":
+            cell.refused_target = NAN
+        if state == "off" or cell.orders[0]:
+            cell.changed = cell.pending = True
+
+    def hold(self, reason: str, on: bool) -> None:
+        """Section 9, the book: entries, or all orders, are stopped."""
+        (self.holds.add if on else self.holds.discard)(reason)
+        was, self.state = self.state, REDUCING if self.holds else ACTIVE
+        if "halt" not in self.holds:
+            return
+        self.state = HALTED
+        for account in self.accounts if was != HALTED else ():
+            for cell in account.cells:
+                if cell.orders[0]:
+                    self.cancel(cell.orders[0], self.now)
+                cell.slices_left, cell.follow = 0, False
+
+    def fails(self, account: Account, symbol: int, bars: dict[int, Event], ts: int) -> bool:
+        """Whether the code of a strategy raises on this bar."""
+        script = self.case.scripts[account.name]
+        legs = self.case.legs
+        asked = not legs or (symbol in legs and set(legs) <= set(bars))
+        return bool(asked and 0 < script.get("fails_at", 0) <= float(ts))
 
     # -- section 1: the order of things
     def take(self, event: Event) -> None:
@@ -172,9 +211,18 @@ class Oracle(Exits):
         cell.bars += 1
         cell.since_refusal += 1
         cell.since_exit += 1
-        if self.markets[cell.symbol].price is None or self.unit(cell.symbol) is None:
-            return
-        target = self.target(account, cell.symbol, bars, ts)
+        if not account.failed and self.fails(account, cell.symbol, bars, ts):
+            self.fail(account)
+        elif self.markets[cell.symbol].price and self.unit(cell.symbol) is not None:
+            self.take_target(account, cell, bars, ts)
+
+    def fail(self, account: Account) -> None:
+        account.failed = True
+        for cell in account.cells:
+            self.switch(cell, "off")
+
+    def take_target(self, account: Account, cell: Cell, bars: dict[int, Event], ts: int) -> None:
+        target = NAN if account.failed else self.target(account, cell.symbol, bars, ts)
         if target == target and target != cell.target:
             cell.target, cell.changed, cell.entries, cell.slices_left = target, True, 0, 0
             price = self.markets[cell.symbol].price
@@ -183,6 +231,8 @@ class Oracle(Exits):
         if math.isnan(cell.target):
             return
         self.rearm(account, cell)
+        if self.state == HALTED:
+            return
         if cell.orders[0]:
             if not cell.changed:
                 return
@@ -215,7 +265,7 @@ class Oracle(Exits):
     def propose(self, account: Account, cell: Cell, ts: int, *, follow: bool = False) -> None:
         """What the standing target asks for now, or an exit, if it is worth an order."""
         is_exit = cell.exiting or sign(cell.target) * cell.closed_side > 0
-        is_off = account.state == SWITCHED_OFF
+        is_off = cell.state == "off"
         wanted = 0.0 if is_exit else self.wanted(account, cell)
         if wanted is None:
             return
@@ -271,6 +321,8 @@ class Oracle(Exits):
 
     def owed(self, account: Account, cell: Cell, event: Event) -> None:
         """Section 2.5: what waited for this event, then brackets."""
+        if self.state == HALTED:
+            return
         follow, cell.follow = cell.follow, False
         if cell.orders[0] and cell.pending:
             self.cancel(cell.orders[0], event.ts)

@@ -30,7 +30,8 @@ class Account:
     day_equity: float = 0.0
     risk_equity: float = 0.0
     interest: float = 0.0
-    state: int = 0
+    scale: float = 1.0  # of its targets
+    failed: bool = False
     promoted: bool = True
     disabled: bool = False
     order_no: int = 0

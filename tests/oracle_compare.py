@@ -12,12 +12,15 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from sysquant.activity import Activity
+from sysquant.effects import Effects
 from sysquant.engine import Engine
 from sysquant.execution import Execution
 from sysquant.exits import Exits
+from sysquant.operation import Operation
 from sysquant.orders import Orders
 from sysquant.risk import RiskChain
 from sysquant.sizing import FixedNotional, RiskPerTrade, VolatilityTarget, WeightSizing
@@ -57,11 +60,14 @@ class Scripted(Strategy):
     salt: int = 0
     hold_s: float = 1.0
     style: int = 0
+    fails_at: float = 0.0
 
     def features(self, bar):
         return {"ts": bar.ts, "close": bar.close}
 
     def target(self, f):
+        if 0 < self.fails_at <= f["ts"].max():
+            raise ValueError("it is late")
         weights = np.array(WEIGHTS[self.style])
         code = code_of(f["ts"], f["close"], self.salt, self.hold_s)
         return weights[code.astype(np.int64) % len(weights)]
@@ -144,6 +150,7 @@ def engine_of(case: SimpleNamespace) -> Engine:
         promoted=case.promoted,
         seed=case.seed,
         snapshot_ns=case.snapshot_ns,
+        contained=True,
     )
 
 
@@ -177,10 +184,11 @@ def run_engine(case: SimpleNamespace) -> tuple[dict[str, list[dict]], Engine]:
     turns = [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
     edges = {0, len(case.events), *(call[0] for call in calls), *case.cuts, *turns}
     for a, b in pairwise(sorted(edges)):
+        caused = list[Effects]()
         while calls and calls[0][0] == a:
-            _, what, name, value = calls.pop(0)
-            getattr(engine, what)(*(x for x in (name, value) if x is not None))
-        effects = engine.step(batch_of(case.events[a:b]))
+            caused.append(engine.operate(msgspec.convert(calls.pop(0)[1], Operation)))
+        caused.append(engine.step(batch_of(case.events[a:b])))
+        effects = Effects.join(caused)
         for table in KEYS:
             found = effects[table]
             names = found.dtype.names

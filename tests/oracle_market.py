@@ -237,6 +237,7 @@ class Cell:
 
     strategy: int
     symbol: int
+    state: str = "active"
     held: float = 0.0
     average_price: float = 0.0
     entry: float = 0.0

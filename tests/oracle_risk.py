@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.oracle import Oracle
 
 REFUSE, PASS, EXEMPT = range(3)
+STATES = {"active": 0, "reducing": 1, "off": 2, "paused": 2}  # of a cell, for the check
 GRAIN = 1e-7  # of an account's money: fills and payments are each cut to 1e-8
 ROUNDING = 2.0**-48  # of the terms of a sum: what is left of one that cancels may be this
 Answer = tuple[float, float | None]
@@ -307,7 +308,9 @@ CHECKS = {
     "trading_window": (lambda f, x: (session_left(f), None), False, True),
     "restricted": (lambda f, x: (int(f.rules.restricted), None), True, True),
     "state": (
-        lambda f, x: (max(f.book.state, f.account.state, 2 * f.market.halted), None), True, True
+        lambda f, x: (max(f.book.state, STATES[f.cell.state], 2 * f.market.halted), None),
+        True,
+        True,
     ),
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ from tests.oracle_book import Account, Ledger
 from tests.oracle_broker import Broker
 from tests.oracle_market import Cell, cut, cut_down, divide, sign
 
-ACTIVE, REDUCING, SWITCHED_OFF = range(3)
+ACTIVE, REDUCING, HALTED = range(3)  # a book
 
 
 class Sizing(Ledger):
@@ -26,7 +26,11 @@ class Sizing(Ledger):
         """Quantity to hold (2.2); None while a statistic or a target is unknown."""
         equity = self.equity(account)
         closed = cell.closed_side != 0 and sign(cell.target) == cell.closed_side
-        if cell.target == 0 or closed or account.state == SWITCHED_OFF or not equity > 0:
+        if closed or cell.state == "off":
+            return 0.0
+        if cell.state == "paused":
+            return cell.held
+        if cell.target == 0 or account.scale == 0 or not equity > 0:
             return 0.0
         if math.isnan(cell.target):
             return None
@@ -39,7 +43,7 @@ class Sizing(Ledger):
         worst = market.price * (1 + slip) + market.rules.tick_size
         cost = worst * unit * (1 + self.broker.rates(market.rules)[1])
         wanted = self.whole_lots(cell, notional / cost)
-        if max(account.state, self.state) == REDUCING and abs(wanted) > 0:
+        if (cell.state == "reducing" or self.state == REDUCING) and abs(wanted) > 0:
             if wanted * cell.held <= 0:
                 return 0.0
             return cell.held if abs(wanted) > abs(cell.held) else wanted
@@ -56,7 +60,8 @@ class Sizing(Ledger):
         return cut_down(quantity, lot) if math.isfinite(quantity) else quantity
 
     def notional(self, rules: SimpleNamespace, cell: Cell, equity: float) -> float | None:
-        w, share = cell.target, (1 / len(self.markets) if rules.split else 1.0)
+        w = cell.target * self.accounts[cell.strategy].scale
+        share = 1 / len(self.markets) if rules.split else 1.0
         if rules.kind == "volatility_target":
             variance = self.markets[cell.symbol].variance
             if variance is None:

@@ -9,6 +9,7 @@ import math
 import random
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 
 from tests.stream_events import STARTS, events_of
 
@@ -304,6 +305,25 @@ LIMITS = _limits()
 SIZES = {"ticks": (1, 2, 5), "volume": (20.0, 300.0), "value": (3e3, 5e4)}  # of a bar
 
 
+def _operation(rng: random.Random, names: list[str], symbols: list[str]) -> dict[str, Any]:
+    """What an operator does, as it is written down."""
+    what = rng.choice(("switch", "switch", "switch", "weigh", "hold", "hold", "rearm"))
+    one = rng.choice(names)
+    if what == "weigh":
+        return {"type": what, "strategy": one, "weight": rng.choice((0.0, 0.3, 1.0))}
+    if what == "hold":
+        reason = rng.choice(("halt", "halt", "operator", "gap"))
+        return {"type": what, "reason": reason, "on": rng.random() < 0.6}
+    if what == "rearm":
+        return {"type": what, "strategy": one}
+    return {
+        "type": what,
+        "state": rng.choice(("reducing", "off", "paused", "active")),
+        "strategy": rng.choice((one, one, None)),
+        "symbol": rng.choice((None, None, rng.choice(symbols))),
+    }
+
+
 def case_of(s: Switches) -> SimpleNamespace:
     """The case of these switches: what engine and oracle are given."""
     activity = None
@@ -318,12 +338,11 @@ def case_of(s: Switches) -> SimpleNamespace:
     money = capital / s.strategies * 0.9
     universe = _instruments(s, rng)
     risk_bar = rng.choice((interval // 2, interval, 2 * interval))
+    events = events_of(s, rng, universe, interval)
     calls = []
     if s.calls:
-        for at in sorted(rng.sample(range(1, s.events), 3)):
-            state = rng.choice(("reducing", "off", "active"))
-            what = rng.choice(("set_state", "set_state", "rearm"))
-            calls.append((at, what, rng.choice(names), state if what == "set_state" else None))
+        symbols, places = [one["symbol"] for one in universe], rng.sample(range(1, s.events), 3)
+        calls = [(at, _operation(rng, names, symbols)) for at in sorted(places)]
     return SimpleNamespace(
         seed=rng.randrange(1_000_000),
         interval=interval,
@@ -342,6 +361,7 @@ def case_of(s: Switches) -> SimpleNamespace:
                 "salt": rng.randrange(1000),
                 "hold_s": interval / 1e9 * rng.choice((1, 3, 8)),
                 "style": rng.randrange(len(WEIGHTS)),
+                "fails_at": float(rng.choice(events)[1]) if s.calls and rng.random() < 0.3 else 0.0,
             }
             for name in names
         },
@@ -358,7 +378,7 @@ def case_of(s: Switches) -> SimpleNamespace:
             "least_history": rng.choice((4, 8)),
         },
         legs=[0, 1] if s.legs and s.symbols > 1 else [],
-        events=events_of(s, rng, universe, interval),
+        events=events,
         calls=calls,
         cuts=sorted(rng.randrange(s.events) for _ in range(rng.choice((0, 0, 1, 3)))),
     )

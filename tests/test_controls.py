@@ -9,18 +9,13 @@ import pytest
 import yaml
 
 from sysquant.checks.chain import PASS, REFUSE
-from sysquant.effects import FINANCING_KINDS, PURPOSES
+from sysquant.effects import FINANCING_KINDS
 from sysquant.errors import ConfigError
 from sysquant.orders import KINDS
 from sysquant.sizing import FixedNotional, RiskPerTrade, VolatilityTarget, WeightSizing
 from tests.conftest import REPOSITORY
 from tests.test_limits import PRICES, SIGMA, TAIL, Z
-from tests.told import NAN, SECOND, START, STILL, at, bars, flat, ran, ticks
-
-
-def made(found):
-    return [(PURPOSES[row.purpose], row.quantity) for row in found.orders]
-
+from tests.told import NAN, SECOND, START, STILL, at, bars, flat, made, ran, ticks
 
 # -- sizes
 
@@ -278,7 +273,7 @@ def test_what_is_held_is_financed_at_its_hours(weight, keys, more, rows):
     assert found.engine.accounts()["s0"]["cash"] == pytest.approx(cash)
 
 
-# -- accounts and what an operator does
+# -- accounts
 
 
 def test_capital_is_divided_and_the_rest_stays_in_the_pool():
@@ -287,175 +282,6 @@ def test_capital_is_divided_and_the_rest_stays_in_the_pool():
     assert found.engine.accounts()["s0"]["allocation"] == 5_000
     pool = [row.equity for row in found.portfolio_history if row.strategy == -1]
     assert set(pool) == {15_000.0}
-
-
-def test_capital_that_is_moved_is_no_profit():
-    found = ran(
-        flat(100, 100, 100, 100), {1: 0.5, 3: 0.5}, capital=20_000.0, fractions={"s0": 0.5},
-        calls={2: lambda engine: engine.move_cash("", "s0", 5_000.0)},
-        sizing=WeightSizing(band=0.0, split=False),
-    )  # fmt: skip
-    assert made(found) == [("signal", 49.0), ("signal", 25.0)]  # half of 15,000 are 74
-    account = found.engine.accounts()["s0"]
-    assert (account["equity"], account["peak"], account["drawdown"]) == (15_000, 15_000, 0)
-    assert found.engine.accounts()["s0"]["allocation"] == 15_000
-    with pytest.raises(ConfigError, match="at most 5,000"):
-        found.engine.move_cash("", "s0", 5_001.0)
-
-
-BASES = ("peak", "stake", "day_equity", "exit_peak", "risk_equity")
-
-
-@pytest.mark.parametrize(("source", "target"), [("s0", ""), ("", "s0"), ("s0", "s1"), ("s1", "s0")])
-def test_capital_that_is_moved_leaves_drawdowns_and_returns_as_they_are(source, target):
-    states = []
-
-    def move(engine):
-        states.append(engine.state())
-        engine.move_cash(source, target, 4_000.0)
-        states.append(engine.state())
-
-    found = ran(  # a drawdown of 1 - 9,020 / 10,980
-        flat(100, 100, 120, 80, 80, 80), {"s0": {1: 0.5, 5: 0.8}, "s1": {1: 0.5, 5: 0.8}},
-        capital=30_000.0, fractions={"s0": 1 / 3, "s1": 1 / 3}, calls={4: move},
-        checks=[("drawdown", 0.2)], exits={"flatten_drawdown": 0.2}, risk={"risk_bar": "1s"},
-    )  # fmt: skip
-    before, after = states
-    for old, new in zip(before["accounts"], after["accounts"], strict=True):
-        kept = [new["equity"] / new[base] for base in BASES]
-        assert kept == pytest.approx([old["equity"] / old[base] for base in BASES], rel=1e-14)
-        moved = [new[field] - old[field] for field in ("allocation", "cash")]
-        assert moved == pytest.approx([new["equity"] - old["equity"]] * 2)
-    assert after["accounts"]["equity"].sum() + after["clock"]["pool"] == 9_020 * 2 + 10_000
-    for field in ("equity", "peak", "day_equity"):
-        assert before["clock"][field] == after["clock"][field], "all of it is the book's"
-    assert {row.purpose for row in found.orders} == {PURPOSES.index("signal")}
-    assert {row.approved for row in found.orders} == {1}
-
-
-@pytest.mark.parametrize("amount", [-2_000.0, 5_000.0])
-def test_capital_that_is_moved_leaves_what_was_given_back(amount):
-    def given_back(engine):
-        (account,) = engine.state()["accounts"]
-        return (account["peak"] - account["equity"]) / (account["peak"] - account["stake"])
-
-    engine = ran(
-        flat(100, 100, 120, 110, 110), [0.5, 0.5, 0.5, 0.5], capital=20_000.0, fractions={"s0": 0.5}
-    ).engine
-    before = given_back(engine)
-    engine.move_cash(*(("", "s0") if amount > 0 else ("s0", "")), abs(amount))
-    assert given_back(engine) == pytest.approx(before, rel=1e-12)
-    assert before == pytest.approx(0.5)
-
-
-def test_capital_that_comes_and_goes_makes_no_drawdown():
-    engine = ran(flat(100, 100), [0.5], capital=20_000.0, fractions={"s0": 0.5}).engine
-    for amount in (0.01, 333.33, 1_234.56789, 5_000.1):
-        for names in (("s0", ""), ("", "s0")):
-            engine.move_cash(*names, amount)
-            assert engine.accounts()["s0"]["drawdown"] == 0
-
-
-def test_all_capital_that_is_taken_and_given_back_leaves_the_drawdown():
-    def move(engine):
-        before = engine.accounts()["s0"]
-        engine.move_cash("s0", "", before["equity"])
-        assert engine.accounts()["s0"]["equity"] == 0
-        engine.move_cash("", "s0", before["equity"])
-        assert engine.accounts()["s0"] == pytest.approx(before)
-        assert before["drawdown"] == pytest.approx(8_220 / 11_780 - 1)
-
-    ran(flat(100, 100, 120, 80, 80, 80), [0.9, 0.9, 0.9, 0.0], calls={5: move})
-
-
-@pytest.mark.parametrize("amount", [1_000.0, 8_220.0, 100_000.0])
-def test_whatever_comes_after_all_capital_left_has_the_drawdown_it_left_with(amount):
-    # Every base is kept that still is one; risk bars begin anew with what comes.
-    kept = ("peak", "stake", "day_equity", "exit_peak")
-    fractions = []
-
-    def of_bases(engine):
-        (account,) = engine.state()["accounts"]
-        fractions.append([(account["equity"] + account["left"]) / account[base] for base in kept])
-
-    def leave(engine):
-        of_bases(engine)
-        engine.move_cash("s0", "", engine.accounts()["s0"]["equity"])
-        of_bases(engine)
-
-    def come_back(engine):
-        of_bases(engine)
-        assert engine.accounts()["s0"]["drawdown"] == pytest.approx(8_220 / 11_780 - 1)
-        engine.move_cash("", "s0", amount)
-        of_bases(engine)
-
-    found = ran(
-        flat(100, 100, 120, 80, 80, 80, 80, 80, 80), {1: 0.9, 4: 0.0, 8: 0.5},
-        calls={5: leave, 7: come_back}, capital=120_000.0, fractions={"s0": 1 / 12},
-        risk={"risk_bar": "1s"}, checks=[("drawdown", 0.2)],
-    )  # fmt: skip
-    for each in fractions:
-        assert each == pytest.approx(fractions[0], rel=1e-12)
-    assert not found.orders[-1].approved, "out and in again disarms no limit"
-    volatility = found.engine.state()["accounts"]["volatility"]
-    assert math.isfinite(volatility[0])
-
-
-@pytest.mark.parametrize("strategies", [[0.5, 0.5, 0.5, 0.5], [-0.5, -0.5, -0.5, -0.5]])
-def test_a_strategy_with_positions_keeps_some_equity(strategies):
-    engine = ran(flat(100, 100, 100, 50), strategies).engine
-    account = engine.accounts()["s0"]
-    if account["cash"] < account["equity"]:
-        with pytest.raises(ConfigError, match="at most"):
-            engine.move_cash("s0", "", account["equity"])
-        return
-    with pytest.raises(ConfigError, match="positions or orders"):
-        engine.move_cash("s0", "", account["equity"])
-    assert engine.accounts()["s0"] == account
-
-
-@pytest.mark.parametrize("amount", ["5", None, True, 0.0, -1.0, math.nan, math.inf])
-def test_an_amount_that_cannot_be_meant_moves_nothing(amount):
-    engine = ran(flat(100, 100), [0.5], capital=20_000.0, fractions={"s0": 0.5}).engine
-    before = engine.state()["accounts"].tobytes()
-    with pytest.raises(ConfigError, match="amount must be"):
-        engine.move_cash("", "s0", amount)
-    assert engine.state()["accounts"].tobytes() == before
-
-
-def test_a_strategy_that_is_reducing_only_comes_nearer_to_flat():
-    for weight, more in ((0.8, []), (0.2, [("signal", -30.0)]), (-0.5, [("signal", -49.0)])):
-        found = ran(
-            flat(100, 100, 100, 100), {1: 0.5, 2: weight},
-            calls={2: lambda engine: engine.set_state("s0", "reducing")},
-        )  # fmt: skip
-        assert made(found) == [("signal", 49.0), *more]
-
-
-def test_a_strategy_that_is_off_leaves_everything_and_may_come_back():
-    def switch(state):
-        return lambda engine: engine.set_state("s0", state)
-
-    found = ran(flat(*[100] * 5), [0.5, 0.5, NAN, 0.8], calls={2: switch("off")})
-    assert made(found) == [("signal", 49.0), ("off", -49.0)]
-    assert found.engine.positions() == {"s0": {}}
-    calls = {2: switch("off"), 4: switch("active")}
-    again = ran(flat(*[100] * 6), [0.5, NAN, NAN, NAN, 0.8], calls=calls)
-    assert made(again)[2:][-1] == ("signal", 79.0)
-
-
-def test_a_strategy_that_repeats_itself_is_disabled_until_it_is_rearmed():
-    again = {
-        "orders": {"kind": "limit", "offset_bps": 100.0, "tif": "ioc"},
-        "sizing": WeightSizing(band=0.0, retry_after=0, split=False),
-        "checks": [("repeated_order", 2.0)],
-    }  # fmt: skip
-    targets = {1: 0.5, 5: 0.6}
-    found = ran(flat(*[100] * 8), targets, **again)
-    assert [row.approved for row in found.orders] == [1, 1, 0, 0, 0, 0, 0]
-    assert found.risk_receipts[-1].value[0] == math.inf, "a new target is no way out"
-    found = ran(flat(*[100] * 8), targets, calls={5: lambda engine: engine.rearm("s0")}, **again)
-    assert [row.approved for row in found.orders] == [1, 1, 0, 0, 1, 1, 0]
 
 
 def test_an_order_that_is_refused_is_told_with_its_reasons():

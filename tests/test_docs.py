@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from runners import command_line
+from sysquant import operation
 from sysquant.checks import CHECKS
-from sysquant.engine import Engine
 from sysquant.execution import SPREAD_MODELS
 from sysquant.exits import HOW, REARM
 from sysquant.orders import FOLLOW_UPS, KINDS, TIFS
@@ -74,11 +74,11 @@ def test_every_check_has_one_line_and_every_line_its_check():
 
 def test_every_control_of_the_configuration_has_a_line_and_every_line_its_control():
     named = {key for row in LINES for key in keys_of(row)}
-    methods = {key for key in named if key.startswith("Engine.")}
-    assert all(callable(getattr(Engine, key.removeprefix("Engine."), None)) for key in methods)
+    operations = {key for key in named if key.startswith("operation.")}
+    assert all(callable(getattr(operation, key.partition(".")[2], None)) for key in operations)
     with_values = named | {key.partition("=")[0] for key in named}
     assert wanted() - with_values == set(), "without a line"
-    assert named - methods - wanted() - ALSO == set(), "without a control"
+    assert named - operations - wanted() - ALSO == set(), "without a control"
 
 
 def ids_of(function):

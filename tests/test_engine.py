@@ -14,6 +14,7 @@ from sysquant.effects import Effects
 from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution
 from sysquant.exits import Exits
+from sysquant.operation import STATES, Move, Release, Switch
 from sysquant.orders import Orders
 from sysquant.risk import RiskChain
 from sysquant.sizing import WeightSizing
@@ -313,13 +314,15 @@ def test_money_is_conserved_over_a_million_ticks_with_strategies_switched_and_ca
     names, pool = list(book.strategies), 0
     worst, rows_seen = 0.0, 0
     for part in np.array_split(np.arange(len(events)), 40):
-        book.set_state(str(rng.choice(names)), str(rng.choice(["active", "reducing", "off"])))
+        book.operate(Switch(str(rng.choice(STATES)), str(rng.choice(names))))
         for name in names:
+            with suppress(ConfigError):
+                book.operate(Release(name))
             if rng.random() < 0.5:
-                book.set_state(name, "active")
+                book.operate(Switch("active", name))
         source, target = rng.choice([*names, ""], 2, replace=False)
         with suppress(ConfigError):
-            book.move_cash(str(source), str(target), 1_000.0)
+            book.operate(Move(str(source), str(target), 1_000.0))
         rows = book.step(events[part[0] : part[-1] + 1])["portfolio_history"]
         _, at = np.unique(rows["ts"], return_inverse=True)
         total = {name: np.bincount(at, rows[name]) for name in _MONEY}
@@ -419,11 +422,11 @@ def test_what_a_call_cannot_mean_is_refused_before_anything_moved():
     book.step(ticks(300))
     before = book.state()
     with pytest.raises(ConfigError, match="did you mean 'flip'"):
-        book.move_cash("flip", "filp", 1_000.0)
+        book.operate(Move("flip", "filp", 1_000.0))
     with pytest.raises(ConfigError, match="did you mean 'flip'"):
-        book.move_cash("", "filp", 1e-8)
-    with pytest.raises(ConfigError, match="active, reducing, off, was 'of'"):
-        book.set_state("flip", "of")
+        book.operate(Move("", "filp", 1e-8))
+    with pytest.raises(ConfigError, match="did you mean 'off'"):
+        book.operate(Switch("of", "flip"))
     assert same(before, book.state())
 
 

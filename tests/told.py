@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sysquant.effects import PURPOSES, Effects
 from sysquant.engine import Engine
 from sysquant.execution import Execution
 from sysquant.exits import Exits
@@ -27,7 +28,8 @@ NEVER_REFUSES = (("order_quantity", 1e12),)
 NAN = math.nan
 STILL = (100, 100, 100, 100, 1e6)  # a bar on which nothing happens
 
-Targets = Sequence[float] | Mapping[int, float]  # bar by bar, or by the second of its close
+# Bar by bar, or by the second of its close.
+Targets = Strategy | Sequence[float] | Mapping[int, float]
 
 
 def at(seconds: float) -> int:
@@ -110,7 +112,9 @@ def ran(
     ]
     engine = Engine(
         universe=universe,
-        strategies={name: wants(one) for name, one in named.items()},
+        strategies={
+            name: one if isinstance(one, Strategy) else wants(one) for name, one in named.items()
+        },
         risk=RiskChain(
             checks=[{"check": name, "limit": limit} for name, limit in checks],
             **({"cut": False} | (risk or {})),
@@ -126,11 +130,17 @@ def ran(
     is_bar = [event[0] == "bar" for event in events]
     turns = [place for place in range(1, len(events)) if is_bar[place] != is_bar[place - 1]]
     for first, last in pairwise(sorted({0, len(events), *turns, *(calls or {})})):
-        if calls and first in calls:
-            calls[first](engine)
-        for table, found in engine.step(batch_of(events[first:last])).rows.items():
+        called = calls[first](engine) if calls and first in calls else None
+        caused = [called] if isinstance(called, Effects) else []
+        caused.append(engine.step(batch_of(events[first:last])))
+        for table, found in Effects.join(caused).rows.items():
             names = found.dtype.names or ()
             rows.setdefault(table, []).extend(
                 SimpleNamespace(**dict(zip(names, row, strict=True))) for row in found.tolist()
             )
     return Ran(rows, engine)
+
+
+def made(found: Ran) -> list[tuple[str, float]]:
+    """Purpose and quantity of every order, refused ones too."""
+    return [(PURPOSES[row.purpose], row.quantity) for row in found.orders]
