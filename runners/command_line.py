@@ -54,7 +54,7 @@ def check_command_line(config_name: str, arguments: list[str], *, multirun: bool
         If an option, a group, its choice or a key does not exist or cannot be added or left out,
         or multirun is asked for and not allowed.
     """
-    words, sweeping = _flags(config_name, arguments, multirun)
+    words, sweeping = _flags(config_name, spelled_out(arguments), multirun)
     given = [_parsed(word) for word in words]
     groups = groups_of(config_name)
     sweeper = _check_plugins(given)
@@ -77,6 +77,18 @@ def check_command_line(config_name: str, arguments: list[str], *, multirun: bool
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         for chosen in itertools.product(*choices):
             _check_keys(config_name, list(chosen), keys, groups)
+
+
+def spelled_out(words: list[str]) -> list[str]:
+    """Words of a command line; a book of a few, `book=[a,b]`, as those of the book of all."""
+    found = list[str]()
+    for word in words:
+        listed = word.removeprefix("book=")
+        if listed != word and listed.startswith("["):
+            found += ["book=all", f"book.only={listed}"]
+        else:
+            found.append(word)
+    return found
 
 
 def groups_of(config_name: str) -> list[str]:

@@ -25,7 +25,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runners.command_line import CONF, check_command_line, groups_of, options_of
+from runners.command_line import (
+    CONF,
+    check_command_line,
+    groups_of,
+    options_of,
+    spelled_out,
+)
 from sysquant import __version__
 from sysquant.compiled import machine, source_hash
 from sysquant.errors import ConfigError, SysquantError
@@ -88,6 +94,7 @@ def main(
             }
             # The flag may stand among the words.
             sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+            sys.argv[1:] = spelled_out(sys.argv[1:])
             for word, resolver in resolvers.items():
                 OmegaConf.register_new_resolver(word, resolver, replace=True)
             try:

@@ -1,6 +1,7 @@
-"""Trade one strategy live: feed -> engine -> journal -> store, until the feed ends or Ctrl-C.
+"""Trade a book live: feed -> engine -> journal -> store, until the feed ends or Ctrl-C.
 
 python runners/live.py strategy=momentum                 # replay of the store's last hours
+python runners/live.py book=all                          # every strategy, one pool of cash
 python runners/live.py strategy=momentum feed=kafka store=clickhouse
 """
 
@@ -13,6 +14,7 @@ from sysquant.stop import StopRequest
 
 STOP = StopRequest(4.5) if __name__ == "__main__" else None  # before what is slow to import
 
+import functools
 import gc
 import logging
 import os
@@ -20,24 +22,32 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from clickhouse_connect.driver.client import Client
 from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
 from runners.screen import Screen
-from sysquant import backfill
+from sysquant import backfill, journal_reader
+from sysquant.control import Keys
+from sysquant.desk import Desk
+from sysquant.engine import Engine
 from sysquant.errors import ConfigError
 from sysquant.home import home
 from sysquant.ingest import ingest_journal
-from sysquant.journal import Journal, JournalReader
+from sysquant.journal import Journal
 from sysquant.live import LiveRunner
+from sysquant.mailbox import LocalMailbox, Mailbox
 from sysquant.outbox import Outbox
 from sysquant.rows import run_row
+from sysquant.runtime import Runtime
 from sysquant.serve import end, ensure_server, revive
 from sysquant.store import connect, migrate
 
 log = logging.getLogger("live")
+
+NOT_FLAT = 4  # exit code: positions were to be left and could not
 
 
 @compose.main("config")
@@ -70,7 +80,10 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         return connect(dsn)
 
     feed = parts.feed_of(cfg, universe, opened)
-    engine = parts.engine_of(cfg, universe, parts.funding_of(cfg, universe, opened, feed))
+    engine = parts.engine_of(
+        cfg, universe, parts.funding_of(cfg, universe, opened, feed), contained=True
+    )
+    flatten = parts.flattened(cfg, list(engine.strategies))
     journal = _journal(book, wish)
     ingests = compose.choice("feed") == "kafka" and ingest == "auto" and cfg.store.dsn != dsn
     if ingests:
@@ -91,10 +104,13 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         feed=feed,
         journal=journal,
         outbox=Outbox(journal.path, opened),
+        desk=_desk(cfg, book, engine, journal, runtime),
         labels=parts.labels_of(engine, journal.id),
         runtime=runtime,
         history=parts.warmup_of(cfg, universe, opened, feed),
         report=report,
+        say=functools.partial(print, flush=True),
+        flatten=flatten,
         stop=stop,
     )
     compose.record(run=journal.id, book=book, feed=feed.name, **engine.fingerprint())
@@ -105,11 +121,34 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     _last_words(runner)
     if ingests:
         _say_behind(stop, ingest_journal(feed.name, cfg.store.dsn), runner.positions)
+    if runner.unflat:
+        raise SystemExit(NOT_FLAT)
+
+
+def _desk(
+    cfg: DictConfig, book: str, engine: Engine, journal: Journal, runtime: Runtime
+) -> Desk:  # fmt: skip
+    # Messages come from this machine, and over the broker where the feed does.
+    mailboxes: list[Mailbox] = [LocalMailbox(journal.directory)]
+    where = {"book": book}
+    if compose.choice("feed") == "kafka":
+        from sysquant.feeds.control_topic import TopicMailbox
+
+        settings: Any = OmegaConf.to_container(cfg.feed, resolve=True)
+        wanted = {key: settings[key] for key in ("bootstrap", "api_version", "security")}
+        mailboxes.append(TopicMailbox(book=book, topic=runtime.control_topic, **wanted))
+        where |= {"bootstrap": cfg.feed.bootstrap, "control_topic": runtime.control_topic}
+    journal.remember(**where)
+    return Desk(
+        book=book, engine=engine, journal=journal, keys=Keys.load(home() / "data" / "keys"),
+        mailboxes=mailboxes, age_s=runtime.control_age_s,
+    )  # fmt: skip
 
 
 def _wishes(cfg: DictConfig) -> tuple[str, str, str]:
     # Name of the book, and what is wanted of journal and ingest; nothing that is meant otherwise.
-    book = cfg.book.name or f"{compose.choice('strategy')}-{compose.choice('feed')}"
+    of = "strategy" if compose.choice("book") == "single" else "book"
+    book = cfg.book.name or f"{compose.choice(of)}-{compose.choice('feed')}"
     if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]", str(book)):
         raise ConfigError(f"book.name names a directory: letters, digits, . _ -, was {book!r}")
     return str(book), *parts.wishes_of(cfg)
@@ -142,7 +181,7 @@ def _say_behind(stop: StopRequest, journal: Path, read: Mapping[int, int]) -> No
     # Ticks that were traded are to be in the store: ingest is waited for, unless a signal hurries.
     patience = time.monotonic() + (0.0 if stop.is_asked else 30.0)
     while True:
-        written = JournalReader.positions_in(journal)
+        written = journal_reader.positions(journal)
         behind = sum(offset - written.get(partition, 0) for partition, offset in read.items())
         if behind <= 0:
             return

@@ -69,18 +69,23 @@ def engine_of(
     universe: list[Instrument],
     funding: Funding | None = None,
     strategy: Strategy | None = None,
+    *,
+    contained: bool = False,
 ) -> Engine:
-    """The engine of a book with one strategy, that of `cfg` unless another of its class is given.
+    """The engine of the book of `cfg`.
 
-    `funding` is what `funding_of` found.
+    Parameters
+    ----------
+    funding : what `funding_of` found.
+    strategy : in place of the one that `cfg` names, of its class.
+    contained : as of `Engine`.
     """
-    name = choice("strategy")
-    capital, fraction = (value(cfg, key, float) for key in ("book.capital", "book.fraction"))
+    strategies = {choice("strategy"): strategy} if strategy else strategies_of(cfg)
+    capital = value(cfg, "book.capital", float)
     check_number("book.capital", capital, above=0)
-    check_number("book.fraction", fraction, above=0, most=1)
     return Engine(
         universe=universe,
-        strategies={name: strategy or build(cfg.strategy)},
+        strategies=strategies,
         risk=build(cfg.risk, risk_bar=_interval_of(cfg, "risk.risk_bar")),
         execution=_execution_of(cfg, funding),
         sizing=build(cfg.sizing),
@@ -88,11 +93,52 @@ def engine_of(
         exits=build(cfg.exits),
         interval=bar_size(str(cfg.bars)),
         capital=capital,
-        fractions={name: fraction},
+        fractions=_fractions_of(cfg, list(strategies)),
         seed=value(cfg, "seed", int),
         snapshot_ns=_interval_of(cfg, "snapshots"),
         currency=value(cfg, "book.currency", str),
+        contained=contained,
     )
+
+
+def strategies_of(cfg: DictConfig) -> dict[str, Strategy]:
+    """The strategies of the book, by name: that of `strategy`, or those of `book.strategies`."""
+    listed: Any = cfg.book.get("strategies")
+    only = value(cfg, "book.only", list[str] | None)
+    if not listed:
+        if only:
+            raise ConfigError("book.only chooses from a book of several: book=all")
+        return {choice("strategy"): build(cfg.strategy)}
+    for name in only or ():
+        if name not in listed:
+            raise ConfigError(f"book.only: the book has no {name!r}{nearest(name, list(listed))}")
+    return {str(name): build(listed[name]) for name in only or listed}
+
+
+def _fractions_of(cfg: DictConfig, names: list[str]) -> dict[str, float]:
+    fraction = value(cfg, "book.fraction", float)
+    check_number("book.fraction", fraction, above=0, most=1)
+    given = value(cfg, "book.fractions", dict[str, float] | None)
+    if given is None:
+        return dict.fromkeys(names, fraction / len(names))
+    for name in given:
+        if name not in names:
+            raise ConfigError(f"book.fractions: the book has no {name!r}{nearest(name, names)}")
+    for name in names:
+        if name not in given:
+            raise ConfigError(f"book.fractions has no share for {name!r}")
+    return dict(given)
+
+
+def flattened(cfg: DictConfig, names: list[str]) -> list[str]:
+    """Strategies that leave everything when the session is stopped (`book.at_stop`)."""
+    said = value(cfg, "book.at_stop", str | dict[str, str])
+    each = said if isinstance(said, dict) else dict.fromkeys(names, said)
+    for name, what in each.items():
+        if name not in names:
+            raise ConfigError(f"book.at_stop: the book has no {name!r}{nearest(name, names)}")
+        check_choice("book.at_stop", what, ("keep", "flatten"))
+    return [name for name, what in each.items() if what == "flatten"]
 
 
 def _interval_of(cfg: DictConfig, key: str) -> int:

@@ -62,6 +62,7 @@ class Engine:
 
     Attributes
     ----------
+    operator : what it may be asked about states, holds and the pool.
     faults : of strategies that raised, in order: name, engine time, error.
 
     Raises
@@ -128,7 +129,8 @@ class Engine:
         if strangers:
             raise ConfigError(f"promoted names {strangers}, the book holds {list(names)}")
         operation.fund(self._book, names, capital, fractions)
-        self._operator = operation.Operator(self._book, self._out, names, self.symbols)
+        self._funded = accounts["allocation"].tolist()
+        self.operator = operation.Operator(self._book, self._out, names, self.symbols)
         self._contained = contained
         self.faults: list[tuple[str, int, StrategyError]] = []
 
@@ -284,7 +286,7 @@ class Engine:
         ConfigError
             If it cannot be meant; nothing has changed then.
         """
-        self._operator(wish)
+        self.operator(wish)
         return self._drain()
 
     # -- looking
@@ -315,12 +317,16 @@ class Engine:
         return int(self._bar_clock.clock["end"][0])
 
     def accounts(self) -> dict[str, dict[str, float]]:
-        """Strategy -> allocation, cash, equity, peak and drawdown at the last trades."""
-        fields = ("allocation", "cash", "equity", "peak")
+        """Strategy -> allocation, cash, equity, peak, drawdown, weight (`scale`), working orders
+        and whether it failed (1), at the last trades.
+        """
+        fields = ("allocation", "cash", "equity", "peak", "scale", "failed")
+        working = np.count_nonzero(self._book.orders["order_no"], axis=(1, 2)).tolist()
         return {
             name: {field: float(row[field]) for field in fields}
             | {"drawdown": float((row["equity"] + row["left"]) / row["peak"] - 1.0)}
-            for name, row in zip(self.strategies, self._book.accounts, strict=True)
+            | {"orders": float(orders)}
+            for name, row, orders in zip(self.strategies, self._book.accounts, working, strict=True)
         }
 
     def positions(self) -> dict[str, dict[str, float]]:
@@ -348,7 +354,7 @@ class Engine:
             "series": hashlib.sha256(
                 b"".join(getattr(self._book, name).tobytes() for name in _SERIES)
             ).hexdigest(),
-            "allocations": str(self._book.accounts["allocation"].tolist()),
+            "allocations": str(self._funded),
             "risk": str(dict(zip(self.risk.names, self.risk.limits.tolist(), strict=True))),
         }
 

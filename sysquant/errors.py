@@ -6,6 +6,7 @@ SysquantError
 ├── StoreError       ClickHouse: unreachable, locked, of a newer schema
 ├── FeedError        the tick feed: unreachable, a gap, an impossible position
 ├── JournalError     the journal: locked, full, damaged, of another build
+├── ControlError     a message to a running book that does not count
 └── StrategyError    a strategy that breaks its contract
 """
 
@@ -35,6 +36,10 @@ class FeedError(SysquantError):
 
 class JournalError(SysquantError):
     """The journal is locked, full, damaged, or was written by another build."""
+
+
+class ControlError(SysquantError):
+    """A message to a running book does not count, or cannot be sent."""
 
 
 class StrategyError(SysquantError):

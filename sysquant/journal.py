@@ -13,36 +13,43 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import quote
+from typing import IO
 
 import numpy as np
 
 from sysquant.errors import JournalError
-from sysquant.packed import Table, join_tables, pack, pack_table, unpack, unpack_table
+from sysquant.packed import Table, pack, pack_table, unpack
 
 _SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE positions (partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL) STRICT;
-CREATE TABLE inputs (
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS positions (
+    partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS inputs (
     seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, payload BLOB NOT NULL, effects_hash BLOB NOT NULL
 ) STRICT;
-CREATE TABLE snapshots (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, checksum BLOB NOT NULL)
-    STRICT;
-CREATE TABLE outbox (
+CREATE TABLE IF NOT EXISTS snapshots (
+    seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, checksum BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, rows INTEGER NOT NULL,
     payload BLOB NOT NULL, batch INTEGER
 ) STRICT;
-CREATE INDEX outbox_by_batch ON outbox (batch);
-CREATE TABLE batches (
+CREATE INDEX IF NOT EXISTS outbox_by_batch ON outbox (batch);
+CREATE TABLE IF NOT EXISTS batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, first INTEGER NOT NULL,
     last INTEGER NOT NULL, rows INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS answers (
+    request TEXT PRIMARY KEY, answer BLOB NOT NULL, at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS answers_by_age ON answers (at);
 """
 _KEPT_SNAPSHOTS = 2
+_KEPT_ANSWERS_NS = 3600 * 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +135,10 @@ class Journal:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA wal_autocheckpoint=0")
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone():
-            with self._transaction():
-                for statement in _SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute("INSERT INTO meta VALUES ('id', ?)", [secrets.token_hex(8)])
+        with self._transaction():
+            for statement in _SCHEMA.split(";\n"):
+                db.execute(statement)
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('id', ?)", [secrets.token_hex(8)])
 
     @contextmanager
     def _transaction(self) -> Generator[None]:
@@ -192,11 +198,12 @@ class Journal:
         positions: Mapping[int, int] | None = None,
         notes: Mapping[str, str] | None = None,
         snapshot: Mapping[str, np.ndarray] | None = None,
+        answers: Mapping[str, bytes] | None = None,
         sent: Sequence[Batch] = (),
         seal_all: bool = False,
     ) -> list[Batch]:
         """One transaction: an input, its rows, positions, notes (as `remember`), a snapshot after
-        it, and forgetting the batches that arrived.
+        it, answers by the request they are to, and forgetting the batches that arrived.
 
         Returns
         -------
@@ -220,6 +227,8 @@ class Journal:
                 "INSERT OR REPLACE INTO positions VALUES (?, ?)", [*(positions or {}).items()]
             )
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [*(notes or {}).items()])
+            if answers:
+                self._keep_answers(answers)
             if snapshot is not None:
                 self._keep_snapshot(pack(snapshot))
             for batch in sent:
@@ -248,6 +257,12 @@ class Journal:
         self._db.execute("DELETE FROM outbox WHERE batch=?", [batch.id])
         self._db.execute("DELETE FROM batches WHERE id=?", [batch.id])
         self.outbox_rows -= batch.rows
+
+    def _keep_answers(self, answers: Mapping[str, bytes]) -> None:
+        now = time.time_ns()
+        rows = [(request, answer, now) for request, answer in answers.items()]
+        self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
+        self._db.execute("DELETE FROM answers WHERE at < ?", [now - _KEPT_ANSWERS_NS])
 
     def _keep_snapshot(self, payload: bytes) -> None:
         db = self._db
@@ -301,49 +316,6 @@ class Journal:
         self._lock.close()
 
 
-class JournalReader:
-    """What the sending thread needs of a journal: rows of batches, and a small log file.
-
-    Raises
-    ------
-    JournalError
-        From `rows` and `checkpoint`, if the disk refuses; the same call may be repeated.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._db = sqlite3.connect(path, isolation_level=None)
-
-    def _fetch(self, statement: str, *values: object) -> list[Any]:
-        try:
-            return self._db.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise JournalError(f"the journal {self._path} cannot be used: {error}") from error
-
-    def rows(self, batch: Batch) -> Table:
-        """The rows of a sealed batch."""
-        payloads = self._fetch("SELECT payload FROM outbox WHERE batch=? ORDER BY id", batch.id)
-        return join_tables([unpack_table(payload) for (payload,) in payloads])
-
-    @staticmethod
-    def positions_in(directory: Path) -> dict[int, int]:
-        """Partition -> next offset, of a journal that another process writes; empty for none."""
-        try:
-            db = sqlite3.connect(f"file:{quote(str(directory / 'journal.db'))}?mode=ro", uri=True)
-            with closing(db):
-                return dict(db.execute("SELECT partition, next_offset FROM positions"))
-        except sqlite3.OperationalError:  # not made yet
-            return {}
-
-    def checkpoint(self) -> None:
-        """Move the write-ahead log into the database, as far as nobody reads it."""
-        self._fetch("PRAGMA wal_checkpoint(PASSIVE)")
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._db.close()
-
-
 def _lock(directory: Path) -> IO[str]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -351,7 +323,7 @@ def _lock(directory: Path) -> IO[str]:
     except OSError as error:
         raise JournalError(f"the journal in {directory} cannot be opened: {error}") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take_lock(lock)
     except BlockingIOError as error:
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
@@ -364,6 +336,28 @@ def _lock(directory: Path) -> IO[str]:
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
+
+
+def _take_lock(lock: IO[str]) -> None:
+    # Who only asks for the holder has it for an instant, too.
+    for _ in range(5):
+        with suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.02)
+    return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def holder(directory: Path) -> int | None:
+    """Process that holds the journal in a directory; None when nobody does."""
+    try:
+        with (directory / "journal.lock").open(encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read().strip() or 0)
+    except OSError:
+        pass
+    return None
 
 
 def offsets_json(partition: np.ndarray, offset: np.ndarray) -> str:

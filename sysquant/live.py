@@ -8,19 +8,24 @@ whose effects must have the recorded hashes. It decides nothing.
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
 
-from sysquant.compiled import machine, source_hash
-from sysquant.effects import Labels
+from sysquant.desk import Desk
+from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
-from sysquant.errors import FeedError, JournalError, SysquantError
+from sysquant.errors import JournalError, SysquantError
 from sysquant.feeds.merge import Merge
 from sysquant.journal import Input, Journal, offsets_json
+from sysquant.operation import Hold, Operation, Switch
 from sysquant.outbox import Outbox
-from sysquant.packed import pack_batch, unpack_batch
+from sysquant.packed import pack_batch
+from sysquant.places import Places
+from sysquant.recovery import recover
 from sysquant.rows import dead_letters, event, feed_stats, input_row
 from sysquant.runtime import Runtime
 from sysquant.stop import StopRequest
@@ -31,6 +36,8 @@ log = logging.getLogger(__name__)
 
 MAX_POLL_S = 0.25  # nothing wakes a poll, so this bounds the answer to a signal
 PATIENCE_S = 600.0  # with a store that is away when the feed has ended
+_LAST_S = 1.5  # of the deadline, for state and rows after the market is left
+_ENTRIES_STOP, _ENTRIES_BEGIN = 0.8, 0.5  # of the rows that the outbox may hold
 
 
 class LiveRunner:
@@ -38,12 +45,18 @@ class LiveRunner:
 
     Parameters
     ----------
-    engine, feed, journal, outbox : the parts; the runner closes feed, outbox and journal.
+    engine, feed, journal, outbox, desk : the parts; the runner closes all but the engine.
     labels : names of what the engine's indexes stand for; `labels.run` is the journal's id.
     history : bars before a time (ns UTC) that hold nothing of the feed from these offsets on
         (partition -> first), for warming up; asked once in a journal's life.
     report : called now and then, and at the end, with the runner.
+    say : called with a line for each stage of the end.
+    flatten : strategies that leave everything when the session is stopped; others keep it.
     stop : made at the start of the process; by default here.
+
+    Attributes
+    ----------
+    unflat : strategy -> what it holds, of those that should have become flat at the end.
     """
 
     def __init__(
@@ -53,16 +66,20 @@ class LiveRunner:
         feed: Feed,
         journal: Journal,
         outbox: Outbox,
+        desk: Desk,
         labels: Labels,
         runtime: Runtime,
         history: Callable[[int, Mapping[int, int]], Bars],
         report: Callable[["LiveRunner"], None],
+        say: Callable[[str], None] = log.info,
+        flatten: Collection[str] = (),
         stop: StopRequest | None = None,
     ) -> None:
         self.engine = engine
         self.feed = feed
         self.journal = journal
         self.outbox = outbox
+        self.desk = desk
         self.labels = labels
         self.runtime = runtime
         self.tally = Tally.from_json(journal.meta("tally"))
@@ -70,11 +87,11 @@ class LiveRunner:
         self.ended = False
         self._history = history
         self._report = report
+        self._say = say
+        self._flatten = tuple(flatten)
+        self.unflat: dict[str, dict[str, float]] = {}
         self._merge: Merge | None = None
-        self._positions = journal.positions()
-        self._read: dict[int, int] = {}
-        self._first: dict[int, int] = {}
-        self._last_good: dict[int, int] = {}
+        self._places = Places(journal.positions())
         self._dead: list[DeadLetter] = []
         self._snapshot_at = self._report_at = self._commit_at = time.monotonic()
 
@@ -93,20 +110,22 @@ class LiveRunner:
             If nobody sends rows to the store any more; one that is away is waited for.
         """
         try:
-            self._recover()
+            recover(self.journal, self.engine, self.feed)
             self.outbox.send(self.journal.sealed())
             self._note("start", f"epoch={self.journal.meta('epoch')} feed={self.feed.name}")
             try:
+                self._enter_market()
                 self._loop()
             except JournalError:
                 raise
             except SysquantError as error:
                 self.stop.ask(f"error: {error}")
-                self._finish()
+                self._finish(reads=False)
                 raise
-            self._finish()
+            self._finish(reads=True)
         finally:
             self.feed.close()
+            self.desk.close()
             self.outbox.close(0.5)
             self.journal.close()
 
@@ -117,6 +136,7 @@ class LiveRunner:
                 idle_since = time.monotonic()
                 continue
             poll = self.feed.poll(self._poll_s())
+            self.desk.attend(self._record)
             self._take(poll)
             if len(poll.events) or poll.dead:
                 idle_since = time.monotonic()
@@ -142,23 +162,23 @@ class LiveRunner:
         if self.journal.outbox_rows < self.runtime.outbox_rows:
             return False
         time.sleep(0.05)
+        self.desk.attend(self._record)
         self._tend()
         return True
 
     # -- one batch
 
     def _take(self, poll: Poll) -> None:
-        self._check_gaps(poll)
-        self._first = self._first or _first_offsets(poll)
-        self._read |= poll.next_offset
+        for gap in self._places.take(poll):  # retention overtook us: never silence
+            self._note("gap", gap)
+            self.desk.operate(
+                self._record, "entries stopped: records are missing; control.py resume goes on",
+                Hold("gap", True),
+            )  # fmt: skip
         self._dead += poll.dead
         self.tally.dead += len(poll.dead)
-        if len(poll.events):
-            for partition in np.unique(poll.events.partition):
-                rows = poll.events.partition == partition
-                self._last_good[int(partition)] = int(poll.events.offset[rows].max())
         if self._merge is None:
-            self._merge = Merge(self._read, grace_ms=self.runtime.grace_ms)
+            self._merge = Merge(self._places.read, grace_ms=self.runtime.grace_ms)
         batch: Ticks | Bars = self._merge.take(poll, time.monotonic_ns())
         if poll.ended:
             rest = self._merge.flush()
@@ -170,16 +190,6 @@ class LiveRunner:
         elif self._dead:
             self._commit(None, {})
 
-    def _check_gaps(self, poll: Poll) -> None:
-        # A first offset above the expected one: retention overtook us. Never silence.
-        for partition in np.unique(poll.events.partition) if len(poll.events) else ():
-            expected = self._read.get(int(partition), self._positions.get(int(partition)))
-            first = int(poll.events.offset[poll.events.partition == partition].min())
-            dead = [d.offset for d in poll.dead if d.partition == partition]
-            first = min([first, *dead])
-            if expected is not None and first > expected:
-                self._note("gap", f"partition={partition} expected={expected} first={first}")
-
     def _with_wall_mark(self, batch: Ticks | Bars) -> Ticks | Bars:
         end = self.engine.next_mark
         due = end and time.time_ns() >= end + self.runtime.grace_ms * 1_000_000
@@ -188,48 +198,84 @@ class LiveRunner:
         return Ticks.join([batch, clock_mark(end)])
 
     def _step(self, batch: Ticks | Bars) -> None:
-        if self.journal.last_seq == 0:
+        if not self.engine.engine_ts and self.journal.meta("warmed") is None:
             self._warm(self.engine.warmup_end(batch))
         effects = self.engine.step(batch)
-        seq = self.journal.last_seq + 1
-        entry = Input(seq, self.feed.kind, pack_batch(batch), effects.hash())
         records = int(np.count_nonzero(batch.symbol >= 0))  # a clock mark is none
-        self.tally.add(effects, records, self.labels.risk)
-        for partition in np.unique(batch.partition[batch.partition >= 0]):
-            last = batch.offset[batch.partition == partition].max()
-            self._positions[int(partition)] = int(last) + 1
-        tables = self.labels.tables(effects, seq)
+        self._places.journal(batch)
         offsets = offsets_json(batch.partition, batch.offset)
-        self._commit(
-            entry, tables | {"inputs": input_row(self.labels.run, entry, records, offsets)}
-        )
+        self._record(
+            self.feed.kind, pack_batch(batch), effects, rows=records, offsets=offsets,
+            tables=self._faults(),
+        )  # fmt: skip
+        self.desk.settle(self._record)
 
     def _warm(self, end: int) -> None:
         if not self.runtime.warmup_bars:
             return
-        bars = self._history(end, self._first)
+        bars = self._history(end, self._places.first)
         self.engine.warm(bars)
-        entry = Input(1, "history", pack_batch(bars), b"")
         log.info("warmed up bars=%d", len(bars))
-        self._commit(entry, {"inputs": input_row(self.labels.run, entry, len(bars), "{}")})
+        self._record(
+            "history", pack_batch(bars), None, rows=len(bars), notes={"warmed": str(len(bars))}
+        )
 
-    def _commit(self, entry: Input | None, tables: Mapping[str, pa.Table]) -> None:
+    def _faults(self) -> dict[str, pa.Table]:
+        # Events of strategies that raised; they are off, and leave what they hold.
+        rows = list[pa.Table]()
+        for name, ts, error in self.engine.faults:
+            cause = error.__cause__ or error
+            told = "".join(traceback.format_exception(cause)) + str(error)
+            log.error("fault strategy=%s: %s; it is off and leaves what it holds", name, error)
+            seq = self.journal.last_seq + 1
+            rows.append(event(self.labels.run, ts, "fault", told, seq=seq, strategy=name))
+        self.engine.faults.clear()
+        return {"events": pa.concat_tables(rows)} if rows else {}
+
+    def _record(
+        self,
+        kind: str,
+        payload: bytes,
+        effects: Effects | None,
+        *,
+        rows: int = 0,
+        offsets: str = "{}",
+        tables: Mapping[str, pa.Table] = MappingProxyType({}),
+        notes: Mapping[str, str] = MappingProxyType({}),
+        answers: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> int:
+        # One input, and what came of it: none for a history.
+        seq = self.journal.last_seq + 1
+        entry = Input(seq, kind, payload, effects.hash() if effects else b"")
+        caused = dict[str, pa.Table]()
+        if effects:
+            caused = self.labels.tables(effects, seq)
+            self.tally.add(effects, rows, self.labels.risk)
+        caused["inputs"] = input_row(self.labels.run, entry, rows, offsets)
+        self._commit(entry, {**caused, **tables}, notes, answers)
+        return seq
+
+    def _commit(
+        self,
+        entry: Input | None,
+        tables: Mapping[str, pa.Table],
+        notes: Mapping[str, str] = MappingProxyType({}),
+        answers: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
         # The one moment anything happens.
         now = time.monotonic()
         snapshot = None
         if entry is not None and now - self._snapshot_at >= self.runtime.snapshot_s:
             self._snapshot_at = now
             snapshot = self.engine.state()
-        for partition, offset in self._read.items():
-            if self._last_good.get(partition, -1) < self._positions.get(partition, 0):
-                self._positions[partition] = offset  # nothing of it is held: bad records are passed
         dead, self._dead = self._dead, []
         extra = {"dead_letter": dead_letters(dead)} if dead else {}
         sealed = self.journal.commit(
             entry,
             {**tables, **extra},
-            positions=self._positions,
-            notes={"tally": self.tally.to_json()},
+            positions=self._places.next(),
+            notes={"tally": self.tally.to_json(), **notes},
+            answers=answers,
             snapshot=snapshot,
             sent=self.outbox.arrived(),
         )
@@ -243,6 +289,7 @@ class LiveRunner:
     def _tend(self) -> None:
         # What goes on beside the ticks: sealing by age, offsets for lag tools, reports.
         self.outbox.check()
+        self._watch_outbox()
         now = time.monotonic()
         if now - self._report_at >= self.runtime.report_s:
             self._report_at = now
@@ -252,7 +299,18 @@ class LiveRunner:
             self.outbox.send(self.journal.commit(None, {}, sent=self.outbox.arrived()))
         if now - self._commit_at >= 1.0:
             self._commit_at = now
-            self.feed.commit(self._positions)
+            self.feed.commit(self.positions)
+
+    def _watch_outbox(self) -> None:
+        # Entries stop before it is full, and begin again when the store has taken half of it.
+        waiting, most = self.journal.outbox_rows, self.runtime.outbox_rows
+        held = "outbox" in self.engine.operator.holds
+        if not held and waiting >= _ENTRIES_STOP * most:
+            text = f"entries stopped: {waiting:,} rows wait for the store, at most {most:,} may"
+            self.desk.operate(self._record, text, Hold("outbox", True))
+        elif held and waiting <= _ENTRIES_BEGIN * most:
+            text = f"entries begin again: {waiting:,} rows wait for the store"
+            self.desk.operate(self._record, text, Hold("outbox", False))
 
     def _stats(self) -> pa.Table:
         return feed_stats(
@@ -263,7 +321,7 @@ class LiveRunner:
     @property
     def positions(self) -> Mapping[int, int]:
         """Partition -> next offset, of what was journaled."""
-        return dict(self._positions)
+        return self._places.next()
 
     def lag_ms(self) -> float:
         """Wall clock minus engine time; NaN where events are replayed."""
@@ -273,104 +331,66 @@ class LiveRunner:
 
     # -- start and end
 
-    def _recover(self) -> None:
-        journal = self.journal
-        self._check_book()
-        seq = 0
-        found = journal.snapshot()
-        if found is not None:
-            seq, state = found
-            self.engine.restore(state)
-        replayed = 0
-        for entry in journal.inputs(after=seq):
-            self._replay(entry)
-            replayed += 1
-        if journal.last_seq:
-            log.info("recovered snapshot=%d inputs_replayed=%d", seq, replayed)
-        journal.remember(
-            build=self._build(),
-            epoch=str(int(journal.meta("epoch") or 0) + 1),
-            feed=self.feed.name,
-            fingerprint=json.dumps(self.engine.fingerprint()),
-        )
-        self.feed.seek(self._positions)
+    def _enter_market(self) -> None:
+        # What the last end stopped goes on; what it could not flatten is left to go flat.
+        wishes, flat = list[Operation](), self.engine.operator.flat()
+        if "stop" in self.engine.operator.holds:
+            wishes.append(Hold("stop", False))
+        for name in json.loads(self.journal.meta("flattening") or "[]"):
+            if name in flat:
+                wishes.append(Switch("active", name))
+            else:
+                self._say(f"{name} goes on flattening, and stays off then: control.py start {name}")
+        if wishes:
+            self.desk.operate(self._record, "back in the market", *wishes)
+        self.journal.remember(flattening="[]")
 
-    def _replay(self, entry: Input) -> None:
-        if entry.kind == "history":
-            bars = unpack_batch("bars", entry.payload)
-            self.engine.warm(bars)  # pyright: ignore[reportArgumentType]
+    def _leave_market(self, *, reads: bool) -> None:
+        # Entries stop, orders are cancelled, and what is to be flat is sold as it trades. A replay
+        # does not go on without us: it is left as it stands.
+        states = self.engine.operator.states()
+        names = [name for name in self._flatten if {"off"} != set(states[name].values())]
+        if self.ended or (self.runtime.clock == "event" and not names):
             return
-        effects = self.engine.step(unpack_batch(entry.kind, entry.payload))
-        if effects.hash() != entry.effects_hash:
-            raise JournalError(
-                f"replaying input {entry.seq} of the journal gives other effects than it recorded; "
-                "the state is not what it was: finish with the build that wrote it, or begin anew "
-                "with journal=fresh (positions are given up, the old journal is kept)"
-            )
+        wishes = [Hold("stop", True), *(Switch("off", name) for name in names)]
+        self.desk.operate(self._record, "leaving the market", *wishes)
+        self.journal.remember(flattening=json.dumps(names))
+        self._say("entries are stopped, orders cancelled")
+        until = time.monotonic() + max(0.0, self.runtime.deadline_s - _LAST_S) * reads
+        while not set(names) <= set(self.engine.operator.flat()) and time.monotonic() < until:
+            self._take(self.feed.poll(min(0.1, self._poll_s())))
+        held = self.engine.positions()
+        self.unflat = {n: held[n] for n in names if n not in self.engine.operator.flat()}
+        if names and not self.unflat:
+            self._say(f"flat: {', '.join(names)}")
+        for name, positions in self.unflat.items():
+            told = ", ".join(f"{symbol} {quantity:g}" for symbol, quantity in positions.items())
+            self._say(f"not flat: {name} keeps {told or 'working orders'}, no trade came in time")
 
-    def _check_book(self) -> None:
-        # Another configuration never continues this book's state; another build only when whole.
-        journal = self.journal
-        written = journal.meta("fingerprint")
-        if written is None:
-            return
-        ways_out = (
-            "go on with what it was, or begin anew with journal=fresh "
-            "(positions are given up, the old journal is kept)"
-        )
-        if journal.meta("feed") != self.feed.name:
-            raise FeedError(
-                f"this journal was read from {journal.meta('feed')}, "
-                f"the feed now is {self.feed.name}; {ways_out}"
-            )
-        was = json.loads(written)
-        for name, value in self.engine.fingerprint().items():
-            if was.get(name) != value:
-                raise JournalError(
-                    f"this journal's book differs: {name} was {was.get(name)}, is {value}; "
-                    f"{ways_out}"
-                )
-        found = journal.snapshot()
-        whole = found is not None and found[0] == journal.last_seq
-        if journal.meta("build") != self._build() and not whole:
-            raise JournalError(
-                "this journal has inputs after its last snapshot and was written by another "
-                f"build; finish with that build, or {ways_out}"
-            )
-
-    @staticmethod
-    def _build() -> str:
-        return json.dumps({"source": source_hash()[:16], **machine()})
-
-    def _finish(self) -> None:
-        # One way out, whatever the reason: state, then rows, then offsets, then goodbye.
-        patience_s = PATIENCE_S if self.ended else self.runtime.deadline_s - 1.0
-        until = time.monotonic() + patience_s
+    def _finish(self, *, reads: bool) -> None:
+        # One way out, whatever the reason: the market, state, rows, offsets, goodbye.
+        until = time.monotonic() + self.runtime.deadline_s - 1.0
+        self._say(f"stopping: {self.stop.reason}")
+        self._leave_market(reads=reads)
+        if self.ended:
+            until = time.monotonic() + PATIENCE_S
         self._note("stop", self.stop.reason)
-        notes = {"ended": "1"} if self.ended else {}
         sealed = self.journal.commit(
             None,
             {"feed_stats": self._stats()},
-            notes=notes,
+            notes={"ended": "1"} if self.ended else {},
             snapshot=self.engine.state() if self.journal.last_seq else None,
             sent=self.outbox.arrived(),
             seal_all=True,
         )
         self.outbox.send(sealed)
+        self._say("the state is in the journal")
         while not self.outbox.flush(0.1) and time.monotonic() < until:
             self.outbox.check()
             if self.stop.is_asked:
                 until = min(until, time.monotonic() + self.runtime.deadline_s - 1.0)
-        self.feed.commit(self._positions)
+        self.feed.commit(self.positions)
         self.journal.commit(None, {}, sent=self.outbox.arrived())
+        rows = self.journal.outbox_rows
+        self._say(f"{rows:,} rows wait for the store" if rows else "every row is in the store")
         self._report(self)
-
-
-def _first_offsets(poll: Poll) -> dict[int, int]:
-    # Where a session begins in every partition, from its first poll.
-    first = dict(poll.next_offset)
-    for partition in first:
-        good = poll.events.offset[poll.events.partition == partition].tolist()
-        bad = [letter.offset for letter in poll.dead if letter.partition == partition]
-        first[partition] = min([first[partition], *good, *bad])
-    return first

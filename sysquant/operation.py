@@ -18,7 +18,7 @@ from sysquant.proposal import cancel_all, switch
 from sysquant.state import Book, Out
 
 STATES = ("active", "reducing", "off", "paused")  # of a cell, by number
-HOLDS = ("halt", "operator", "outbox", "gap")  # why entries are stopped, by bit
+HOLDS = ("halt", "operator", "outbox", "gap", "stop")  # why entries are stopped, by bit
 State: TypeAlias = Literal["active", "reducing", "off", "paused"]
 
 
@@ -64,9 +64,12 @@ class Release(_Operation, frozen=True):
 
 
 class Hold(_Operation, frozen=True):
-    """Stop entries of the whole book for a reason, or no longer; `halt` stops every order."""
+    """Stop entries of the whole book for a reason, or no longer; `halt` stops every order.
 
-    reason: Literal["halt", "operator", "outbox", "gap"]
+    `halt` and `stop` (of the process) also cancel target orders that work.
+    """
+
+    reason: Literal["halt", "operator", "outbox", "gap", "stop"]
     on: bool
 
 
@@ -103,7 +106,7 @@ def fund(
 
 
 class Operator:
-    """Carries operations out on one book.
+    """Carries operations out on one book, and tells how it stands.
 
     Parameters
     ----------
@@ -139,6 +142,36 @@ class Operator:
                 place = self._place(operation.strategy)
                 self._book.accounts["disabled"][place] = 0
                 self._book.cells["entries"][place] = 0
+
+    # -- looking
+
+    @property
+    def pool(self) -> float:
+        """Cash that no strategy has."""
+        return float(self._book.clock["pool"][0])
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """Reasons for which entries, or by a halt all orders, are stopped."""
+        bits = int(self._book.clock["holds"][0])
+        return tuple(name for bit, name in enumerate(HOLDS) if bits >> bit & 1)
+
+    def states(self) -> dict[str, dict[str, str]]:
+        """Strategy -> symbol -> active, reducing, off or paused."""
+        return {
+            name: {symbol: STATES[state] for symbol, state in zip(self._symbols, row, strict=True)}
+            for name, row in zip(self._strategies, self._book.cells["state"].tolist(), strict=True)
+        }
+
+    def flat(self) -> tuple[str, ...]:
+        """Strategies that are off in every symbol, and have no position and no order left."""
+        cells = self._book.cells
+        busy = (cells["quantity"] != 0) | self._book.orders["order_no"].any(axis=2)
+        off = cells["state"] == STATES.index("off")
+        done = (off & ~busy).all(axis=1).tolist()
+        return tuple(name for name, is_done in zip(self._strategies, done, strict=True) if is_done)
+
+    # -- doing
 
     def _place(self, strategy: str) -> int:
         return _index("strategy", strategy, self._strategies)
@@ -231,7 +264,7 @@ class Operator:
         was = int(clock["state"])
         clock["holds"] = clock["holds"] | bit if wish.on else clock["holds"] & ~bit
         clock["state"] = 2 if clock["holds"] & 1 else int(clock["holds"] > 0)
-        if clock["state"] == 2 > was:
+        if clock["state"] == 2 > was or (wish.on and wish.reason == "stop"):
             cancel_all(self._book, self._out)
 
 

@@ -20,7 +20,8 @@ from tenacity.stop import stop_when_event_set
 from urllib3.exceptions import HTTPError
 
 from sysquant.errors import JournalError, StoreError
-from sysquant.journal import Batch, JournalReader
+from sysquant.journal import Batch
+from sysquant.journal_reader import JournalReader
 from sysquant.store import insert
 
 log = logging.getLogger(__name__)

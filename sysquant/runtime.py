@@ -14,6 +14,7 @@ _RANGES: dict[str, dict[str, Any]] = {
     "stop_after_idle_s": {"least": 0},
     "deadline_s": {"least": 0},
     "report_s": {"least": 0.01},
+    "control_age_s": {"above": 0},
 }
 
 
@@ -32,6 +33,8 @@ class Runtime:
     stop_after_idle_s : end when nothing came for so long; None never.
     deadline_s : from the request to stop to the exit.
     report_s : wall time between two reports.
+    control_age_s : how old an operator's command may be.
+    control_topic : Kafka topic of commands.
 
     Raises
     ------
@@ -47,6 +50,8 @@ class Runtime:
     stop_after_idle_s: float | None = None
     deadline_s: float = 3.0
     report_s: float = 2.0
+    control_age_s: float = 30.0
+    control_topic: str = "sysquant.control"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

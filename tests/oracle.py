@@ -97,10 +97,10 @@ class Oracle(Exits):
         """Section 9, the book: entries, or all orders, are stopped."""
         (self.holds.add if on else self.holds.discard)(reason)
         was, self.state = self.state, REDUCING if self.holds else ACTIVE
-        if "halt" not in self.holds:
-            return
-        self.state = HALTED
-        for account in self.accounts if was != HALTED else ():
+        if "halt" in self.holds:
+            self.state = HALTED
+        cancels = self.state == HALTED > was or (on and reason == "stop")
+        for account in self.accounts if cancels else ():
             for cell in account.cells:
                 if cell.orders[0]:
                     self.cancel(cell.orders[0], self.now)

@@ -312,7 +312,7 @@ def _operation(rng: random.Random, names: list[str], symbols: list[str]) -> dict
     if what == "weigh":
         return {"type": what, "strategy": one, "weight": rng.choice((0.0, 0.3, 1.0))}
     if what == "hold":
-        reason = rng.choice(("halt", "halt", "operator", "gap"))
+        reason = rng.choice(("halt", "halt", "stop", "gap"))
         return {"type": what, "reason": reason, "on": rng.random() < 0.6}
     if what == "rearm":
         return {"type": what, "strategy": one}

@@ -15,7 +15,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from runners import compose, kafka, parts
+from runners import compose, control, kafka, parts
 from runners.command_line import check_command_line, groups_of, options_of
 from runners.parts import universe_of
 from sysquant.activity import bar_size
@@ -516,14 +516,17 @@ def test_help_says_what_the_runner_does_and_its_examples_can_be_meant(runner, ho
     first = SOURCES[runner].removeprefix('"""').splitlines()[0]
     assert first.removesuffix('"""') in done.stdout
     shown = done.stdout.replace("\\\n", " ")
-    examples = re.findall(rf"^  python runners/{runner}\.py(.*)$", shown, re.MULTILINE)
-    assert len(examples) == 3
+    indent = "" if runner == "control" else "  "
+    examples = re.findall(rf"^{indent}python runners/{runner}\.py(.*)$", shown, re.MULTILINE)
+    assert len(examples) >= 3
     root = root_of(runner)
-    for words in map(shlex.split, examples):
+    for words in (shlex.split(example, comments=True) for example in examples):
         if root is not None:
             check_command_line(root, words)
         elif runner == "kafka":
             kafka._arguments(words)
+        elif runner == "control":
+            control._parser().parse_args(words)
         else:
             assert {word for word in words if word.startswith("-")} <= {"--port", "--dsn"}
     for group in groups_of(root) if root else ():

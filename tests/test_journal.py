@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sysquant.errors import DataError, JournalError
-from sysquant.journal import Input, Journal, JournalReader
+from sysquant.journal import Input, Journal
+from sysquant.journal_reader import JournalReader
 from sysquant.packed import pack, pack_batch, unpack, unpack_batch
 from tests.market import bars, ticks
 

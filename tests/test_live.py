@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sysquant import backtesting
+from sysquant import backtesting, recovery
+from sysquant.control import Keys
+from sysquant.desk import Desk
 from sysquant.effects import Effects, Labels
 from sysquant.errors import FeedError, JournalError, StoreError
-from sysquant.journal import Journal, JournalReader
+from sysquant.journal import Journal
+from sysquant.journal_reader import JournalReader
 from sysquant.live import LiveRunner
 from sysquant.outbox import Outbox
 from sysquant.packed import unpack_batch
@@ -85,9 +88,12 @@ def no_history(_before, _first):
     return Bars.empty()
 
 
+KEYS = Keys({"operate": b"o" * 32, "rearm": b"r" * 32})
+
+
 def session(
     directory: Path, feed: Any, tables: dict[str, Any], *, book: Any = None,
-    history: Any = no_history, **runtime: Any,
+    history: Any = no_history, mailboxes: Any = (), flatten: Any = (), **runtime: Any,
 ) -> Any:  # fmt: skip
     journal = Journal(directory)
     book = book or engine()
@@ -97,6 +103,8 @@ def session(
         feed=feed,
         journal=journal,
         outbox=outbox,
+        desk=Desk(book="test", engine=book, journal=journal, keys=KEYS, mailboxes=mailboxes),
+        flatten=flatten,
         labels=Labels(journal.id, list(book.strategies), book.symbols, book.risk),
         runtime=Runtime(**{"snapshot_s": 0.0, **runtime}),
         history=history,
@@ -152,7 +160,7 @@ def test_a_session_that_dies_anywhere_goes_on_where_it_was(
     first = session(tmp_path, MemoryFeed(events, bad=(8,)), tables, snapshot_s=snapshot_s)
     first.feed.breaks_at = breaks_at
     # As after SIGKILL: nothing of the orderly end happens.
-    monkeypatch.setattr(first, "_finish", lambda: None)
+    monkeypatch.setattr(first, "_finish", lambda **_: None)
     with pytest.raises(FeedError):
         first.run()
     second = session(tmp_path, MemoryFeed(events, size=41, bad=(8,)), tables)
@@ -199,9 +207,9 @@ def test_another_feed_is_refused(tmp_path):
 def test_another_build_goes_on_from_a_whole_snapshot_only(tmp_path, monkeypatch):
     events = ticks(900)
     session(tmp_path, MemoryFeed(events[:300]), {}).run()
-    monkeypatch.setattr(LiveRunner, "_build", staticmethod(lambda: "another"))
+    monkeypatch.setattr(recovery, "_build", lambda: "another")
     again = session(tmp_path, MemoryFeed(events[:600]), {}, snapshot_s=3600.0)
-    monkeypatch.setattr(again, "_finish", lambda: None)
+    monkeypatch.setattr(again, "_finish", lambda **_: None)
     again.run()
     monkeypatch.undo()
     with pytest.raises(JournalError, match="another build"):
@@ -212,7 +220,7 @@ def test_effects_that_differ_on_replay_halt_with_the_input_that_differs(tmp_path
     events = ticks(900)
     first = session(tmp_path, MemoryFeed(events), {}, snapshot_s=3600.0)
     first.feed.breaks_at = 500
-    monkeypatch.setattr(first, "_finish", lambda: None)
+    monkeypatch.setattr(first, "_finish", lambda **_: None)
     with pytest.raises(FeedError):
         first.run()
     monkeypatch.setattr(Effects, "hash", lambda self: b"other")
@@ -287,7 +295,7 @@ def test_the_wall_closes_a_bar_that_no_tick_closes_and_recovery_repeats_it(tmp_p
     events.ts[:] = time.time_ns() - np.arange(40)[::-1] * 1_000_000
     wall = {"clock": "wall", "grace_ms": 50, "stop_after_idle_s": 1.5, "snapshot_s": 3600.0}
     first = session(tmp_path, SilentFeed(events), tables, **wall)
-    first._finish = lambda: None
+    first._finish = lambda **_: None
     first.run()
     assert first.engine.next_mark == 0
     assert first.engine.bars in (1, 2)
@@ -299,4 +307,5 @@ def test_the_wall_closes_a_bar_that_no_tick_closes_and_recovery_repeats_it(tmp_p
     again = session(tmp_path, SilentFeed(events), {}, **wall)
     again.run()
     assert again.engine.bars == first.engine.bars
-    assert again.engine.state()["cells"].tobytes() == first.engine.state()["cells"].tobytes()
+    places = [book.engine.state()["cells"][["quantity", "target"]] for book in (again, first)]
+    assert places[0].tobytes() == places[1].tobytes()

@@ -13,7 +13,8 @@ from clickhouse_connect.driver.exceptions import OperationalError
 from urllib3.exceptions import ProtocolError
 
 from sysquant.errors import JournalError, StoreError
-from sysquant.journal import Batch, Journal, JournalReader
+from sysquant.journal import Batch, Journal
+from sysquant.journal_reader import JournalReader
 from sysquant.outbox import Outbox
 
 ROWS = pa.table({"x": [1, 2, 3]})

@@ -1,0 +1,251 @@
+"""Tell a running book what to do, and see how it stands.
+
+python runners/control.py status
+python runners/control.py stop momentum          # cancel, flatten, cash to the pool
+python runners/control.py stop all --symbol SIM:OAK
+python runners/control.py weight momentum 0.5
+python runners/control.py move-cash momentum pool 1000
+python runners/control.py halt                   # no order any more, until: control.py rearm
+
+Exit codes: 0 done, 1 refused, 2 not understood, 3 no answer.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from sysquant import control, journal_reader
+from sysquant.control import Answer, Command, Keys
+from sysquant.errors import ControlError, FeedError, SysquantError, nearest
+from sysquant.home import home
+from sysquant.journal import holder
+from sysquant.mailbox import post
+
+ALL, POOL = "all", "pool"
+REFUSED, NO_ANSWER = 1, 3
+_LOOK_S = 0.02
+# Words of commands that take a strategy, or all of them, and perhaps a symbol.
+_SCOPED = {
+    "start": control.Start, "stop": control.Stop, "drain": control.Drain, "pause": control.Pause,
+    "resume": control.Resume,
+}  # fmt: skip
+
+
+class _NoAnswerError(SysquantError):
+    pass
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Send one command, wait for its answer, and print it."""
+    said = _parser().parse_args(arguments)
+    try:
+        line = _Line(said)
+        answer = line.ask(_command(said))
+        if answer.ok and said.word == "stop" and said.wait > 0:
+            answer = _when_flat(line, answer, said)
+    except SysquantError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return NO_ANSWER if isinstance(error, _NoAnswerError) else REFUSED
+    if said.json:
+        print(msgspec.json.encode(answer).decode())
+    elif answer.status is not None:
+        _show(answer.status)
+    else:
+        print(answer.text if answer.ok else f"refused: {answer.text}")
+    return 0 if answer.ok else REFUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    # Options may stand before the command or after it.
+    options = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    options.add_argument("--book", help="name of the book; needed where several run")
+    options.add_argument("--json", action="store_true", help="the answer as JSON")
+    options.add_argument("--timeout", type=float, help="s to wait for an answer, 10")
+    options.add_argument("--wait", type=float, help="s that stop waits until all is flat, 5")
+    options.add_argument("--bootstrap", help="host:port of Kafka, for a book on another machine")
+    options.add_argument("--journal", help="id of that book's journal, as its rows name it")
+    parser = argparse.ArgumentParser(
+        prog="control.py", description=__doc__, parents=[options],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.set_defaults(book=None, json=False, timeout=10.0, wait=5.0, bootstrap=None, journal=None)
+    words = parser.add_subparsers(dest="word", required=True, metavar="command")
+
+    def word(name: str, kind: type, **arguments: Any) -> None:
+        own = words.add_parser(name, help=kind.__doc__, description=kind.__doc__, parents=[options])
+        for argument, settings in arguments.items():
+            own.add_argument(argument.replace("__", "--"), **settings)
+
+    strategy = {"help": "its name"}
+    for name, kind in _SCOPED.items():
+        scope = {"help": f"its name, or {ALL}"}, {"help": "in this symbol alone"}
+        word(name, kind, strategy=scope[0], __symbol=scope[1])
+    word("status", control.Status)
+    word("halt", control.Halt)
+    one = {"nargs": "?", "help": "one that repeated itself; none: the halt ends"}
+    word("rearm", control.Rearm, strategy=one)
+    word("weight", control.Weight, strategy=strategy, weight={"type": float})
+    place = {"help": f"a strategy, or {POOL}"}
+    word("move-cash", control.MoveCash, source=place, target=place, amount={"type": float})
+    word("refresh", control.Refresh, strategy=strategy)
+    return parser
+
+
+def _command(said: argparse.Namespace) -> Command:
+    if said.word in _SCOPED:
+        name = None if said.strategy == ALL else said.strategy
+        return _SCOPED[said.word](name, said.symbol)
+    match said.word:
+        case "status":
+            return control.Status()
+        case "halt":
+            return control.Halt()
+        case "rearm":
+            return control.Rearm(said.strategy)
+        case "weight":
+            return control.Weight(said.strategy, said.weight)
+        case "refresh":
+            return control.Refresh(said.strategy)
+        case _:
+            places = ["" if name == POOL else name for name in (said.source, said.target)]
+            return control.MoveCash(places[0], places[1], said.amount)
+
+
+class _Line:
+    # To one book: over its broker where it has one, else, or when that is down, its mailbox.
+
+    def __init__(self, said: argparse.Namespace) -> None:
+        self._keys = Keys.load(home() / "data" / "keys")
+        self._timeout_s = said.timeout
+        self._directory: Path | None = None
+        if said.bootstrap:
+            if not (said.book and said.journal):
+                raise ControlError("--bootstrap needs --book and --journal, which its rows name")
+            meta = {"bootstrap": said.bootstrap, "book": said.book, "id": said.journal}
+        else:
+            self._directory = _running(said.book)
+            meta = journal_reader.meta(self._directory)
+        self._meta = meta
+        self._post: Any = None
+
+    def ask(self, command: Command) -> Answer:
+        role = "rearm" if isinstance(command, control.Rearm) else "operate"
+        raw = control.write(
+            command, self._keys, book=self._meta["book"], journal=self._meta["id"], role=role
+        )
+        look = self._send(raw)
+        request, until = control.request_id(raw), time.monotonic() + self._timeout_s
+        while time.monotonic() < until:
+            for found in look(request):
+                answer = control.read_answer(found, self._keys)
+                if answer is not None and answer.request == request:
+                    return answer
+        raise _NoAnswerError(
+            f"book {self._meta['book']!r} does not answer within {self._timeout_s:g} s; whether it "
+            "heard is not known: ask for its status, or look at its log"
+        )
+
+    def _send(self, raw: bytes) -> Callable[[str], list[bytes]]:
+        # How to look for the answer.
+        if "bootstrap" in self._meta:
+            try:
+                return self._send_to_topic(raw)
+            except (FeedError, ControlError) as error:
+                if self._directory is None:
+                    raise
+                print(f"over this machine instead: {error}", file=sys.stderr)
+        directory = self._directory
+        assert directory is not None
+        post(directory, raw)
+
+        def look(request: str) -> list[bytes]:
+            time.sleep(_LOOK_S)
+            found = journal_reader.answer(directory, request)
+            return [] if found is None else [found]
+
+        return look
+
+    def _send_to_topic(self, raw: bytes) -> Callable[[str], list[bytes]]:
+        from sysquant.feeds.control_topic import TOPIC, TopicPost
+
+        if self._post is None:
+            self._post = TopicPost(
+                book=self._meta["book"], bootstrap=self._meta["bootstrap"],
+                topic=self._meta.get("control_topic", TOPIC),
+            )  # fmt: skip
+        self._post.send(raw)
+        return lambda _request: self._post.answers(0.5)
+
+
+def _running(book: str | None) -> Path:
+    # The journal's directory of a book that a process trades.
+    journals = home() / "data" / "journals"
+    found = {path.parent.name: path.parent for path in journals.glob("*/journal.db")}
+    if book is not None:
+        if book not in found:
+            hint = nearest(book, found) if found else "; none has run yet"
+            raise ControlError(f"there is no book {book!r} below {journals}{hint}")
+        found = {book: found[book]}
+    up = {name: path for name, path in found.items() if holder(path) is not None}
+    if not up:
+        names = ", ".join(sorted(found)) or "no book"
+        raise _NoAnswerError(f"nobody trades now ({names}): start it with runners/live.py")
+    if len(up) > 1:
+        raise ControlError(f"several books run, name one with --book: {', '.join(sorted(up))}")
+    return next(iter(up.values()))
+
+
+def _when_flat(line: _Line, answer: Answer, said: argparse.Namespace) -> Answer:
+    # Stop is done when nothing is held any more; until then, what still is.
+    until, left = time.monotonic() + said.wait, {}
+    while True:
+        strategies: Any = (line.ask(control.Status()).status or {})["strategies"]
+        left = {
+            f"{name} {symbol} {quantity:g}"
+            for name, one in strategies.items()
+            for symbol, quantity in one["positions"].items()
+            if said.strategy in (ALL, name) and said.symbol in (None, symbol)
+        }
+        if not left:
+            return msgspec.structs.replace(answer, text=f"{answer.text}: flat")
+        if time.monotonic() >= until:
+            told = f"{answer.text}; it still holds {', '.join(sorted(left))}"
+            return msgspec.structs.replace(answer, text=told)
+        time.sleep(0.2)
+
+
+def _show(status: dict[str, Any]) -> None:
+    table = Table(title=f"{status['book']}, journal {status['journal']}", title_justify="left")
+    for name in ("strategy", "state", "weight", "equity", "P&L", "drawdown", "orders", "positions"):
+        table.add_column(name, justify="left" if name in ("strategy", "positions") else "right")
+    for name, one in status["strategies"].items():
+        held = ", ".join(f"{symbol} {quantity:g}" for symbol, quantity in one["positions"].items())
+        table.add_row(
+            name, one["state"], f"{one['weight']:g}", f"{one['equity']:,.2f}",
+            f"[{'green' if one['pnl'] >= 0 else 'red'}]{one['pnl']:+,.2f}[/]",
+            f"{one['drawdown']:.2%}", str(one["orders"]), held or "flat",
+        )  # fmt: skip
+    holds = status["holds"]
+    stopped = "every order is stopped: halt" if "halt" in holds else "entries are stopped"
+    table.caption = "\n".join(
+        [f"pool {status['pool']:,.2f}, inputs {status['seq']:,}"]
+        + ([f"[red]{stopped} ({', '.join(holds)})[/]"] if holds else [])
+    )
+    table.caption_justify = "left"
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,343 @@
+"""Commands to a running book: typed, signed, dated, used once; and the answers to them.
+
+Input: the bytes of a message, and when it arrived. Output: the command in it, or why it is refused.
+Nothing of a message is read before its signature is right. What a command does is `desk.py`'s, and
+how messages travel `mailbox.py`'s.
+"""
+
+import getpass
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from sysquant.errors import ControlError
+
+ROLES = ("operate", "rearm")
+ENVIRONMENT = {role: f"SYSQUANT_{role.upper()}_KEY" for role in ROLES}
+MOST_BYTES = 4096
+_KEY_BYTES = 32
+_LEAST_KEY = 32  # characters of a key from the environment
+_NONCE_BYTES = 16
+Role: TypeAlias = Literal["operate", "rearm"]
+
+
+class _Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=str.lower):
+    def word(self) -> str:
+        """As it is typed."""
+        return type(self).__name__.lower()
+
+
+class Status(_Command, frozen=True):
+    """Tell how the book stands."""
+
+
+class Start(_Command, frozen=True):
+    """Let what is off trade again."""
+
+    strategy: str | None = None
+    symbol: str | None = None
+
+
+class Stop(_Command, frozen=True):
+    """Cancel, flatten, and give the cash back to the pool."""
+
+    strategy: str | None = None
+    symbol: str | None = None
+
+
+class Drain(_Command, frozen=True):
+    """Only reduce."""
+
+    strategy: str | None = None
+    symbol: str | None = None
+
+
+class Pause(_Command, frozen=True):
+    """Keep what is held, but for exits."""
+
+    strategy: str | None = None
+    symbol: str | None = None
+
+
+class Resume(_Command, frozen=True):
+    """Let what is paused or drained trade again; for the whole book, also after a gap."""
+
+    strategy: str | None = None
+    symbol: str | None = None
+
+
+class Weight(_Command, frozen=True):
+    """Multiply a strategy's targets, in [0, 1]."""
+
+    strategy: str
+    weight: float
+
+
+class MoveCash(_Command, frozen=True, tag="move-cash"):
+    """Move capital between strategies, or from or to the pool ("")."""
+
+    source: str
+    target: str
+    amount: float
+
+
+class Refresh(_Command, frozen=True):
+    """Load a strategy's newest model."""
+
+    strategy: str
+
+
+class Halt(_Command, frozen=True):
+    """Send no order any more, until the book is re-armed."""
+
+
+class Rearm(_Command, frozen=True):
+    """End a halt; or, of a strategy, what disabled it."""
+
+    strategy: str | None = None
+
+
+Command: TypeAlias = (
+    Status | Start | Stop | Drain | Pause | Resume | Weight | MoveCash | Refresh | Halt | Rearm
+)
+# Who may say what: a key that only re-arms cannot trade, one that trades cannot re-arm.
+_MAY: Mapping[Role, tuple[type[_Command], ...]] = {
+    "operate": (
+        Status, Start, Stop, Drain, Pause, Resume, Weight, MoveCash, Refresh, Halt,
+    ),
+    "rearm": (Status, Halt, Rearm),
+}  # fmt: skip
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is signed.
+
+    Parameters
+    ----------
+    book, journal : whom it is for: name, and the journal's id.
+    role : whose key signs it.
+    issuer : who says it, for the record.
+    issued : when, ns UTC.
+    nonce : random; no message counts twice.
+    """
+
+    book: str
+    journal: str
+    role: Role
+    issuer: str
+    issued: int
+    nonce: str
+    command: Command
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of a message.
+
+    Parameters
+    ----------
+    request : `request_id` of its bytes.
+    ok : whether it was accepted.
+    text : what it did, or why not.
+    seq : of the input in which it took effect; 0 for none.
+    status : how the book stands, for `Status`.
+    """
+
+    request: str
+    ok: bool
+    text: str
+    seq: int = 0
+    status: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Keys:
+    """Keys by role; a repr shows none."""
+
+    of: Mapping[str, bytes]
+
+    @classmethod
+    def load(cls, directory: Path) -> "Keys":
+        """Keys from the environment, else from files that are made at the first run, 0600.
+
+        Parameters
+        ----------
+        directory : of the files `operate.key` and `rearm.key`; made 0700.
+
+        Raises
+        ------
+        ControlError
+            If one from the environment is short, both are the same, or others may read a file.
+        """
+        keys = {role: _from_environment(role) or _from_file(directory, role) for role in ROLES}
+        if len(set(keys.values())) < len(ROLES):
+            raise ControlError(
+                f"{ENVIRONMENT['operate']} and {ENVIRONMENT['rearm']} are the same key: whoever "
+                "may trade could end a halt; make another, openssl rand -hex 32"
+            )
+        return cls(keys)
+
+    def mac(self, role: str, body: bytes) -> bytes:
+        """Signature of exactly these bytes, in hex."""
+        return hmac.new(self.of[role], body, hashlib.sha256).hexdigest().encode()
+
+    def sign(self, role: str, body: bytes) -> bytes:
+        """The bytes to send."""
+        return self.mac(role, body) + b" " + body
+
+    def role_of(self, raw: bytes) -> tuple[str, bytes] | None:
+        """Whose signature stands before a body, and the body; None for nobody's."""
+        mac, _, body = raw.partition(b" ")
+        found = [role for role in ROLES if hmac.compare_digest(mac, self.mac(role, body))]
+        return (found[0], body) if found else None
+
+
+def _from_environment(role: str) -> bytes | None:
+    key = os.environ.get(ENVIRONMENT[role], "").strip()
+    if key and len(key) < _LEAST_KEY:
+        raise ControlError(
+            f"{ENVIRONMENT[role]} must have at least {_LEAST_KEY} characters, had {len(key)}: "
+            "openssl rand -hex 32"
+        )
+    return key.encode() or None
+
+
+def _from_file(directory: Path, role: str) -> bytes:
+    path = directory / f"{role}.key"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            new = path.with_suffix(f".{secrets.token_hex(4)}")
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_hex(_KEY_BYTES))
+            try:
+                os.link(new, path)  # never over one that another process has just made
+            except FileExistsError:
+                pass
+            finally:
+                new.unlink()
+        if path.stat().st_mode & 0o077:
+            raise ControlError(f"others may read {path}: chmod 600 it, or make another")
+        return path.read_text().strip().encode()
+    except OSError as error:
+        raise ControlError(f"the key {path} cannot be used: {error}") from error
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Message).decode
+_decode_answer = msgspec.json.Decoder(Answer).decode
+
+
+def command_bytes(command: Command) -> bytes:
+    """A command as it is journaled."""
+    return _encode(command)
+
+
+def write(
+    command: Command, keys: Keys, *, book: str, journal: str, role: Role, issuer: str = ""
+) -> bytes:
+    """The bytes of a message that says a command now."""
+    issuer = issuer or getpass.getuser()
+    nonce = secrets.token_hex(_NONCE_BYTES)
+    message = Message(book, journal, role, issuer, time.time_ns(), nonce, command)
+    return keys.sign(role, _encode(message))
+
+
+def request_id(raw: bytes) -> str:
+    """What an answer names the message by."""
+    return hashlib.sha256(raw).hexdigest()
+
+
+def write_answer(answer: Answer, keys: Keys) -> bytes:
+    """The bytes of an answer, signed by the book."""
+    return keys.sign("operate", _encode(answer))
+
+
+def read_answer(raw: bytes, keys: Keys) -> Answer | None:
+    """The answer in a message; None for what is none, or not signed."""
+    found = keys.role_of(raw)
+    try:
+        return _decode_answer(found[1]) if found else None
+    except msgspec.DecodeError:
+        return None
+
+
+class Gate:
+    """Says which messages count: those of a holder of a key, for this book, now, once.
+
+    Parameters
+    ----------
+    book, journal : who we are.
+    age_s : how old a message may be, and how far clocks may differ.
+    nonces : used ones -> when, ns UTC, from the journal; see `nonces`.
+    """
+
+    def __init__(
+        self, keys: Keys, *, book: str, journal: str, age_s: float = 30.0,
+        nonces: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        self._keys = keys
+        self._book, self._journal = book, journal
+        self._age_ns = round(age_s * 1e9)
+        self._nonces = dict(nonces or {})
+
+    def admit(self, raw: bytes, arrived: int, now: int) -> Message:
+        """The message, if it counts; its nonce is used then.
+
+        Parameters
+        ----------
+        arrived : the broker's time of the record, ns UTC; our own where it came locally.
+        now : our clock, ns UTC.
+
+        Raises
+        ------
+        ControlError
+            With the reason for which it is refused.
+        """
+        if len(raw) > MOST_BYTES:
+            raise ControlError(f"it has {len(raw):,} bytes, at most {MOST_BYTES:,} are read")
+        signed = self._keys.role_of(raw)
+        if signed is None:
+            raise ControlError("its signature is by none of the book's keys")
+        role, body = signed
+        try:
+            message = _decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ControlError(f"it cannot be read: {error}") from error
+        if (message.book, message.journal) != (self._book, self._journal):
+            raise ControlError(
+                f"it is for book {message.book!r}, journal {message.journal!r}; this is "
+                f"{self._book!r}, {self._journal!r}"
+            )
+        if message.role != role or not isinstance(message.command, _MAY[message.role]):
+            raise ControlError(f"{message.command.word()} is not for the key of role {role}")
+        self._check_age(message, arrived, now)
+        if len(message.nonce) < _NONCE_BYTES or message.nonce in self._nonces:
+            raise ControlError("it was said before: every message counts once")
+        self._nonces[message.nonce] = max(now, message.issued)
+        return message
+
+    def _check_age(self, message: Message, arrived: int, now: int) -> None:
+        apart, waited = arrived - message.issued, now - arrived
+        if abs(apart) > self._age_ns:
+            raise ControlError(
+                f"it was issued {apart / 1e9:.1f} s before it arrived, "
+                f"{self._age_ns / 1e9:g} are allowed; say it again, and compare the clocks"
+            )
+        if waited > self._age_ns:
+            raise ControlError(
+                f"it waited for {waited / 1e9:.1f} s until it was read; say it again"
+            )
+
+    def nonces(self, now: int) -> dict[str, int]:
+        """Used ones -> when, ns UTC; those that a message could still use: of 2 x `age_s`."""
+        least = now - 2 * self._age_ns
+        self._nonces = {nonce: at for nonce, at in self._nonces.items() if at >= least}
+        return dict(self._nonces)

@@ -1,0 +1,242 @@
+"""Where an operator's messages meet a running book: heard, carried out, recorded, answered.
+
+Input: letters of the mailboxes. Output: operations as inputs of the journal, in the sequence where
+they took effect, with their answers in the same commit; events of what was refused. What the runner
+itself must do to the book (give cash back, stop entries) goes the same way.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from sysquant import control
+from sysquant.control import Answer, Command, Gate, Keys, request_id, write_answer
+from sysquant.effects import Effects
+from sysquant.engine import Engine
+from sysquant.errors import ConfigError, ControlError
+from sysquant.journal import Journal
+from sysquant.mailbox import Letter, Mailbox
+from sysquant.operation import Hold, Move, Operation, Rearm, Release, Switch, Weigh
+from sysquant.recovery import Carried, carry_out
+from sysquant.rows import event
+
+log = logging.getLogger(__name__)
+
+RUNNER = "runner"
+_STATE_OF = {control.Start: "active", control.Stop: "off", control.Drain: "reducing",
+             control.Pause: "paused"}  # fmt: skip
+_TOLD = 100  # refusals at a time that get a row of their own
+
+
+class Recorder(Protocol):
+    """Writes one input of the journal, with what came of it; returns its sequence number."""
+
+    def __call__(
+        self, kind: str, payload: bytes, effects: Effects, *, tables: Mapping[str, pa.Table],
+        notes: Mapping[str, str], answers: Mapping[str, bytes],
+    ) -> int: ...  # fmt: skip
+
+
+class Desk:
+    """The operator's desk of one book.
+
+    Parameters
+    ----------
+    book : its name.
+    engine, journal : what commands change, and where they are kept.
+    keys : of those who may command.
+    mailboxes : where messages arrive.
+    age_s : how old one may be.
+    status : more about how the runner stands, for `control.Status`.
+    """
+
+    def __init__(
+        self,
+        *,
+        book: str,
+        engine: Engine,
+        journal: Journal,
+        keys: Keys,
+        mailboxes: Sequence[Mailbox],
+        age_s: float = 30.0,
+        status: Callable[[], Mapping[str, object]] = dict,
+    ) -> None:
+        self._book, self._engine, self._journal, self._keys = book, engine, journal, keys
+        self._mailboxes = tuple(mailboxes)
+        used = msgspec.json.decode(journal.meta("nonces") or "{}", type=dict[str, int])
+        self._gate = Gate(keys, book=book, journal=journal.id, age_s=age_s, nonces=used)
+        self._status = status
+        for mailbox in self._mailboxes:
+            mailbox.seek(journal.meta(f"mailbox/{mailbox.name}"))
+
+    # -- what operators say
+
+    def attend(self, record: Recorder) -> None:
+        """Hear every letter that has arrived; each takes effect before the next is heard."""
+        for mailbox in self._mailboxes:
+            letters = mailbox.take()
+            if letters:
+                self._hear(letters, mailbox, record)
+
+    def _hear(self, letters: Sequence[Letter], mailbox: Mailbox, record: Recorder) -> None:
+        answers, refused = dict[str, bytes](), list[str]()
+        for letter in letters:
+            answer = self._answered(letter, mailbox, record)
+            if not answer.ok:
+                refused.append(answer.text)
+            answers[answer.request] = write_answer(answer, self._keys)
+        # What was accepted is answered in its own commit; written again here, it is the same.
+        self._journal.commit(
+            None, self._refusals(refused), notes=self._notes(mailbox), answers=answers
+        )
+        mailbox.answer(answers)
+
+    def _answered(self, letter: Letter, mailbox: Mailbox, record: Recorder) -> Answer:
+        request, now = request_id(letter.raw), time.time_ns()
+        try:
+            message = self._gate.admit(letter.raw, letter.arrived or now, now)
+            if isinstance(message.command, control.Status):
+                return Answer(request, True, "", status=self.status())
+            operations, text = self._plan(message.command)
+            effects = carry_out(self._engine, operations)
+        except (ControlError, ConfigError) as error:
+            log.warning("refused message reason=%s", error)
+            return Answer(request, False, str(error))
+        seq = self._journal.last_seq + 1
+        answer = Answer(request, True, text, seq)
+        said = control.command_bytes(message.command).decode()
+        carried = Carried(message.issuer, operations, message.nonce, said)
+        log.warning("command %s issuer=%s seq=%d: %s", said, message.issuer, seq, text)
+        kind = message.command.word()
+        detail = f"{message.issuer}: {text}"
+        row = self._event(kind, detail, seq, getattr(message.command, "strategy", None) or "")
+        record(
+            "command", msgspec.json.encode(carried), effects, tables={"events": row},
+            notes=self._notes(mailbox), answers={request: write_answer(answer, self._keys)},
+        )  # fmt: skip
+        return answer
+
+    def _notes(self, mailbox: Mailbox) -> dict[str, str]:
+        used = msgspec.json.encode(self._gate.nonces(time.time_ns())).decode()
+        return {"nonces": used, f"mailbox/{mailbox.name}": mailbox.mark()}
+
+    def _event(self, kind: str, detail: str, seq: int, strategy: str = "") -> pa.Table:
+        at = self._engine.engine_ts or time.time_ns()
+        return event(self._journal.id, at, kind, detail, seq=seq, strategy=strategy)
+
+    def _refusals(self, refused: Sequence[str]) -> dict[str, pa.Table]:
+        told = list(refused[:_TOLD])
+        if len(refused) > _TOLD:
+            told.append(f"and {len(refused) - _TOLD:,} more messages")
+        rows = [self._event("refused_command", text, 0) for text in told]
+        return {"events": pa.concat_tables(rows)} if rows else {}
+
+    # -- what it comes to
+
+    def _plan(self, command: Command) -> tuple[tuple[Operation, ...], str]:
+        # Operations, and what to answer.
+        match command:
+            case control.Start() | control.Stop() | control.Drain() | control.Pause():
+                state: Any = _STATE_OF[type(command)]
+                operations = (Switch(state, command.strategy, command.symbol),)
+                return operations, self._told(command, state)
+            case control.Resume():
+                return self._resumed(command)
+            case control.Weight():
+                weigh = Weigh(command.strategy, command.weight)
+                return (weigh,), f"{command.strategy} has weight {command.weight:g}"
+            case control.MoveCash():
+                move = Move(command.source, command.target, command.amount)
+                names = [name or "the pool" for name in (command.source, command.target)]
+                return (move,), f"{command.amount:,.2f} moved from {names[0]} to {names[1]}"
+            case control.Halt():
+                return (Hold("halt", True),), "halted: no order is sent until it is re-armed"
+            case control.Rearm():
+                if command.strategy is not None:
+                    return (Rearm(command.strategy),), f"{command.strategy} is re-armed"
+                return (Hold("halt", False),), "re-armed: the book trades again"
+            case control.Refresh():
+                raise ControlError(f"{command.strategy!r} has no model that could be refreshed")
+            case control.Status():
+                return (), ""
+
+    def _resumed(self, command: control.Resume) -> tuple[tuple[Operation, ...], str]:
+        # What is off stays off: that is started, which takes its cash back.
+        operations, wanted = list[Operation](), (command.strategy, command.symbol)
+        for strategy, row in self._engine.operator.states().items():
+            for symbol, state in row.items():
+                named = wanted[0] in (None, strategy) and wanted[1] in (None, symbol)
+                if named and state in ("paused", "reducing"):
+                    operations.append(Switch("active", strategy, symbol))
+        if wanted == (None, None):
+            operations += [Hold(why, False) for why in ("operator", "gap")]
+        if not operations:
+            raise ControlError("nothing of it is paused or drained; what is off is started")
+        return tuple(operations), self._told(command, "active")
+
+    def _told(self, command: Any, state: str) -> str:
+        whom = command.strategy or "every strategy"
+        where = f" in {command.symbol}" if command.symbol else ""
+        does = {
+            "active": "trades again", "off": "leaves what it holds as it trades",
+            "reducing": "only reduces", "paused": "keeps what it holds",
+        }[state]  # fmt: skip
+        return f"{whom}{where} {does}"
+
+    def status(self) -> dict[str, object]:
+        """How the book stands."""
+        engine = self._engine
+        states, positions = engine.operator.states(), engine.positions()
+        strategies = {
+            name: {
+                "state": _state_of(states[name], failed=account["failed"] > 0),
+                "symbols": states[name],
+                "equity": account["equity"],
+                "pnl": account["equity"] - account["allocation"],
+                "drawdown": account["drawdown"],
+                "weight": account["scale"],
+                "orders": int(account["orders"]),
+                "positions": positions[name],
+            }
+            for name, account in engine.accounts().items()
+        }
+        return {
+            "book": self._book, "journal": self._journal.id, "seq": self._journal.last_seq,
+            "engine_ts": engine.engine_ts, "holds": list(engine.operator.holds),
+            "pool": engine.operator.pool, "strategies": strategies, **self._status(),
+        }  # fmt: skip
+
+    # -- what the runner itself does to the book
+
+    def operate(self, record: Recorder, text: str, *operations: Operation) -> None:
+        """Carry operations of the runner out, as one input."""
+        seq = self._journal.last_seq + 1
+        effects = carry_out(self._engine, operations)
+        log.warning("%s seq=%d", text, seq)
+        record(
+            "command", msgspec.json.encode(Carried(RUNNER, operations)), effects,
+            tables={"events": self._event(RUNNER, text, seq)}, notes={}, answers={},
+        )  # fmt: skip
+
+    def settle(self, record: Recorder) -> None:
+        """Give the cash of strategies that have become flat back to the pool."""
+        for name in self._engine.operator.flat():
+            if self._engine.accounts()[name]["cash"] > 0:
+                self.operate(record, f"{name} is flat; its cash is in the pool", Release(name))
+
+    def close(self) -> None:
+        """Let go of the mailboxes."""
+        for mailbox in self._mailboxes:
+            mailbox.close()
+
+
+def _state_of(symbols: Mapping[str, str], *, failed: bool) -> str:
+    # Of a strategy, in a word.
+    states = sorted(set(symbols.values()))
+    if failed:
+        return "failed"
+    return states[0] if len(states) == 1 else ", ".join(states)

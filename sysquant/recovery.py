@@ -1,0 +1,135 @@
+"""Going on where a journal stands: the newest snapshot, then its inputs, replayed and compared.
+
+Input: a journal, and an engine and feed that are new. Output: the engine as it was at the journal's
+last input. Another book, another feed or another build over unfinished inputs is refused.
+"""
+
+import json
+import logging
+from typing import Any
+
+import msgspec
+
+from sysquant.compiled import machine, source_hash
+from sysquant.effects import Effects
+from sysquant.engine import Engine
+from sysquant.errors import FeedError, JournalError
+from sysquant.journal import Input, Journal
+from sysquant.operation import Operation
+from sysquant.packed import unpack_batch
+from sysquant.types import Feed
+
+log = logging.getLogger(__name__)
+
+WAYS_OUT = (
+    "go on with what it was, or begin anew with journal=fresh "
+    "(positions are given up, the old journal is kept)"
+)
+
+
+class Carried(msgspec.Struct, frozen=True):
+    """What is journaled of a command: the operations it came to, who said it and what.
+
+    Parameters
+    ----------
+    issuer, nonce : of the message; of the runner's own operations its name, and nothing.
+    said : the command as it was signed, JSON.
+    """
+
+    issuer: str
+    operations: tuple[Operation, ...]
+    nonce: str = ""
+    said: str = ""
+
+
+_decode = msgspec.json.Decoder(Carried).decode
+
+
+def carry_out(engine: Engine, operations: tuple[Operation, ...]) -> Effects:
+    """Do operations one after the other; what they caused at once."""
+    return Effects.join([engine.operate(one) for one in operations])
+
+
+def recover(journal: Journal, engine: Engine, feed: Feed) -> None:
+    """Bring an engine to where the journal stands, and the feed to its position.
+
+    Raises
+    ------
+    JournalError
+        If it is of another book, or of another build with inputs after its last snapshot, or a
+        replay does not do what was recorded.
+    FeedError
+        If it was read from another feed.
+    """
+    _check_book(journal, engine, feed)
+    seq, replayed = 0, 0
+    found = journal.snapshot()
+    if found is not None:
+        seq, state = found
+        engine.restore(state)
+    for entry in journal.inputs(after=seq):
+        replay(engine, entry)
+        replayed += 1
+    engine.faults.clear()  # they were told when they happened
+    if journal.last_seq:
+        log.info("recovered snapshot=%d inputs_replayed=%d", seq, replayed)
+    journal.remember(
+        build=_build(),
+        epoch=str(int(journal.meta("epoch") or 0) + 1),
+        feed=feed.name,
+        fingerprint=json.dumps(engine.fingerprint()),
+    )
+    feed.seek(journal.positions())
+
+
+def replay(engine: Engine, entry: Input) -> None:
+    """Take one journaled input again.
+
+    Raises
+    ------
+    JournalError
+        If it does not do what was recorded.
+    """
+    if entry.kind == "history":
+        bars: Any = unpack_batch("bars", entry.payload)
+        engine.warm(bars)
+        return
+    if entry.kind == "command":
+        effects = carry_out(engine, _decode(entry.payload).operations)
+    else:
+        effects = engine.step(unpack_batch(entry.kind, entry.payload))
+    if effects.hash() != entry.effects_hash:
+        raise JournalError(
+            f"replaying input {entry.seq} of the journal gives other effects than it recorded; "
+            "the state is not what it was: finish with the build that wrote it, or begin anew "
+            "with journal=fresh (positions are given up, the old journal is kept)"
+        )
+
+
+def _check_book(journal: Journal, engine: Engine, feed: Feed) -> None:
+    # Another configuration never continues this book's state; another build only when whole.
+    written = journal.meta("fingerprint")
+    if written is None:
+        return
+    if journal.meta("feed") != feed.name:
+        raise FeedError(
+            f"this journal was read from {journal.meta('feed')}, the feed now is {feed.name}; "
+            f"{WAYS_OUT}"
+        )
+    was = json.loads(written)
+    for name, value in engine.fingerprint().items():
+        if was.get(name) != value:
+            raise JournalError(
+                f"this journal's book differs: {name} was {was.get(name)}, is {value}; {WAYS_OUT}"
+            )
+    found = journal.snapshot()
+    whole = found is not None and found[0] == journal.last_seq
+    if journal.meta("build") != _build() and not whole:
+        raise JournalError(
+            "this journal has inputs after its last snapshot and was written by another build; "
+            f"finish with that build, or {WAYS_OUT}"
+        )
+
+
+def _build() -> str:
+    return json.dumps({"source": source_hash()[:16], **machine()})
