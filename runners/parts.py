@@ -120,7 +120,8 @@ def _fractions_of(cfg: DictConfig, names: list[str]) -> dict[str, float]:
     check_number("book.fraction", fraction, above=0, most=1)
     given = value(cfg, "book.fractions", dict[str, float] | None)
     if given is None:
-        return dict.fromkeys(names, fraction / len(names))
+        share = fraction / len(names)
+        return dict.fromkeys(names, share)
     for name in given:
         if name not in names:
             raise ConfigError(f"book.fractions: the book has no {name!r}{nearest(name, names)}")

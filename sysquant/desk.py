@@ -173,7 +173,8 @@ class Desk:
                 if named and state in ("paused", "reducing"):
                     operations.append(Switch("active", strategy, symbol))
         if wanted == (None, None):
-            operations += [Hold(why, False) for why in ("operator", "gap")]
+            held = self._engine.operator.holds
+            operations += [Hold(why, False) for why in ("operator", "gap") if why in held]
         if not operations:
             raise ControlError("nothing of it is paused or drained; what is off is started")
         return tuple(operations), self._told(command, "active")
