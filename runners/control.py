@@ -34,6 +34,9 @@ from sysquant.mailbox import post
 ALL, POOL = "all", "pool"
 REFUSED, NO_ANSWER = 1, 3
 _LOOK_S = 0.02
+_DEFAULTS = {
+    "book": None, "json": False, "timeout": 10.0, "wait": 5.0, "bootstrap": None, "journal": None,
+}  # fmt: skip
 # Words of commands that take a strategy, or all of them, and perhaps a symbol.
 _SCOPED = {
     "start": control.Start, "stop": control.Stop, "drain": control.Drain, "pause": control.Pause,
@@ -47,7 +50,7 @@ class _NoAnswerError(SysquantError):
 
 def main(arguments: list[str] | None = None) -> int:
     """Send one command, wait for its answer, and print it."""
-    said = _parser().parse_args(arguments)
+    said = _parser().parse_args(arguments, argparse.Namespace(**_DEFAULTS))
     try:
         line = _Line(said)
         answer = line.ask(_command(said))
@@ -78,7 +81,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="control.py", description=__doc__, parents=[options],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.set_defaults(book=None, json=False, timeout=10.0, wait=5.0, bootstrap=None, journal=None)
     words = parser.add_subparsers(dest="word", required=True, metavar="command")
 
     def word(name: str, kind: type, **arguments: Any) -> None:
@@ -191,6 +193,7 @@ def _running(book: str | None) -> Path:
     # The journal's directory of a book that a process trades.
     journals = home() / "data" / "journals"
     found = {path.parent.name: path.parent for path in journals.glob("*/journal.db")}
+    found = {n: path for n, path in found.items() if "book" in journal_reader.meta(path)}
     if book is not None:
         if book not in found:
             hint = nearest(book, found) if found else "; none has run yet"

@@ -115,20 +115,18 @@ def strategies_of(cfg: DictConfig) -> dict[str, Strategy]:
     return {str(name): build(listed[name]) for name in only or listed}
 
 
-def _fractions_of(cfg: DictConfig, names: list[str]) -> dict[str, float]:
+def _fractions_of(cfg: DictConfig, names: list[str]) -> Mapping[str, float]:
     fraction = value(cfg, "book.fraction", float)
     check_number("book.fraction", fraction, above=0, most=1)
-    given = value(cfg, "book.fractions", dict[str, float] | None)
-    if given is None:
-        share = fraction / len(names)
-        return dict.fromkeys(names, share)
+    equal: dict[str, float] = dict.fromkeys(names, float(fraction) / len(names))
+    given = value(cfg, "book.fractions", dict[str, float] | None) or equal
     for name in given:
         if name not in names:
             raise ConfigError(f"book.fractions: the book has no {name!r}{nearest(name, names)}")
     for name in names:
         if name not in given:
             raise ConfigError(f"book.fractions has no share for {name!r}")
-    return dict(given)
+    return given
 
 
 def flattened(cfg: DictConfig, names: list[str]) -> list[str]:

@@ -1,0 +1,124 @@
+"""Running books and their operator as processes: over this machine, over Kafka, and at the end."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from sysquant.control import Keys
+from sysquant.control import Stop as StopCommand
+from sysquant.control import write as write_command
+from sysquant.mailbox import post
+from tests.sessions import ended, forked, journaled, run_of, server, store, until
+from tests.sessions import run as started
+from tests.test_session_kafka import ETHUSDT, eth_session, publish
+
+__all__ = ["forked", "server", "started", "store"]  # fixtures
+
+BOOK = ["book=[buy_and_hold,momentum]", "feed=synthetic", "feed.speed=60", "runtime.warmup_bars=0"]
+
+
+def operator(started, *words):
+    """Exit code and answer of one call of `control.py`."""
+    process = started("control", "--json", *words)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, json.loads(out) if out else err
+
+
+def standing(started):
+    code, answer = operator(started, "status")
+    assert code == 0, answer
+    return answer["status"]
+
+
+def held(started, name):
+    return standing(started)["strategies"][name]["positions"]
+
+
+def test_a_book_is_operated_from_the_command_line(forked, started, store, home):
+    live = forked("live", *BOOK)
+    until(lambda: journaled(home, "all-synthetic") > 3)
+    until(lambda: held(started, "buy_and_hold"))
+    code, answer = operator(started, "stop", "buy_and_hold", "--wait", "20")
+    assert code == 0 and answer["text"].endswith("flat"), answer
+    until(lambda: standing(started)["pool"] > 490_000)
+    assert operator(started, "start", "buy_and_hold")[0] == 0
+    assert operator(started, "weight", "momentum", "0.25")[0] == 0
+    assert operator(started, "halt")[0] == 0
+    said = standing(started)
+    assert said["holds"] == ["halt"] and said["strategies"]["momentum"]["weight"] == 0.25
+    assert operator(started, "rearm")[0] == 0
+    code, answer = operator(started, "stop", "momentun")
+    assert code == 1 and "did you mean 'momentum'" in answer["text"]
+    live.send_signal(signal.SIGTERM)
+    output = ended(live, timeout=20)
+    kinds = store.query(
+        "SELECT kind, count() FROM events WHERE run = {run:String} GROUP BY kind",
+        {"run": run_of(output)},
+    ).result_rows
+    assert dict(kinds) | {"stop": 2, "rearm": 1, "halt": 1, "weight": 1} == dict(kinds)
+    commands = store.query("SELECT count() FROM inputs WHERE kind = 'command'").result_rows
+    assert commands[0][0] >= 6
+    code, said = operator(started, "status")
+    assert code == 3 and "nobody trades now" in said
+
+
+def test_of_two_books_one_is_named(forked, started, home):
+    for name in ("one", "two"):
+        forked("live", *BOOK, f"book.name={name}", "store.dsn=chdb:data/store")
+        until(lambda name=name: journaled(home, name) > 0)
+    code, said = operator(started, "status")
+    assert code == 1 and "name one with --book: one, two" in said
+    assert operator(started, "--book", "two", "status")[0] == 0
+    code, said = operator(started, "--book", "twoo", "status")
+    assert code == 1 and "did you mean 'two'" in said
+
+
+def test_a_second_runner_of_a_book_is_refused_with_the_pid_of_the_first(forked, home):
+    first = forked("live", *BOOK)
+    until(lambda: journaled(home, "all-synthetic") > 0)
+    second = forked("live", *BOOK)
+    _, err = second.communicate(timeout=30)
+    assert second.returncode == 1
+    assert f"in use by process {first.pid}" in err
+
+
+@pytest.mark.parametrize("how", ["flat", "kept"])
+def test_flattening_at_the_end_says_by_its_exit_code_whether_it_did(forked, started, home, how):
+    # Half an hour of trades a second, or none any more: the feed goes so slowly.
+    live = forked("live", *BOOK, "book.at_stop={buy_and_hold: flatten}")
+    until(lambda: journaled(home, "all-synthetic") > 3)
+    until(lambda: held(started, "buy_and_hold"))
+    if how == "kept":  # a halted book sends no order
+        operator(started, "halt")
+    live.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    out, err = live.communicate(timeout=20)
+    assert time.monotonic() - asked < 5
+    assert live.returncode == (4 if how == "kept" else 0), f"{out}\n{err}"
+    assert ("not flat: buy_and_hold keeps" if how == "kept" else "flat: buy_and_hold") in out
+
+
+def test_a_book_on_kafka_is_commanded_over_its_topic(
+    forked, started, home, store, broker, topic, shared_data
+):
+    if broker.kind == "mock":
+        pytest.skip("the mock broker has no topics made by others: not shown here")
+    publish(forked, broker, topic, shared_data / ETHUSDT)
+    session = [*eth_session(broker, topic), "runtime.stop_after_idle_s=60"]
+    session += [f"runtime.control_topic=control_{topic}"]
+    live = forked("live", *session)
+    until(lambda: journaled(home, "momentum-kafka") > 3)
+    code, answer = operator(started, "pause", "momentum", "--timeout", "15")
+    assert code == 0, answer
+    assert standing(started)["strategies"]["momentum"]["state"] == "paused"
+    forged = write_command(
+        StopCommand(), Keys({"operate": b"x" * 32, "rearm": b"y" * 32}), book="momentum-kafka",
+        journal=answer["request"], role="operate",
+    )  # fmt: skip
+    post(home / "data" / "journals" / "momentum-kafka", forged)
+    refused = "SELECT count() FROM events WHERE kind = 'refused_command'"
+    until(lambda: store.query(refused).result_rows[0][0] == 1)
+    live.send_signal(signal.SIGTERM)
+    ended(live, timeout=20)
