@@ -42,6 +42,7 @@ from sysquant.mailbox import LocalMailbox, Mailbox
 from sysquant.outbox import Outbox
 from sysquant.rows import run_row
 from sysquant.runtime import Runtime
+from sysquant.sealing import Sealer
 from sysquant.serve import end, ensure_server, revive
 from sysquant.store import connect, migrate
 
@@ -105,6 +106,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         journal=journal,
         outbox=Outbox(journal.path, opened),
         desk=_desk(cfg, book, engine, journal, runtime),
+        sealer=Sealer(journal.path, home() / "runs" / journal.id),
         labels=parts.labels_of(engine, journal.id),
         runtime=runtime,
         history=parts.warmup_of(cfg, universe, opened, feed),

@@ -229,6 +229,41 @@ class Desk:
             if self._engine.accounts()[name]["cash"] > 0:
                 self.operate(record, f"{name} is flat; its cash is in the pool", Release(name))
 
+    def leave(self, record: Recorder, flatten: Sequence[str]) -> list[str]:
+        """Stop entries and cancel orders, for the process ends; switch off what is to be flat.
+
+        Returns
+        -------
+        Strategies that are to become flat.
+        """
+        states = self._engine.operator.states()
+        names = [name for name in flatten if {"off"} != set(states[name].values())]
+        wishes = Hold("stop", True), *(Switch("off", name) for name in names)
+        self._journal.remember(flattening=msgspec.json.encode(names).decode())
+        self.operate(record, "leaving the market", *wishes)
+        return names
+
+    def unflat(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        """What those of some strategies still hold that are not flat."""
+        held, flat = self._engine.positions(), self._engine.operator.flat()
+        return {name: held[name] for name in names if name not in flat}
+
+    def enter(self, record: Recorder, say: Callable[[str], None]) -> None:
+        """Go on with what the last end stopped; what it could not flatten is left to go flat."""
+        operator, wishes = self._engine.operator, list[Operation]()
+        if "stop" in operator.holds:
+            wishes.append(Hold("stop", False))
+        for name in msgspec.json.decode(self._journal.meta("flattening") or "[]", type=list[str]):
+            if "off" not in operator.states()[name].values():
+                continue  # it died before it was switched off, or after it was back
+            if name in operator.flat():
+                wishes.append(Switch("active", name))
+            else:
+                say(f"{name} goes on flattening, and stays off then: control.py start {name}")
+        if wishes:
+            self.operate(record, "back in the market", *wishes)
+        self._journal.remember(flattening="[]")
+
     def close(self) -> None:
         """Let go of the mailboxes."""
         for mailbox in self._mailboxes:

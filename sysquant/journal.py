@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE INDEX IF NOT EXISTS answers_by_age ON answers (at);
 """
 _KEPT_SNAPSHOTS = 2
+_TRIMMED = 500  # inputs that are forgotten at a time
 _KEPT_ANSWERS_NS = 3600 * 1_000_000_000
 
 
@@ -92,6 +93,7 @@ class Journal:
     id : random, made with the file.
     last_seq : of the newest input, 0 before the first.
     outbox_rows : rows that the store has not confirmed.
+    trimmed : the last input that was forgotten, since it is sealed elsewhere; 0 for none.
 
     Raises
     ------
@@ -116,6 +118,9 @@ class Journal:
             self._pending = {table: _Pending(rows) for table, rows in pending}
             self.outbox_rows: int = self._db.execute(
                 "SELECT ifnull(sum(rows), 0) FROM outbox"
+            ).fetchone()[0]
+            self.trimmed: int = self._db.execute(  # input that was trimmed last
+                "SELECT ifnull(min(seq) - 1, 0) FROM inputs"
             ).fetchone()[0]
             self.last_seq: int = self._db.execute(
                 "SELECT max(ifnull((SELECT max(seq) FROM inputs), 0),"
@@ -201,9 +206,11 @@ class Journal:
         answers: Mapping[str, bytes] | None = None,
         sent: Sequence[Batch] = (),
         seal_all: bool = False,
+        sealed: int = 0,
     ) -> list[Batch]:
         """One transaction: an input, its rows, positions, notes (as `remember`), a snapshot after
-        it, answers by the request they are to, and forgetting the batches that arrived.
+        it, answers by the request they are to; batches that arrived, and inputs up to `sealed`
+        that lie elsewhere, are forgotten.
 
         Returns
         -------
@@ -233,10 +240,17 @@ class Journal:
                 self._keep_snapshot(pack(snapshot))
             for batch in sent:
                 self._forget(batch)
-            sealed = self._seal(seal_all)
+            if sealed > self.trimmed:
+                self._trim(sealed)
+            batches = self._seal(seal_all)
         if snapshot is not None:
             self._db.execute("PRAGMA incremental_vacuum(256)").fetchall()
-        return sealed
+        return batches
+
+    def outlived(self) -> int:
+        """The last input that both kept snapshots include; 0 while there are not two."""
+        found = self._db.execute("SELECT count(*), min(seq) FROM snapshots").fetchone()
+        return found[1] if found[0] == _KEPT_SNAPSHOTS else 0
 
     def is_sealing_due(self) -> bool:
         """Whether some table's rows are old enough to become a batch."""
@@ -257,6 +271,14 @@ class Journal:
         self._db.execute("DELETE FROM outbox WHERE batch=?", [batch.id])
         self._db.execute("DELETE FROM batches WHERE id=?", [batch.id])
         self.outbox_rows -= batch.rows
+
+    def _trim(self, sealed: int) -> None:
+        # A few at a time, so that no commit waits for long; never what a snapshot may need.
+        db = self._db
+        kept = db.execute("SELECT ifnull(min(seq), 0) FROM snapshots").fetchone()[0]
+        last = min(sealed, kept, self.trimmed + _TRIMMED)
+        db.execute("DELETE FROM inputs WHERE seq <= ?", [last])
+        self.trimmed = max(self.trimmed, last)
 
     def _keep_answers(self, answers: Mapping[str, bytes]) -> None:
         now = time.time_ns()

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sysquant.errors import JournalError
-from sysquant.journal import Batch
+from sysquant.journal import Batch, Input
 from sysquant.packed import Table, join_tables, unpack_table
 
 
@@ -38,6 +38,32 @@ class JournalReader:
         """The rows of a sealed batch."""
         payloads = self._fetch("SELECT payload FROM outbox WHERE batch=? ORDER BY id", batch.id)
         return join_tables([unpack_table(payload) for (payload,) in payloads])
+
+    def inputs(self, after: int, last: int, *, most_bytes: int) -> list[Input]:
+        """The inputs after one, up to another: as many as so many bytes of payload, at least one.
+
+        Raises
+        ------
+        JournalError
+            If there is none, or the disk refuses.
+        """
+        found, size = list[Input](), 0
+        try:
+            rows = self._db.execute(
+                "SELECT seq, kind, payload, effects_hash FROM inputs WHERE seq > ? AND seq <= ? "
+                "ORDER BY seq",
+                (after, last),
+            )
+            for row in rows:
+                found.append(Input(*row))
+                size += len(found[-1].payload)
+                if size >= most_bytes:
+                    break
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal {self._path} cannot be used: {error}") from error
+        if not found or found[0].seq != after + 1:
+            raise JournalError(f"the journal {self._path} lacks input {after + 1}")
+        return found
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database, as far as nobody reads it."""

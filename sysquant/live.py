@@ -5,7 +5,6 @@ dies on the way. What happens, happens in the commit of `_take`; recovery is a r
 whose effects must have the recorded hashes. It decides nothing.
 """
 
-import json
 import logging
 import time
 import traceback
@@ -21,13 +20,14 @@ from sysquant.engine import Engine
 from sysquant.errors import JournalError, SysquantError
 from sysquant.feeds.merge import Merge
 from sysquant.journal import Input, Journal, offsets_json
-from sysquant.operation import Hold, Operation, Switch
+from sysquant.operation import Hold
 from sysquant.outbox import Outbox
 from sysquant.packed import pack_batch
 from sysquant.places import Places
 from sysquant.recovery import recover
 from sysquant.rows import dead_letters, event, feed_stats, input_row
 from sysquant.runtime import Runtime
+from sysquant.sealing import Sealer
 from sysquant.stop import StopRequest
 from sysquant.tally import Tally
 from sysquant.types import Bars, DeadLetter, Feed, Poll, Ticks, clock_mark
@@ -45,7 +45,7 @@ class LiveRunner:
 
     Parameters
     ----------
-    engine, feed, journal, outbox, desk : the parts; the runner closes all but the engine.
+    engine, feed, journal, outbox, desk, sealer : the parts; the runner closes all but the engine.
     labels : names of what the engine's indexes stand for; `labels.run` is the journal's id.
     history : bars before a time (ns UTC) that hold nothing of the feed from these offsets on
         (partition -> first), for warming up; asked once in a journal's life.
@@ -67,6 +67,7 @@ class LiveRunner:
         journal: Journal,
         outbox: Outbox,
         desk: Desk,
+        sealer: Sealer,
         labels: Labels,
         runtime: Runtime,
         history: Callable[[int, Mapping[int, int]], Bars],
@@ -85,6 +86,7 @@ class LiveRunner:
         self.tally = Tally.from_json(journal.meta("tally"))
         self.stop = stop or StopRequest()
         self.ended = False
+        self._sealer = sealer
         self._history = history
         self._report = report
         self._say = say
@@ -114,7 +116,7 @@ class LiveRunner:
             self.outbox.send(self.journal.sealed())
             self._note("start", f"epoch={self.journal.meta('epoch')} feed={self.feed.name}")
             try:
-                self._enter_market()
+                self.desk.enter(self._record, self._say)
                 self._loop()
             except JournalError:
                 raise
@@ -126,6 +128,7 @@ class LiveRunner:
         finally:
             self.feed.close()
             self.desk.close()
+            self._sealer.close(0.5)
             self.outbox.close(0.5)
             self.journal.close()
 
@@ -278,8 +281,11 @@ class LiveRunner:
             answers=answers,
             snapshot=snapshot,
             sent=self.outbox.arrived(),
+            sealed=self._sealer.sealed,
         )
         self.outbox.send(sealed)
+        if snapshot is not None:
+            self._sealer.ask(self.journal.outlived())
 
     def _note(self, kind: str, detail: str) -> None:
         log.log(logging.WARNING if kind == "gap" else logging.INFO, "%s %s", kind, detail)
@@ -331,36 +337,16 @@ class LiveRunner:
 
     # -- start and end
 
-    def _enter_market(self) -> None:
-        # What the last end stopped goes on; what it could not flatten is left to go flat.
-        wishes, flat = list[Operation](), self.engine.operator.flat()
-        if "stop" in self.engine.operator.holds:
-            wishes.append(Hold("stop", False))
-        for name in json.loads(self.journal.meta("flattening") or "[]"):
-            if name in flat:
-                wishes.append(Switch("active", name))
-            else:
-                self._say(f"{name} goes on flattening, and stays off then: control.py start {name}")
-        if wishes:
-            self.desk.operate(self._record, "back in the market", *wishes)
-        self.journal.remember(flattening="[]")
-
     def _leave_market(self, *, reads: bool) -> None:
-        # Entries stop, orders are cancelled, and what is to be flat is sold as it trades. A replay
-        # does not go on without us: it is left as it stands.
-        states = self.engine.operator.states()
-        names = [name for name in self._flatten if {"off"} != set(states[name].values())]
-        if self.ended or (self.runtime.clock == "event" and not names):
+        # A replay does not go on without us: it is left as it stands, unless it is to be flat.
+        if self.ended or (self.runtime.clock == "event" and not self._flatten):
             return
-        wishes = [Hold("stop", True), *(Switch("off", name) for name in names)]
-        self.desk.operate(self._record, "leaving the market", *wishes)
-        self.journal.remember(flattening=json.dumps(names))
+        names = self.desk.leave(self._record, self._flatten)
         self._say("entries are stopped, orders cancelled")
         until = time.monotonic() + max(0.0, self.runtime.deadline_s - _LAST_S) * reads
-        while not set(names) <= set(self.engine.operator.flat()) and time.monotonic() < until:
+        while self.desk.unflat(names) and time.monotonic() < until:
             self._take(self.feed.poll(min(0.1, self._poll_s())))
-        held = self.engine.positions()
-        self.unflat = {n: held[n] for n in names if n not in self.engine.operator.flat()}
+        self.unflat = self.desk.unflat(names)
         if names and not self.unflat:
             self._say(f"flat: {', '.join(names)}")
         for name, positions in self.unflat.items():
@@ -391,6 +377,8 @@ class LiveRunner:
                 until = min(until, time.monotonic() + self.runtime.deadline_s - 1.0)
         self.feed.commit(self.positions)
         self.journal.commit(None, {}, sent=self.outbox.arrived())
-        rows = self.journal.outbox_rows
-        self._say(f"{rows:,} rows wait for the store" if rows else "every row is in the store")
+        waiting = self.journal.outbox_rows
+        self._say(
+            f"{waiting:,} rows wait for the store" if waiting else "every row is in the store"
+        )
         self._report(self)

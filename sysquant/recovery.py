@@ -67,6 +67,12 @@ def recover(journal: Journal, engine: Engine, feed: Feed) -> None:
     if found is not None:
         seq, state = found
         engine.restore(state)
+    elif journal.trimmed:
+        raise JournalError(
+            f"both snapshots of the journal {journal.path} are damaged, and inputs up to "
+            f"{journal.trimmed} are sealed elsewhere; restore the file from a copy, or begin anew "
+            "with journal=fresh (the old journal is kept)"
+        )
     for entry in journal.inputs(after=seq):
         replay(engine, entry)
         replayed += 1

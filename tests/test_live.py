@@ -20,6 +20,7 @@ from sysquant.live import LiveRunner
 from sysquant.outbox import Outbox
 from sysquant.packed import unpack_batch
 from sysquant.runtime import Runtime
+from sysquant.sealing import Sealer
 from sysquant.types import CLOCK_MARK, Bars, DeadLetter, Poll, Ticks
 from tests.market import Flip, engine, ticks
 
@@ -93,7 +94,8 @@ KEYS = Keys({"operate": b"o" * 32, "rearm": b"r" * 32})
 
 def session(
     directory: Path, feed: Any, tables: dict[str, Any], *, book: Any = None,
-    history: Any = no_history, mailboxes: Any = (), flatten: Any = (), **runtime: Any,
+    history: Any = no_history, mailboxes: Any = (), flatten: Any = (),
+    least: int = 5_000, **runtime: Any,
 ) -> Any:  # fmt: skip
     journal = Journal(directory)
     book = book or engine()
@@ -104,6 +106,7 @@ def session(
         journal=journal,
         outbox=outbox,
         desk=Desk(book="test", engine=book, journal=journal, keys=KEYS, mailboxes=mailboxes),
+        sealer=Sealer(journal.path, directory / "sealed", least=least),
         flatten=flatten,
         labels=Labels(journal.id, list(book.strategies), book.symbols, book.risk),
         runtime=Runtime(**{"snapshot_s": 0.0, **runtime}),

@@ -1,0 +1,153 @@
+"""Old inputs of a journal as Parquet files, each chained to the one before by its hash.
+
+Input: the inputs that two snapshots have outlived. Output: files `inputs-<first>-<last>.parquet` of
+a run, after which the journal may forget them; and the inputs again, for proofs. Runs in a thread
+of its own: what trades never waits for it.
+"""
+
+import hashlib
+import logging
+import os
+import queue
+import re
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sysquant.errors import JournalError
+from sysquant.journal import Input
+from sysquant.journal_reader import JournalReader
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"inputs-(\d+)-(\d+)\.parquet")
+_MOST_BYTES = 64 << 20  # of payloads in a file
+_FIRST = bytes(32)  # what the first file is chained to
+_SCHEMA = pa.schema(
+    [
+        ("seq", pa.uint64()), ("kind", pa.string()), ("payload", pa.binary()),
+        ("effects_hash", pa.binary()),
+    ]
+)  # fmt: skip
+
+
+class Sealer:
+    """Seals the inputs of one journal.
+
+    Parameters
+    ----------
+    journal : its file.
+    directory : of the run's files; made when there is something to seal.
+    least : inputs that are worth a file.
+    """
+
+    def __init__(self, journal: Path, directory: Path, *, least: int = 5_000) -> None:
+        self._journal, self._directory, self._least = journal, directory, least
+        self._asked: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._sealed, self._chain = _end_of(directory)
+        self._thread = threading.Thread(target=self._run, name="sealer", daemon=True)
+        self._thread.start()
+
+    def ask(self, last: int) -> None:
+        """Seal inputs up to a sequence number, if they are many enough."""
+        self._asked.put(last)
+
+    @property
+    def sealed(self) -> int:
+        """The last input that lies in a file, on disk; 0 for none."""
+        return self._sealed
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Stop; what is not sealed stays in the journal."""
+        self._asked.put(None)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        reader = JournalReader(self._journal)
+        while (last := self._asked.get()) is not None:
+            try:
+                while last - self._sealed >= self._least and self._asked.empty():
+                    self._seal(reader.inputs(self._sealed, last, most_bytes=_MOST_BYTES))
+            except (OSError, JournalError, pa.ArrowException) as error:
+                log.warning("inputs not sealed reason=%s; they stay in the journal", error)
+        reader.close()
+
+    def _seal(self, inputs: Sequence[Input]) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        chain = _chained(self._chain, inputs)
+        first, last = inputs[0].seq, inputs[-1].seq
+        columns = [[getattr(one, field.name) for one in inputs] for field in _SCHEMA]
+        meta = {"previous": self._chain.hex(), "chain": chain.hex()}
+        table = pa.table(columns, schema=_SCHEMA.with_metadata(meta))
+        path = self._directory / f"inputs-{first:012d}-{last:012d}.parquet"
+        new = path.with_suffix(".new")
+        with new.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(path)
+        _sync(self._directory)
+        self._chain, self._sealed = chain, last
+
+
+def sealed_inputs(directory: Path) -> Iterator[Input]:
+    """The sealed inputs of a run, in order.
+
+    Raises
+    ------
+    JournalError
+        If a file is missing, or is not what was sealed.
+    """
+    chain, last = _FIRST, 0
+    for path in _files(directory):
+        inputs, previous, stated = _read(path)
+        if previous != chain or inputs[0].seq != last + 1 or _chained(chain, inputs) != stated:
+            raise JournalError(f"{path} is not what was sealed after input {last} of this run")
+        yield from inputs
+        chain, last = stated, inputs[-1].seq
+
+
+def _read(path: Path) -> tuple[list[Input], bytes, bytes]:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise JournalError(f"{path} cannot be read: {error}") from error
+    meta = table.schema.metadata or {}
+    stated = [bytes.fromhex(meta.get(key, b"").decode()) for key in (b"previous", b"chain")]
+    return [Input(**row) for row in table.to_pylist()], stated[0], stated[1]
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("inputs-*.parquet") if _NAME.match(path.name))
+
+
+def _end_of(directory: Path) -> tuple[int, bytes]:
+    # The last sealed input and the hash that the next file is chained to.
+    files = _files(directory)
+    if not files:
+        return 0, _FIRST
+    meta = pq.read_schema(files[-1]).metadata or {}
+    found = _NAME.match(files[-1].name)
+    return int(found[2]) if found else 0, bytes.fromhex(meta.get(b"chain", b"").decode())
+
+
+def _chained(chain: bytes, inputs: Sequence[Input]) -> bytes:
+    digest = hashlib.sha256(chain)
+    for one in inputs:
+        kind = one.kind.encode()
+        digest.update(struct.pack("<QII", one.seq, len(kind), len(one.payload)))
+        digest.update(kind + one.payload + one.effects_hash)
+    return digest.digest()
+
+
+def _sync(directory: Path) -> None:
+    # The name, too, is on disk before the journal forgets what it holds.
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
