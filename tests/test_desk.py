@@ -235,12 +235,12 @@ def test_a_gap_stops_entries_until_an_operator_resumes(tmp_path):
 
 
 def test_entries_stop_before_the_outbox_is_full_and_begin_again(tmp_path):
-    runner, _, tables = commanded(tmp_path, outbox_rows=1_500)
+    runner, _, tables = commanded(tmp_path, outbox_rows=1_000)
     held, arrived = [], runner.outbox.arrived
 
     def slow():
         held.append("outbox" in runner.engine.operator.holds)
-        return arrived() if len(held) % 14 == 0 else []
+        return arrived() if runner.journal.outbox_rows > 850 else []
 
     runner.outbox.arrived = slow
     runner.run()
