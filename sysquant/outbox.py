@@ -9,6 +9,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Outbox:
         self._connect = connect
         self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._arrived: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+        self._taken: deque[float] = deque()  # when each batch that has not arrived was taken
         self._stop = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
@@ -54,6 +56,7 @@ class Outbox:
         """Take batches to send, in order."""
         for batch in batches:
             self._idle.clear()
+            self._taken.append(time.monotonic())
             self._queue.put(batch)
 
     def arrived(self) -> list[Batch]:
@@ -62,6 +65,14 @@ class Outbox:
         while not self._arrived.empty():
             batches.append(self._arrived.get())
         return batches
+
+    @property
+    def age_s(self) -> float:
+        """Since the oldest batch that has not arrived was taken; 0 when all have."""
+        try:
+            return time.monotonic() - self._taken[0]
+        except IndexError:  # or the sending thread took it away just now
+            return 0.0
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything taken has arrived; False when it has not within the time."""
@@ -95,6 +106,7 @@ class Outbox:
             if self._stop.is_set():
                 break
             self._arrived.put(batch)
+            self._taken.popleft()
             try:
                 reader.checkpoint()
             except JournalError as error:  # the next one moves it all

@@ -253,6 +253,8 @@ class Poll:
     next_offset : partition -> the offset after the last one read, good or not.
     behind : partitions that are known to hold records not read yet.
     ended : nothing will ever follow (end of a replay).
+    lag : records that are known to lie in the feed and were not read yet.
+    is_connected : whether what brings the records could be reached.
     """
 
     events: Ticks | Bars
@@ -260,6 +262,8 @@ class Poll:
     next_offset: Mapping[int, int] = ()  # pyright: ignore
     behind: frozenset[int] = frozenset()
     ended: bool = False
+    lag: int = 0
+    is_connected: bool = True
 
 
 class Feed(Protocol):

@@ -99,6 +99,7 @@ def test_poll_is_behind_while_the_topic_holds_more(topic, feed_of, send):
     read = [poll for poll in polls if len(poll.events)]  # before the first record it cannot know
     assert len(read) >= 3
     assert [poll.behind for poll in read] == [{partition}] * (len(read) - 1) + [frozenset()]
+    assert [poll.lag for poll in read] == [30 - poll.next_offset[partition] for poll in read]
 
 
 def test_malformed_records_become_dead_letters_in_their_places(topic, feed_of, send):
@@ -329,6 +330,7 @@ def test_broker_killed_and_started_again_costs_nothing(mortal, topic, feed_of, s
     assert (mortal.data_dir / "log" / "meta.properties").read_text() == formatted
     told = [r.getMessage() for r in caplog.records if r.name == "sysquant.feeds.kafka"]
     assert sum("lost broker=" in line for line in told) == 1
+    assert not poll.is_connected and feed.poll(0.0).is_connected
 
 
 def test_poll_commit_and_close_stay_short_with_a_stalled_broker(mortal, topic, feed_of, send):

@@ -87,6 +87,25 @@ def test_writer_outlives_a_disk_that_refuses(journal: Journal, monkeypatch: pyte
         outbox.check()
 
 
+def test_age_is_that_of_the_oldest_batch_that_has_not_arrived(journal: Journal):
+    client, is_away = MemoryClient(), [True]
+
+    def connect() -> MemoryClient:
+        if is_away[0]:
+            raise StoreError("it does not answer")
+        return client
+
+    with closing(Outbox(journal.path, connect)) as outbox:
+        assert outbox.age_s == 0.0
+        outbox.send(sealed(journal))
+        time.sleep(0.2)
+        outbox.send(sealed(journal))
+        assert 0.2 <= outbox.age_s < 5
+        is_away[0] = False
+        assert outbox.flush(20)
+        assert outbox.age_s == 0.0
+
+
 def test_reader_says_what_the_disk_refused(journal: Journal):
     (batch,) = sealed(journal)
     with closing(JournalReader(journal.path)) as reader:

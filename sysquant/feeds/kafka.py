@@ -194,7 +194,11 @@ class KafkaFeed:
             dead.extend(letters)
             self._positions[one.partition] = self._read[one.partition] = int(offsets[-1]) + 1
         events = Ticks.join(batches) if batches else Ticks.empty()
-        return Poll(events, tuple(dead), dict(self._read), self._behind())
+        return Poll(
+            events, tuple(dead), dict(self._read), self._behind(),
+            lag=sum(max(0, self._ends.get(p, 0) - at) for p, at in self._positions.items()),
+            is_connected=self._lost_at is None,
+        )  # fmt: skip
 
     def _behind(self) -> frozenset[int]:
         for partition in self._positions:
