@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from sysquant.journal import Input
 from sysquant.types import DeadLetter
+from sysquant.vitals import Measures
 
 _NS = pa.timestamp("ns", "UTC")
 
@@ -84,6 +86,17 @@ def feed_stats(
         lag_ms=pa.array([lag_ms], pa.float64()),
         outbox_rows=_count(outbox_rows),
     )
+
+
+def runtime_metrics(run: str, measures: Measures) -> pa.Table:
+    """Row of `runtime_metrics`."""
+    columns = {
+        field.name: pa.array(
+            [getattr(measures, field.name)], pa.uint64() if field.type is int else pa.float64()
+        )
+        for field in fields(measures)
+    }
+    return _row(run=pa.array([run]), **columns | {"ts": _time(measures.ts)})
 
 
 def dead_letters(dead: Sequence[DeadLetter]) -> pa.Table:
