@@ -15,7 +15,13 @@ _RANGES: dict[str, dict[str, Any]] = {
     "deadline_s": {"least": 0},
     "report_s": {"least": 0.01},
     "control_age_s": {"above": 0},
+    "start_s": {"above": 0},
+    "hung_s": {"above": 0},
+    "lost_s": {"above": 0},
+    "silent_s": {"above": 0},
+    "health_port": {"least": 0, "most": 65_535, "whole": True},
 }
+OPEN = ("stop_after_idle_s", "silent_s", "health_port")  # None stands for never, or for off
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +38,13 @@ class Runtime:
     outbox_rows : rows waiting for the store at which the feed is held back.
     stop_after_idle_s : end when nothing came for so long; None never.
     deadline_s : from the request to stop to the exit.
-    report_s : wall time between two reports.
+    report_s : wall time between two reports, and two rows of `runtime_metrics`.
     control_age_s : how old an operator's command may be.
     control_topic : Kafka topic of commands.
+    start_s, hung_s : without a heartbeat it counts as hung, at the start and later.
+    lost_s : so long without a connection, the feed counts as lost.
+    silent_s : so long without a record though connected, the feed counts as silent; None never.
+    health_port : of `/healthz` and `/metrics` on 127.0.0.1; 0 a free one, None for not at all.
 
     Raises
     ------
@@ -52,11 +62,16 @@ class Runtime:
     report_s: float = 2.0
     control_age_s: float = 30.0
     control_topic: str = "sysquant.control"
+    start_s: float = 120.0
+    hung_s: float = 10.0
+    lost_s: float = 5.0
+    silent_s: float | None = 60.0
+    health_port: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         check_choice("runtime.clock", self.clock, CLOCKS)
         for name, range_ in _RANGES.items():
             value = getattr(self, name)
-            if not (value is None and name == "stop_after_idle_s"):
+            if not (value is None and name in OPEN):
                 check_number(f"runtime.{name}", value, **range_)

@@ -19,15 +19,15 @@ def test_a_number_of_the_runtime_that_cannot_be_meant_is_refused(key, value):
 
 
 @pytest.mark.parametrize("key", NUMBERS)
-def test_only_the_end_after_idling_may_be_left_open(key):
-    if key == "stop_after_idle_s":
-        assert Runtime(stop_after_idle_s=None).stop_after_idle_s is None
+def test_only_what_may_be_never_or_off_may_be_left_open(key):
+    if key in ("stop_after_idle_s", "silent_s", "health_port"):
+        assert getattr(Runtime(**{key: None}), key) is None
         return
     with pytest.raises(ConfigError, match=rf"runtime\.{key} must be .*, was None"):
         Runtime(**{key: None})
 
 
-@pytest.mark.parametrize("key", ["grace_ms", "warmup_bars", "outbox_rows"])
+@pytest.mark.parametrize("key", ["grace_ms", "warmup_bars", "outbox_rows", "health_port"])
 def test_what_is_counted_is_a_whole_number(key):
     with pytest.raises(ConfigError, match=rf"runtime\.{key} must be a whole number .*, was 2.5"):
         Runtime(**{key: 2.5})
