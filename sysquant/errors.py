@@ -7,7 +7,8 @@ SysquantError
 ├── FeedError        the tick feed: unreachable, a gap, an impossible position
 ├── JournalError     the journal: locked, full, damaged, of another build
 ├── ControlError     a message to a running book that does not count
-└── StrategyError    a strategy that breaks its contract
+├── StrategyError    a strategy that breaks its contract
+└── AlertError       an alert that its receiver refuses for good
 """
 
 import difflib
@@ -44,6 +45,10 @@ class ControlError(SysquantError):
 
 class StrategyError(SysquantError):
     """A strategy breaks its contract."""
+
+
+class AlertError(SysquantError):
+    """An alert is refused for good by whom it should reach."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
