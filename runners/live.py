@@ -34,6 +34,7 @@ from sysquant.control import Keys
 from sysquant.desk import Desk
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError
+from sysquant.health import served
 from sysquant.home import home
 from sysquant.ingest import ingest_journal
 from sysquant.journal import Journal
@@ -118,7 +119,8 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     compose.record(run=journal.id, book=book, feed=feed.name, **engine.fingerprint())
     gc.collect()
     gc.freeze()  # what start-up made is never looked at again: pauses of 10 ms become 0.5 ms
-    runner.run()
+    with served(runtime.health_port, runner.beacon):
+        runner.run()
     screen.close()
     _last_words(runner)
     if ingests:

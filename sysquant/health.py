@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 import psutil
@@ -24,8 +24,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from sysquant.errors import ConfigError, DataError
+from sysquant.journal import Journal
 from sysquant.runtime import Runtime
-from sysquant.vitals import Vitals
+from sysquant.vitals import Measures, Vitals
 
 log = logging.getLogger(__name__)
 
@@ -154,43 +155,61 @@ def read_heartbeat(directory: Path) -> Heartbeat | None:
         ) from error
 
 
+class _Engine(Protocol):
+    @property
+    def engine_ts(self) -> int: ...
+
+
 class Beacon:
     """Writes the heartbeat of one session; called by its loop, from where else it proves nothing.
 
     Parameters
     ----------
-    directory : of the journal; its name is the book's.
-    run : the journal's id.
-    vitals : they know of records, commits and the connection.
+    journal : the heartbeat lies beside it; the name of its directory is the book's.
+    engine : of the session.
     runtime : it names the limits.
 
     Attributes
     ----------
+    vitals : fed by the loop; they know of records, commits and the connection.
     last : the newest heartbeat.
     """
 
-    def __init__(self, directory: Path, run: str, vitals: Vitals, runtime: Runtime) -> None:
-        self.vitals = vitals
-        self._path = directory / FILE
+    def __init__(self, journal: Journal, engine: _Engine, runtime: Runtime) -> None:
+        self.vitals = Vitals(is_now=runtime.clock == "wall")
+        self._journal, self._engine, self._most = journal, engine, runtime.outbox_rows
+        self._path = journal.directory / FILE
         self._next = 0.0
         self.last = Heartbeat(
-            pid=os.getpid(), started=psutil.Process().create_time(), book=directory.name, run=run,
-            state="starting", reason="", ts=time.time_ns(), engine_ts=0, outbox_rows=0,
+            pid=os.getpid(), started=psutil.Process().create_time(),
+            book=journal.directory.name, run=journal.id, state="starting", reason="",
+            ts=time.time_ns(), engine_ts=0, outbox_rows=0,
             limits=Limits(runtime.start_s, runtime.hung_s, runtime.lost_s, runtime.silent_s),
             **self._times(),
         )  # fmt: skip
 
-    def beat(
-        self, state: State, *, engine_ts: int = 0, outbox_rows: int = 0, reason: str = ""
-    ) -> None:
-        """Write a heartbeat when the state changed, or the last is a second old."""
+    def begin(self) -> None:
+        """The session starts, and is measured from now on."""
+        self.vitals.open()
+        self.beat("starting")
+
+    def beat(self, state: State, reason: str = "") -> None:
+        """Write a heartbeat when the state changed, or the last is a second old.
+
+        Who runs with a full outbox is `held`, who ended with `error: ...` has `failed`.
+        """
+        waiting = self._journal.outbox_rows
+        if state == "running" and waiting >= self._most:
+            state = "held"
+        if state == "ended" and reason.startswith("error:"):
+            state = "failed"
         now = time.monotonic()
         if now < self._next and state == self.last.state:
             return
         self._next = now + _EVERY_S
         self.last = msgspec.structs.replace(
-            self.last, state=state, reason=reason, ts=time.time_ns(), engine_ts=engine_ts,
-            outbox_rows=outbox_rows, **self._times(),
+            self.last, state=state, reason=reason, ts=time.time_ns(),
+            engine_ts=self._engine.engine_ts, outbox_rows=waiting, **self._times(),
         )  # fmt: skip
         beside = self._path.with_suffix(".tmp")
         try:
@@ -198,6 +217,13 @@ class Beacon:
             beside.replace(self._path)
         except OSError as error:  # trading goes on; the watchdog will tell
             log.warning("no heartbeat reason=%s", error)
+
+    def measure(self, lag_ms: float, outbox_age_s: float, *, snapshot_age_s: float) -> Measures:
+        """See `Vitals.measure`."""
+        return self.vitals.measure(
+            lag_ms=lag_ms, outbox_rows=self._journal.outbox_rows, outbox_age_s=outbox_age_s,
+            snapshot_age_s=snapshot_age_s,
+        )  # fmt: skip
 
     def _times(self) -> dict[str, int]:
         vitals = self.vitals

@@ -7,7 +7,6 @@ whose effects must have the recorded hashes. It decides nothing.
 
 import logging
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
@@ -19,13 +18,14 @@ from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import JournalError, SysquantError
 from sysquant.feeds.merge import Merge
+from sysquant.health import Beacon
 from sysquant.journal import Input, Journal, offsets_json
 from sysquant.operation import Hold
 from sysquant.outbox import Outbox
 from sysquant.packed import pack_batch
 from sysquant.places import Places
 from sysquant.recovery import recover
-from sysquant.rows import dead_letters, event, feed_stats, input_row
+from sysquant.rows import dead_letters, event, faults, input_row, stats
 from sysquant.runtime import Runtime
 from sysquant.sealing import Sealer
 from sysquant.stop import StopRequest
@@ -87,6 +87,7 @@ class LiveRunner:
         self.stop = stop or StopRequest()
         self.ended = False
         self._sealer = sealer
+        self.beacon = Beacon(journal, engine, runtime)
         self._history = history
         self._report = report
         self._say = say
@@ -112,6 +113,7 @@ class LiveRunner:
             If nobody sends rows to the store any more; one that is away is waited for.
         """
         try:
+            self.beacon.begin()
             recover(self.journal, self.engine, self.feed)
             self.outbox.send(self.journal.sealed())
             self._note("start", f"epoch={self.journal.meta('epoch')} feed={self.feed.name}")
@@ -126,6 +128,7 @@ class LiveRunner:
                 raise
             self._finish(reads=True)
         finally:
+            self.beacon.vitals.close()
             self.feed.close()
             self.desk.close()
             self._sealer.close(0.5)
@@ -139,6 +142,7 @@ class LiveRunner:
                 idle_since = time.monotonic()
                 continue
             poll = self.feed.poll(self._poll_s())
+            self.beacon.vitals.polled(poll)
             self.desk.attend(self._record)
             self._take(poll)
             if len(poll.events) or poll.dead:
@@ -211,6 +215,7 @@ class LiveRunner:
             self.feed.kind, pack_batch(batch), effects, rows=records, offsets=offsets,
             tables=self._faults(),
         )  # fmt: skip
+        self.beacon.vitals.taken(batch)
         self.desk.settle(self._record)
 
     def _warm(self, end: int) -> None:
@@ -225,15 +230,11 @@ class LiveRunner:
 
     def _faults(self) -> dict[str, pa.Table]:
         # Events of strategies that raised; they are off, and leave what they hold.
-        rows = list[pa.Table]()
-        for name, ts, error in self.engine.faults:
-            cause = error.__cause__ or error
-            told = "".join(traceback.format_exception(cause)) + str(error)
+        for name, _, error in self.engine.faults:
             log.error("fault strategy=%s: %s; it is off and leaves what it holds", name, error)
-            seq = self.journal.last_seq + 1
-            rows.append(event(self.labels.run, ts, "fault", told, seq=seq, strategy=name))
+        rows = faults(self.labels.run, self.journal.last_seq + 1, self.engine.faults)
         self.engine.faults.clear()
-        return {"events": pa.concat_tables(rows)} if rows else {}
+        return rows
 
     def _record(
         self,
@@ -295,12 +296,13 @@ class LiveRunner:
     def _tend(self) -> None:
         # What goes on beside the ticks: sealing by age, offsets for lag tools, reports.
         self.outbox.check()
+        self.beacon.beat("running")
         self._watch_outbox()
         now = time.monotonic()
         if now - self._report_at >= self.runtime.report_s:
             self._report_at = now
             self._report(self)
-            self.outbox.send(self.journal.commit(None, {"feed_stats": self._stats()}))
+            self.outbox.send(self.journal.commit(None, self._stats()))
         if self.journal.is_sealing_due():
             self.outbox.send(self.journal.commit(None, {}, sent=self.outbox.arrived()))
         if now - self._commit_at >= 1.0:
@@ -318,11 +320,10 @@ class LiveRunner:
             text = f"entries begin again: {waiting:,} rows wait for the store"
             self.desk.operate(self._record, text, Hold("outbox", False))
 
-    def _stats(self) -> pa.Table:
-        return feed_stats(
-            self.labels.run, self.feed.name, self.tally, self.engine, self.lag_ms(),
-            self.journal.outbox_rows,
-        )  # fmt: skip
+    def _stats(self) -> dict[str, pa.Table]:
+        age_s = time.monotonic() - self._snapshot_at
+        measures = self.beacon.measure(self.lag_ms(), self.outbox.age_s, snapshot_age_s=age_s)
+        return stats(self.labels.run, self.feed.name, self.tally, self.engine, measures)
 
     @property
     def positions(self) -> Mapping[int, int]:
@@ -357,13 +358,14 @@ class LiveRunner:
         # One way out, whatever the reason: the market, state, rows, offsets, goodbye.
         until = time.monotonic() + self.runtime.deadline_s - 1.0
         self._say(f"stopping: {self.stop.reason}")
+        self.beacon.beat("stopping", self.stop.reason)
         self._leave_market(reads=reads)
         if self.ended:
             until = time.monotonic() + PATIENCE_S
         self._note("stop", self.stop.reason)
         sealed = self.journal.commit(
             None,
-            {"feed_stats": self._stats()},
+            self._stats(),
             notes={"ended": "1"} if self.ended else {},
             snapshot=self.engine.state() if self.journal.last_seq else None,
             sent=self.outbox.arrived(),
@@ -373,6 +375,7 @@ class LiveRunner:
         self._say("the state is in the journal")
         while not self.outbox.flush(0.1) and time.monotonic() < until:
             self.outbox.check()
+            self.beacon.beat("stopping", self.stop.reason)
             if self.stop.is_asked:
                 until = min(until, time.monotonic() + self.runtime.deadline_s - 1.0)
         self.feed.commit(self.positions)
@@ -382,3 +385,4 @@ class LiveRunner:
             f"{waiting:,} rows wait for the store" if waiting else "every row is in the store"
         )
         self._report(self)
+        self.beacon.beat("ended", self.stop.reason)

@@ -1,7 +1,8 @@
 """Arrow rows of the tables that tell about a session: inputs, events, statistics, bad records."""
 
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -71,32 +72,41 @@ class _Counts(Protocol):
     dead: int
 
 
-def feed_stats(
-    run: str, feed: str, counts: _Counts, engine: Any, lag_ms: float, outbox_rows: int
-) -> pa.Table:
-    """Row of `feed_stats`."""
-    return _row(
+def stats(
+    run: str, feed: str, counts: _Counts, engine: Any, measures: Measures
+) -> dict[str, pa.Table]:
+    """Rows of `feed_stats` and `runtime_metrics`, at the end of one period."""
+    ts = _time(measures.ts)
+    of_feed = _row(
         run=pa.array([run]),
-        ts=_time(time.time_ns()),
+        ts=ts,
         feed=pa.array([feed]),
         ticks=_count(counts.events),
         dead=_count(counts.dead),
         late=_count(engine.late),
         engine_ts=_time(engine.engine_ts),
-        lag_ms=pa.array([lag_ms], pa.float64()),
-        outbox_rows=_count(outbox_rows),
+        lag_ms=pa.array([measures.lag_ms], pa.float64()),
+        outbox_rows=_count(measures.outbox_rows),
     )
-
-
-def runtime_metrics(run: str, measures: Measures) -> pa.Table:
-    """Row of `runtime_metrics`."""
     columns = {
         field.name: pa.array(
             [getattr(measures, field.name)], pa.uint64() if field.type is int else pa.float64()
         )
         for field in fields(measures)
     }
-    return _row(run=pa.array([run]), **columns | {"ts": _time(measures.ts)})
+    of_runtime = _row(run=pa.array([run]), **columns | {"ts": ts})
+    return {"feed_stats": of_feed, "runtime_metrics": of_runtime}
+
+
+def faults(
+    run: str, seq: int, found: Iterable[tuple[str, int, BaseException]]
+) -> dict[str, pa.Table]:
+    """Rows of `events` of strategies that raised: name, time and error; no table for none."""
+    rows = list[pa.Table]()
+    for name, ts, error in found:
+        told = "".join(traceback.format_exception(error.__cause__ or error)) + str(error)
+        rows.append(event(run, ts, "fault", told, seq=seq, strategy=name))
+    return {"events": pa.concat_tables(rows)} if rows else {}
 
 
 def dead_letters(dead: Sequence[DeadLetter]) -> pa.Table:

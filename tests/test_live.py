@@ -66,6 +66,8 @@ class MemoryOutbox:
     def __init__(self, journal: Journal, tables: dict) -> None:
         self.reader, self.tables, self.done = JournalReader(journal.path), tables, []
 
+    age_s = 0.0
+
     def send(self, batches):
         for batch in batches:
             self.tables.setdefault(batch.table, {})[batch.token] = self.reader.rows(batch)
