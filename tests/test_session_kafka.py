@@ -1,6 +1,7 @@
 """Whole sessions over a real broker: what was traded is its backtest, whatever came between."""
 
 import json
+import time
 
 import kafka
 import pandas
@@ -66,6 +67,37 @@ def test_a_recording_over_kafka_trades_as_its_backtest_and_survives_sigkill(
     output = ended(run("live", *slowly))
     assert "events 11,328 (late 0, dead letters 0)" in output
     assert_same_decisions(store, run_of(output), undisturbed, least=10)
+
+
+def test_time_from_the_exchange_is_measured_apart_from_the_skew_of_its_clock(
+    run, home, store, broker, topic
+):
+    """The exchange's clock is two seconds ahead, and every tenth record is 150 ms late."""
+    session = [word for word in eth_session(broker, topic) if word != "runtime.clock=event"]
+    live = run("live", *session, "book.name=now", "runtime.report_s=0.5", "feed.start=latest")
+    beat = home / "data" / "journals" / "now" / "heartbeat.json"
+    until(lambda: beat.exists() and b'"running"' in beat.read_bytes())
+    producer = kafka.KafkaProducer(bootstrap_servers=broker.bootstrap, **broker.client)
+    for number in range(200):
+        late_ms = 150 if number % 10 == 0 else 0
+        tick = {"timestamp_ms": time.time_ns() // 10**6 + 2_000 - late_ms, "price": 2500.0}
+        seen = "2025-05-18T22:56:13+00:00"
+        tick |= {"symbol": "BINANCE:ETHUSDT", "volume": 1.0, "timestamp": seen, "received_at": seen}
+        producer.send(topic, json.dumps(tick).encode())
+        producer.flush()
+        time.sleep(0.01)
+    assert "events 200 " in ended(live)
+    producer.close()
+    rows = store.query(
+        "SELECT max(clock_skew_ms), max(exchange_ms_p50), max(exchange_ms_p99), sum(batches), "
+        "max(decision_ms_p99), max(lag_ms) FROM runtime_metrics WHERE ticks_per_s > 0"
+    ).result_rows
+    skew, median, slow, batches, decided, lag = rows[0]
+    assert -2_000 <= skew < -1_900
+    assert 0 < median < 150 < slow < 600
+    assert batches > 20
+    assert 0 < decided < 200
+    assert lag < 0  # wall clock minus engine time holds the skew
 
 
 BAD = [
