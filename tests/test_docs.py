@@ -1,10 +1,11 @@
-"""docs/controls.md and the code name the same controls, and every test named there exists."""
+"""The pages of docs/ and the code name the same things, and every test named there exists."""
 
 import importlib
 import inspect
 import re
 import shlex
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 import yaml
@@ -14,8 +15,10 @@ from sysquant import operation
 from sysquant.checks import CHECKS
 from sysquant.execution import SPREAD_MODELS
 from sysquant.exits import HOW, REARM
+from sysquant.health import Kind, Limits
 from sysquant.orders import FOLLOW_UPS, KINDS, TIFS
 from sysquant.risk import HISTORY
+from sysquant.runtime import Runtime
 from sysquant.types import Instrument
 from tests.conftest import REPOSITORY
 
@@ -126,3 +129,17 @@ def test_keys_of_the_sweepers_stand_on_their_page():
         keys = yaml.safe_load((CONF / "hydra" / "sweeper" / f"{name}.yaml").read_text())
         for key in set(keys) - {"_target_"}:
             assert re.search(rf"\b{key}\b", page), key
+
+
+def test_page_on_operation_names_every_alert_and_every_key_of_the_watchdog():
+    page = (REPOSITORY / "docs" / "operation.md").read_text()
+    assert "(docs/operation.md)" in (REPOSITORY / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.+?) \|", page, re.MULTILINE))
+    assert {*get_args(Kind), "recovered"} <= rows.keys()
+    runtime = yaml.safe_load((CONF / "runtime" / "default.yaml").read_text())
+    for name in Limits.__struct_fields__:
+        assert float(rows[f"runtime.{name}"]) == runtime[name] == getattr(Runtime(), name)
+    for command in re.findall(r"^python runners/watchdog\.py(.*)$", page, re.MULTILINE):
+        command_line.check_command_line("watchdog", shlex.split(command))
+    for name in yaml.safe_load((CONF / "watchdog.yaml").read_text()).keys() - {"defaults", "hydra"}:
+        assert re.search(rf"\b{name}\b", page), name

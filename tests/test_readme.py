@@ -314,6 +314,23 @@ def _answer(url, process, timeout_s=40):
     raise AssertionError(f"{url} does not answer")
 
 
+def _watchdog_watches_until_it_is_ended(desk):
+    command = [sys.executable, str(REPOSITORY / "runners" / "watchdog.py")]
+    dog = subprocess.Popen(
+        command, cwd=desk.home, env=desk.environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        said = [dog.stderr.readline() for _ in range(2)]
+        assert "alerts go to this log alone" in said[0]
+        assert "watching books=all" in said[1]
+        dog.send_signal(signal.SIGINT)
+        dog.communicate(timeout=10)
+        assert dog.returncode == 0
+    finally:
+        dog.kill()
+        dog.communicate()
+
+
 def _example_is_there_and_git_ignores_its_copy(desk):
     assert (REPOSITORY / ".env.example").is_file()
     assert ".env" in (REPOSITORY / ".gitignore").read_text().splitlines()
@@ -342,6 +359,7 @@ def _dsn_is_that_of_the_compose_file(desk):
 OTHER = {
     ". .venv/bin/activate": _activates_what_make_creates,
     "make lab": _lab_comes_up_on_the_notebooks_and_ends,
+    "python runners/watchdog.py": _watchdog_watches_until_it_is_ended,
     "cp .env.example .env": _example_is_there_and_git_ignores_its_copy,
     "docker compose up -d --wait": _compose_has_the_three_servers,
     "export CLICKHOUSE_DSN=http://sysquant:password@127.0.0.1:8123/sysquant": (
