@@ -99,10 +99,11 @@ def judge(beat: Heartbeat, now: int, *, is_alive: bool) -> Problem | None:
     now : wall clock, ns.
     is_alive : whether its process runs.
     """
-    if beat.state == "failed":
+    is_cut = beat.state == "stopping" and not is_alive  # by its deadline, or a second signal
+    if beat.state == "failed" or (is_cut and beat.reason.startswith("error:")):
         return Problem("dead", f"it ended: {beat.reason}")
-    if beat.state == "ended" or (beat.state == "stopping" and not is_alive):
-        return None  # as was asked for; a deadline may have cut its end short
+    if beat.state == "ended" or is_cut:
+        return None
     age_s = (now - beat.ts) / 1e9
     if not is_alive:
         return Problem("dead", f"process {beat.pid} is gone, {age_s:.0f} s after its last beat")

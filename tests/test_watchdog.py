@@ -148,7 +148,7 @@ def test_a_text_says_which_book_what_and_when(book):
 # -- real sessions
 
 BOOK = "buy_and_hold-synthetic"
-QUICK = ["runtime.hung_s=2", "runtime.silent_s=2", "runtime.report_s=0.2"]
+QUICK = ["runtime.hung_s=3", "runtime.silent_s=3", "runtime.report_s=0.2"]
 
 
 def state(home):
@@ -188,7 +188,7 @@ def test_a_session_that_is_killed_is_dead_and_one_that_is_asked_to_end_is_not(
     until(lambda: state(home) == "running")
     assert hook.posted == []
     killed.kill()
-    assert told_within(hook, ["dead"], 5) < 2
+    assert told_within(hook, ["dead"], 5) < 3
     assert hook.posted[0]["book"] == BOOK
     assert re.search(rf"process {killed.pid} is gone", hook.posted[0]["detail"])
     again = run("live", *synthetic, *QUICK)
@@ -204,10 +204,10 @@ def test_a_session_that_is_stopped_is_hung_until_it_goes_on(
     until(lambda: state(home) == "running")
     os.kill(live.pid, signal.SIGSTOP)
     try:
-        assert 1 < told_within(hook, ["hung"], 8) < 4.5  # a beat is up to a second old, then 2
+        assert told_within(hook, ["hung"], 10) < 6  # the limit, and two looks
     finally:
         os.kill(live.pid, signal.SIGCONT)
-    assert told_within(hook, ["hung", "recovered"], 5) < 2.5
+    assert told_within(hook, ["hung", "recovered"], 5) < 4
     live.send_signal(signal.SIGTERM)
     ended(live)
 
@@ -229,7 +229,7 @@ def test_a_feed_that_goes_silent_is_told_by_mail(run, home, store):
     (letter,) = [letter for letter in box.letters if "silent" in letter["Subject"]][:1]
     assert letter["Subject"] == f"[sysquant] {BOOK} silent"
     said = letter.get_payload(decode=True).decode()
-    assert re.search("connected, without a record for [23] s", said)
+    assert re.search("connected, without a record for [345] s", said)
 
 
 def test_a_session_serves_its_pages_where_it_is_told(run, home, store, synthetic):
