@@ -8,6 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,7 +22,7 @@ from sysquant.errors import ConfigError, DataError, FeedError
 from sysquant.health import Beacon, Heartbeat, Limits, is_alive, judge, read_heartbeat, served
 from sysquant.runtime import Runtime
 from sysquant.types import Poll, Ticks
-from sysquant.vitals import Measures, Vitals
+from sysquant.vitals import Measures
 from tests.market import ticks
 from tests.test_live import MemoryFeed, session
 
@@ -85,26 +87,28 @@ def test_a_process_is_known_by_its_number_and_its_start():
     assert not is_alive(theirs)
 
 
-def beacon(directory, **runtime):
-    return Beacon(directory, "r", Vitals(is_now=False), Runtime(**runtime))
+def beacon(directory, *, rows=0, **runtime):
+    """Of a book whose journal is said to lie there; engine time is 5."""
+    journal: Any = SimpleNamespace(directory=directory, id="r", outbox_rows=rows)
+    return Beacon(journal, SimpleNamespace(engine_ts=5), Runtime(**runtime))
 
 
 def test_a_heartbeat_is_written_once_a_second_and_when_the_state_changes(tmp_path, monkeypatch):
     assert read_heartbeat(tmp_path) is None
     clock = [100.0]
     monkeypatch.setattr(health.time, "monotonic", lambda: clock[0])
-    written = beacon(tmp_path, silent_s=None)
+    written = beacon(tmp_path, silent_s=None, rows=2)
     written.beat("starting")
-    written.beat("running", engine_ts=5)
-    written.beat("running", engine_ts=6)
+    written.beat("running")
     found = read_heartbeat(tmp_path)
-    assert found == written.last
+    written.beat("running")
+    assert found == read_heartbeat(tmp_path) == written.last
     assert (found.state, found.engine_ts, found.book) == ("running", 5, tmp_path.name)
-    assert found.pid == os.getpid()
+    assert (found.pid, found.outbox_rows) == (os.getpid(), 2)
     assert found.limits == Limits(120.0, 10.0, 5.0, None)
     clock[0] += 1.0
-    written.beat("running", engine_ts=7, outbox_rows=2)
-    assert (written.last.engine_ts, written.last.outbox_rows) == (7, 2)
+    written.beat("running")
+    assert written.last.ts > found.ts
     assert read_heartbeat(tmp_path) == written.last
     assert [path.name for path in tmp_path.iterdir()] == ["heartbeat.json"]
 
@@ -113,6 +117,16 @@ def test_a_heartbeat_that_cannot_be_written_stops_nothing(tmp_path, caplog):
     written = beacon(tmp_path / "gone")
     written.beat("running")
     assert "no heartbeat reason=" in caplog.text
+
+
+def test_a_session_with_a_full_outbox_is_held_and_one_that_ends_by_an_error_has_failed(tmp_path):
+    written = beacon(tmp_path, rows=10, outbox_rows=10)
+    for state, reason, said in (
+        ("starting", "", "starting"), ("running", "", "held"), ("ended", "SIGTERM", "ended"),
+        ("stopping", "error: x", "stopping"), ("ended", "error: x", "failed"),
+    ):  # fmt: skip
+        written.beat(state, reason)
+        assert (written.last.state, written.last.reason) == (said, reason)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"pid": 1', b"\xff"])
@@ -129,9 +143,10 @@ def states(monkeypatch):
     """States that beats of this process name, in their order."""
     said, write = [], Beacon.beat
 
-    def noted(self, state, **values):
-        said.append(state) if said[-1:] != [state] else None
-        write(self, state, **values)
+    def noted(self, state, reason=""):
+        if said[-1:] != [state]:
+            said.append(state)
+        write(self, state, reason)
 
     monkeypatch.setattr(Beacon, "beat", noted)
     return said
@@ -167,7 +182,7 @@ def test_a_session_that_ends_by_an_error_is_dead(tmp_path):
 
 def test_a_session_that_waits_for_the_store_says_so(tmp_path):
     runner = session(tmp_path, MemoryFeed(ticks(300)), {}, outbox_rows=1)
-    runner.journal.commit(None, {"dead_letter": runner._stats()["feed_stats"]})
+    runner.journal.commit(None, {"feed_stats": runner._stats()["feed_stats"]})
     assert runner._is_held_back()
     problem = judge(runner.beacon.last, time.time_ns(), is_alive=True)
     assert problem and problem.kind == "held"
@@ -207,15 +222,15 @@ def fetched(url):
 def page(tmp_path):
     """A served beacon, and the address of its pages."""
     (port,) = free_ports(1)
+    (tmp_path / "momentum-kafka").mkdir()
     told = beacon(tmp_path / "momentum-kafka", silent_s=5.0)
-    told._path = tmp_path / "heartbeat.json"
     with served(port, told):
         yield told, f"http://127.0.0.1:{port}"
 
 
 def test_healthz_answers_200_while_all_is_well_and_503_with_what_is_wrong(page):
     told, url = page
-    told.beat("running", engine_ts=3)
+    told.beat("running")
     status, text = fetched(f"{url}/healthz")
     assert status == 200
     found = json.loads(text)
@@ -240,7 +255,7 @@ def test_metrics_are_the_columns_of_runtime_metrics(page):
     assert "ticks_per_s" not in before
     told.vitals.polled(Poll(ticks(10), lag=4))
     told.vitals.taken(ticks(10))
-    told.vitals.measure(lag_ms=1.5, outbox_rows=7, outbox_age_s=0.0, snapshot_age_s=0.0)
+    told.measure(1.5, 0.0, snapshot_age_s=0.0)
     _, text = fetched(f"{url}/metrics")
     named = [line.split("{")[0] for line in text.splitlines() if not line.startswith("#")]
     columns = [name for name in Measures.__dataclass_fields__ if name != "ts"]
@@ -309,7 +324,7 @@ def test_a_feed_that_is_not_connected_is_lost_and_one_without_records_silent(tmp
 
     limits = {"lost_s": 0.1, "silent_s": 0.3, "stop_after_idle_s": 0.2}
     runner = session(tmp_path, Feed(ticks(1)), {}, **limits)
-    runner._finish = lambda: None
+    runner._finish = lambda **_: None
     runner.run()
     runner.beacon._next = 0.0
     runner.beacon.beat("running")
