@@ -8,7 +8,6 @@ package), and bare polls (kafka-python's ceiling). Medians over the rounds.
 """
 
 import gc
-import json
 import logging
 import os
 import statistics
