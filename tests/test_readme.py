@@ -28,6 +28,7 @@ from sysquant.serve import ensure_server
 from sysquant.store import Dsn, connect, migrate
 from sysquant.types import Instrument
 from tests.conftest import REPOSITORY
+from tests.sessions import journaled, until
 
 README = (REPOSITORY / "README.md").read_text()
 
@@ -103,6 +104,10 @@ RUN = {
     "python runners/backtest.py hydra/sweeper=optuna strategy.slow='interval(40,400)' --multirun": (
         ["feed.start=-30m", "hydra.sweeper.trials=3"],
         "3 of 3 jobs done",
+    ),
+    "python runners/live.py book=all feed.speed=60": (
+        ["feed.start=-10m", "feed.speed=max"],
+        "ended: end of feed",
     ),
     "python runners/live.py strategy=trend": (["feed.start=-10m"], "ended: end of feed"),
 }
@@ -314,6 +319,30 @@ def _answer(url, process, timeout_s=40):
     raise AssertionError(f"{url} does not answer")
 
 
+def _operator_is_answered(*words):
+    # By a book that trades beside it.
+    def check(desk):
+        home = desk.home / f"operated-{words[0]}"
+        home.mkdir()
+        environment = desk.environment | {"SYSQUANT_HOME": str(home)}
+        command = [sys.executable, str(REPOSITORY / "runners" / "live.py"), "book=all"]
+        command += ["feed=synthetic", "feed.speed=60", "runtime.warmup_bars=0"]
+        live = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        try:
+            until(lambda: journaled(home, "all-synthetic") > 0)
+            asked = [sys.executable, str(REPOSITORY / "runners" / "control.py"), *words]
+            done = subprocess.run(asked, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0 and done.stdout, done.stderr
+            live.send_signal(signal.SIGTERM)
+            said, _ = live.communicate(timeout=10)
+            assert live.returncode == 0, said
+        finally:
+            live.kill()
+            live.communicate()
+
+    return check
+
+
 def _watchdog_watches_until_it_is_ended(desk):
     command = [sys.executable, str(REPOSITORY / "runners" / "watchdog.py")]
     dog = subprocess.Popen(
@@ -359,6 +388,10 @@ def _dsn_is_that_of_the_compose_file(desk):
 OTHER = {
     ". .venv/bin/activate": _activates_what_make_creates,
     "make lab": _lab_comes_up_on_the_notebooks_and_ends,
+    **{
+        f"python runners/control.py {words}": _operator_is_answered(*words.split())
+        for words in ("status", "stop momentum", "start momentum", "halt", "rearm")
+    },
     "python runners/watchdog.py": _watchdog_watches_until_it_is_ended,
     "cp .env.example .env": _example_is_there_and_git_ignores_its_copy,
     "docker compose up -d --wait": _compose_has_the_three_servers,
