@@ -5,6 +5,7 @@ order, receipt, fill and snapshot, and the bars it all rested on. No journal: a 
 is repeated. Nothing is judged or drawn here.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,9 +15,9 @@ from sysquant.activity import Activity, BarSize, bar_size, clock_of, closed_bars
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, DataError
-from sysquant.execution import Execution
+from sysquant.execution import Execution, refuse_costs
 from sysquant.exits import Exits
-from sysquant.keys import check_kind
+from sysquant.keys import check_kind, refuse_words
 from sysquant.orders import Orders
 from sysquant.past import History
 from sysquant.result import BUY_AND_HOLD, Result
@@ -170,6 +171,7 @@ def backtest(
     seed: int = 1,
     snapshot_ns: int = 3600 * SECOND,
     benchmark: str = BUY_AND_HOLD,
+    **unknown: object,
 ) -> Result:
     """Backtest one strategy, or several by name, on bars or ticks in memory.
 
@@ -201,6 +203,8 @@ def backtest(
         If no bar closes after `start`, up to `end`, a price or volume cannot be meant, or `Bars` of
         a symbol close within one interval, the later one first, or all on a coarser grid.
     """
+    refuse_costs("backtest", unknown)
+    refuse_words("backtest", unknown, inspect.signature(backtest).parameters)
     bars, universe, interval = market_of(bars, universe, interval)
     before, bars = span_of(bars, universe, interval, start, end)
     engine = fresh_engine(

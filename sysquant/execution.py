@@ -8,14 +8,14 @@ replay repeats it, and another strategy in the book does not change it. Orders a
 import hashlib
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from sysquant.compiled import inlined, inlined_kernel, kernel
 from sysquant.errors import ConfigError, nearest
-from sysquant.keys import check_choice, check_kind, check_number
+from sysquant.keys import Spelled, check_choice, check_kind, check_number
 from sysquant.records import Row
 from sysquant.steps import tick_beyond
 from sysquant.types import Floats, Instrument, Ints
@@ -188,7 +188,7 @@ _RANGES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Execution:
+class Execution(Spelled):
     """Terms of the simulated broker: latency, slippage, what a fill may take, fees, financing.
 
     Parameters
@@ -373,3 +373,16 @@ def _check_tier(name: str, tier: Mapping[str, float | None]) -> None:
     check_number(f"{key}.fee_bps", tier.get("fee_bps"), least=0)
     if tier.get("maker_fee_bps") is not None:
         check_number(f"{key}.maker_fee_bps", tier["maker_fee_bps"], least=0)
+
+
+def refuse_costs(where: str, given: Collection[str]) -> None:
+    """Say where costs go that are given to the wrong one.
+
+    Raises
+    ------
+    ConfigError
+        If one of the words is an argument of `Execution`.
+    """
+    for name in (each.name for each in fields(Execution)):
+        if name in given:
+            raise ConfigError(f"{where} has no {name!r}: it is execution=Execution({name}=...)")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sysquant.errors import ConfigError
-from sysquant.keys import check_choice, check_number
+from sysquant.keys import Spelled, check_choice, check_number
 from sysquant.records import NEVER
 
 HOW = ("rule", "bracket")
@@ -25,7 +25,7 @@ _RANGES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exits:
+class Exits(Spelled):
     """What ends a position besides its target; None for what does not.
 
     Parameters

@@ -5,9 +5,11 @@ that names the key, what it must be and what it was. Nothing is converted.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from numbers import Integral, Real
 from types import UnionType
+from typing import Any, Self
 
 from sysquant.errors import ConfigError, nearest
 
@@ -84,3 +86,35 @@ def check_flag(key: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise ConfigError(f"{key} must be true or false, was {value!r}")
+
+
+class Spelled:
+    """A record that answers an argument it does not have with the nearest one that it has."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        """Refuse what is misspelt, before Python does.
+
+        Raises
+        ------
+        ConfigError
+            With the nearest right word.
+        """
+        made: Any = cls
+        refuse_words(cls.__name__, given, [field.name for field in fields(made)])
+        return object.__new__(cls)
+
+
+def refuse_words(where: str, given: Mapping[str, object], known: Iterable[str]) -> None:
+    """Refuse arguments of names that are not known.
+
+    Raises
+    ------
+    ConfigError
+        With the nearest right one.
+    """
+    known = tuple(known)
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{where} has no {name!r}{nearest(name, known)}")

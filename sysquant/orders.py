@@ -10,7 +10,7 @@ from typing import Any
 
 from sysquant.compiled import kernel
 from sysquant.errors import ConfigError
-from sysquant.keys import check_choice, check_flag, check_number
+from sysquant.keys import Spelled, check_choice, check_flag, check_number
 from sysquant.records import NEVER, Row
 from sysquant.steps import tick_beyond
 
@@ -92,7 +92,7 @@ _MEANT_WITH = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Orders:
+class Orders(Spelled):
     """How the orders of a strategy are placed.
 
     Parameters

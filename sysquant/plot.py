@@ -117,6 +117,8 @@ def equity(result: Outcome, *, also: Mapping[str, "pd.Series"] = _NO_SERIES) -> 
     -------
     One line each: equity, buy and hold, then `also` in its order.
     """
+    if not isinstance(also, Mapping):
+        raise ConfigError('also must be a mapping: {"name": other.equity}')
     figure = _figure("Equity", "quote currency")
     for name, series in {"equity": result.equity, "buy and hold": result.buy_and_hold}.items():
         figure.add_trace(line(series, name))
@@ -231,8 +233,10 @@ def report(result: Outcome, path: str | Path) -> Path:
     Raises
     ------
     ConfigError
-        If it is a directory.
+        If it is a directory, or named as something else than a page.
     """
+    if Path(path).suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"the tear sheet is a page: name it .html, was {str(path)!r}")
     orders, said = result.table("orders"), repr(result).splitlines()
     drawn = [
         # The first brings plotly.js along for all of them.

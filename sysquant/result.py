@@ -8,7 +8,7 @@ before it is asked for, and nothing twice; it can be written to the store.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from sysquant import intervals, lint, performance, summary
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, nearest
+from sysquant.keys import check_kind
 from sysquant.ledger import Ledger, until
 from sysquant.lint import Finding
 from sysquant.performance import DAY
@@ -65,8 +66,17 @@ class Result:
 
     def __post_init__(self) -> None:
         """Refuse a benchmark that there is not."""
+        check_kind("benchmark", self.benchmark, str, f"{BUY_AND_HOLD!r} or a symbol")
         if self.benchmark != BUY_AND_HOLD:
             self._place(self.benchmark)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        # Only what there is not comes here: a statistic is looked for by its name.
+        said = f"a result has no {name!r}"
+        known = name.startswith("_") or not self.end
+        if not known and name in {each.name for each in self.estimates(sure=False)}:
+            said += f": it is result.statistics.loc[{name!r}]"
+        raise AttributeError(said)
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self._kept:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from sysquant.compiled import inlined, kernel
 from sysquant.execution import slippage
-from sysquant.keys import check_flag, check_number
+from sysquant.keys import Spelled, check_flag, check_number
 from sysquant.records import Row
 from sysquant.steps import cut_lots, cut_lots_down
 
@@ -118,7 +118,7 @@ def _check_common(band: float, retry_after: int) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WeightSizing:
+class WeightSizing(Spelled):
     """A weight is a fraction of the strategy's equity.
 
     Parameters
@@ -149,7 +149,7 @@ class WeightSizing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VolatilityTarget:
+class VolatilityTarget(Spelled):
     """A weight of 1 is as much of an equal share of equity as moves with a target volatility.
 
     Parameters
@@ -186,7 +186,7 @@ class VolatilityTarget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FixedNotional:
+class FixedNotional(Spelled):
     """A weight of 1 is a fixed value, whatever the equity.
 
     Parameters
@@ -219,7 +219,7 @@ class FixedNotional:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RiskPerTrade:
+class RiskPerTrade(Spelled):
     """A weight of 1 is the position that loses a fraction of equity when its stop is reached.
 
     Parameters

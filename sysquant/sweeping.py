@@ -23,7 +23,7 @@ from sysquant.backtesting import Result, counted, fresh_engine, market_of, run, 
 from sysquant.compiled import machine, source_hash
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, DataError
-from sysquant.execution import Execution
+from sysquant.execution import Execution, refuse_costs
 from sysquant.exits import Exits
 from sysquant.grid import Grid, Values, described
 from sysquant.keys import check_choice, check_number
@@ -137,6 +137,7 @@ def sweep(
         "sizing": sizing, "orders": orders, "exits": exits, "seed": seed,
         "snapshot_ns": snapshot_ns,
     }  # fmt: skip
+    refuse_costs("sweep", [name for name in grid if not hasattr(strategy, name)])
     tried = Grid(strategy, grid, where, taken=[*COLUMNS, "fills_hash"])
     study = Study(
         tried, market, partial(fresh_engine, **options),

@@ -43,6 +43,8 @@ class TrialFile:
         self.rows: dict[str, Row] = {}
         self.changed: list[str] = []
         self._head = {"sweep": dict(rests_on)}
+        if self.path.is_dir():
+            raise DataError(f"resume must be a file, was the directory {self.path}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = self._read() if self.path.exists() else 0
         if kept == 0:

@@ -14,6 +14,7 @@ import numpy as np
 from sysquant import lint, page
 from sysquant.errors import ConfigError, nearest
 from sysquant.grid import Grid, described
+from sysquant.keys import check_number
 from sysquant.lint import Finding
 from sysquant.strategy import Parameter, Strategy
 from sysquant.types import Floats
@@ -133,7 +134,14 @@ class Sweep:
         return (*lint.no_orders(int(orders)), *edges, *short(self.frame))
 
     def strategy(self, at: int) -> Strategy:
-        """The instance of a row of the frame, by its index."""
+        """The instance of a row of the frame, by its index.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such row.
+        """
+        check_number("the index of a row", at, least=0, most=len(self.grid) - 1, whole=True)
         return self.grid.strategies[at]
 
     def plateau(self, value: str = "") -> Plateau:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sysquant.errors import ConfigError
-from sysquant.keys import check_choice, check_flag, check_number
+from sysquant.keys import Spelled, check_choice, check_flag, check_number
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -34,7 +34,7 @@ VOLUME_UNITS = ("base", "quote")
 
 
 @dataclass(frozen=True, slots=True)
-class Instrument:
+class Instrument(Spelled):
     """What can be traded, in which steps, and under which terms.
 
     Parameters

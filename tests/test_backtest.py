@@ -215,6 +215,26 @@ def test_longer_bars_must_be_made_up_of_those_there_are():
         backtest(Slow(), market, UNIVERSE, interval="2s")
 
 
+def test_costs_that_are_given_to_the_wrong_one_are_told_where_they_go():
+    market = bars([100.0, 101.0, 102.0], interval=MINUTE)
+    with pytest.raises(ConfigError, match=r"has no 'fee_bps': it is execution=Execution\(fee_bps"):
+        backtest(Hold(), market, UNIVERSE[:1], fee_bps=1.0)
+    with pytest.raises(ConfigError, match=r"no .capitol.; did you mean .capital."):
+        backtest(Hold(), market, UNIVERSE[:1], capitol=1.0)
+    with pytest.raises(ConfigError, match=r"no .fees.; did you mean .fee_bps."):
+        Execution(fees=1)
+    with pytest.raises(ConfigError, match="or a symbol, was None"):
+        backtest(Hold(), market, UNIVERSE[:1], benchmark=None)
+
+
+def test_a_statistic_that_is_asked_for_by_its_name_is_told_where_it_is():
+    result = result_of(ticks(600))
+    with pytest.raises(AttributeError, match=r"it is result.statistics.loc\['sharpe'\]"):
+        _ = result.sharpe
+    with pytest.raises(AttributeError, match="a result has no 'nonsense'$"):
+        _ = result.nonsense
+
+
 def test_misspelt_symbol_and_table_are_answered_with_what_there_is():
     result = result_of(TICKS)
     with pytest.raises(ConfigError, match="did you mean 'SIM:A'"):

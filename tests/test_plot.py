@@ -220,6 +220,13 @@ def test_what_a_result_says_cannot_break_the_page(result, tmp_path):
     assert "<script>alert(1)" not in text and "&lt;script&gt;alert(1)" in text
 
 
+def test_a_page_or_a_line_that_cannot_be_meant_is_refused_in_words(result, tmp_path):
+    with pytest.raises(ConfigError, match=r"name it \.html"):
+        result.tear_sheet(tmp_path / "page.pdf")
+    with pytest.raises(ConfigError, match="also must be a mapping"):
+        plot.equity(result, also=[result])
+
+
 def test_report_of_no_events_is_written(tmp_path):
     empty = run(engine(), [], name="empty")
     text = plot.report(empty, tmp_path / "page.html").read_text()

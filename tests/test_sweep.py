@@ -239,6 +239,8 @@ def test_progress_is_not_drawn_where_it_is_not_wanted(capsys):
     [
         ({"fasst": [1]}, ConfigError, "did you mean 'fast'"),
         ({"fast": []}, ConfigError, "fast has no values"),
+        ({"fee_bps": [1]}, ConfigError, "it is execution=Execution.fee_bps"),
+        ({"resume": "/"}, DataError, "resume must be a file"),
         ({"screen": "vectorbtt"}, ConfigError, "did you mean 'vectorbt'"),
         ({"rank": "sharp"}, ConfigError, "did you mean 'sharpe'"),
         ({"screen": "vectorbt", "rank": "costs"}, ConfigError, "rank does not know 'costs'"),
@@ -352,6 +354,13 @@ def test_change_that_no_hash_sees_is_found_by_running_one_combination_again(tmp_
     found = quiet(Borrowing, FEW, weight=[0.2, 0.4], resume=path)
     assert "what weight=0.2 comes to" in repr(found) and found.agrees
     assert sorted(rows_on(path)) == ["Borrowing(weight=0.2)", "Borrowing(weight=0.4)"]
+
+
+@pytest.mark.parametrize("row", [-1, 99, 1.5])
+def test_a_row_that_there_is_not_has_no_strategy(row):
+    found = pairs()
+    with pytest.raises(ConfigError, match="the index of a row"):
+        found.strategy(row)
 
 
 def test_file_of_something_else_is_refused_and_left_alone(tmp_path):
