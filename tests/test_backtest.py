@@ -231,7 +231,7 @@ def test_a_statistic_that_is_asked_for_by_its_name_is_told_where_it_is():
     result = result_of(ticks(600))
     with pytest.raises(AttributeError, match=r"it is result.statistics.loc\['sharpe'\]"):
         _ = result.sharpe
-    with pytest.raises(AttributeError, match="a result has no 'nonsense'$"):
+    with pytest.raises(AttributeError, match=r"a result has no 'nonsense'$"):
         _ = result.nonsense
 
 
