@@ -91,7 +91,7 @@ class Desk:
             answers[answer.request] = write_answer(answer, self._keys)
         # What was accepted is answered in its own commit; written again here, it is the same.
         self._journal.commit(
-            None, self._refusals(refused), notes=self._notes(mailbox), answers=answers
+            None, self._refusals(refused), notes=self._notes(mailbox, letters[-1]), answers=answers
         )
         mailbox.answer(answers)
 
@@ -116,13 +116,13 @@ class Desk:
         row = self._event(kind, detail, seq, getattr(message.command, "strategy", None) or "")
         record(
             "command", msgspec.json.encode(carried), effects, tables={"events": row},
-            notes=self._notes(mailbox), answers={request: write_answer(answer, self._keys)},
+            notes=self._notes(mailbox, letter), answers={request: write_answer(answer, self._keys)},
         )  # fmt: skip
         return answer
 
-    def _notes(self, mailbox: Mailbox) -> dict[str, str]:
+    def _notes(self, mailbox: Mailbox, letter: Letter) -> dict[str, str]:
         used = msgspec.json.encode(self._gate.nonces(time.time_ns())).decode()
-        return {"nonces": used, f"mailbox/{mailbox.name}": mailbox.mark()}
+        return {"nonces": used, f"mailbox/{mailbox.name}": letter.mark}
 
     def _event(self, kind: str, detail: str, seq: int, strategy: str = "") -> pa.Table:
         at = self._engine.engine_ts or time.time_ns()

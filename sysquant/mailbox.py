@@ -32,10 +32,12 @@ class Letter(NamedTuple):
     Parameters
     ----------
     raw : its bytes.
+    mark : how far the mailbox is read with it, for the journal.
     arrived : the broker's time of the record, ns UTC; None where it came locally.
     """
 
     raw: bytes
+    mark: str
     arrived: int | None = None
 
 
@@ -45,15 +47,11 @@ class Mailbox(Protocol):
     name: str
 
     def seek(self, mark: str | None) -> None:
-        """Go on after what was taken up to a mark; None at the first start."""
+        """Go on after the letter of a mark; None at the first start."""
         ...
 
     def take(self) -> list[Letter]:
         """What arrived since the last call, in order."""
-        ...
-
-    def mark(self) -> str:
-        """How far `take` has read, for the journal."""
         ...
 
     def answer(self, answers: Mapping[str, bytes]) -> None:
@@ -92,10 +90,7 @@ class LocalMailbox:
             return []
         if rows:
             self._last = rows[-1][0]
-        return [Letter(bytes(raw)) for _, raw in rows]
-
-    def mark(self) -> str:
-        return str(self._last)
+        return [Letter(bytes(raw), str(number)) for number, raw in rows]
 
     def answer(self, answers: Mapping[str, bytes]) -> None:
         """Nothing: who asked reads the journal."""

@@ -9,7 +9,7 @@ import pytest
 
 from sysquant import control, journal_reader
 from sysquant.control import read_answer, request_id, write
-from sysquant.errors import FeedError
+from sysquant.errors import FeedError, JournalError
 from sysquant.journal import Journal
 from sysquant.mailbox import Letter, LocalMailbox, post
 from sysquant.types import Poll, Ticks
@@ -33,19 +33,17 @@ class MemoryMailbox:
 
     def take(self):
         due = [one for at, one in self.said[self.taken :] if at <= self.feed.at]
+        letters = [self._letter(one, str(self.taken + n)) for n, one in enumerate(due, 1)]
         self.taken += len(due)
-        letters = [self._letter(one) for one in due]
         self.sent += letters
         return letters
 
-    def _letter(self, one):
+    def _letter(self, one, mark):
         if isinstance(one, Letter | bytes):
-            return one if isinstance(one, Letter) else Letter(one)
+            return Letter(getattr(one, "raw", one), mark)
         role = "rearm" if isinstance(one, control.Rearm) else "operate"
-        return Letter(write(one, KEYS, book=BOOK, journal=self.journal, role=role, issuer="ann"))
-
-    def mark(self):
-        return str(self.taken)
+        raw = write(one, KEYS, book=BOOK, journal=self.journal, role=role, issuer="ann")
+        return Letter(raw, mark)
 
     def answer(self, answers):
         self.answers |= answers
@@ -128,6 +126,31 @@ def test_a_session_with_commands_that_dies_anywhere_is_what_it_would_have_been(
     for name in DECIDED:
         assert rows(tables, name) == rows(expected, name), name
     assert len(rows(tables, "executions")) > 20
+
+
+@pytest.mark.parametrize("dies_after", [1, 2])
+def test_letters_that_a_crash_left_unheard_are_heard_at_the_next_start(
+    tmp_path, monkeypatch, dies_after
+):
+    said = [(97, control.Pause("flip")), (97, control.Resume("flip")), (97, control.Status())]
+    runner, _, tables = commanded(tmp_path, *said)
+    commits, commit = [], runner.journal.commit
+
+    def dying(entry, *arguments, **more):
+        if entry is not None and entry.kind == "command":
+            if len(commits) == dies_after - 1:
+                raise JournalError("the disk is full")
+            commits.append(entry)
+        return commit(entry, *arguments, **more)
+
+    monkeypatch.setattr(runner.journal, "commit", dying)
+    with pytest.raises(JournalError):
+        runner.run()
+    again, mailbox, _ = commanded(tmp_path, *said, tables=tables)
+    again.run()
+    kinds = [row["kind"] for row in events_of(tables, "pause", "resume")]
+    assert kinds == ["pause", "resume"]
+    assert mailbox.told()[-1].status is not None
 
 
 def test_a_halt_is_latched_over_restarts_until_it_is_rearmed(tmp_path):

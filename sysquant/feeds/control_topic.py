@@ -110,7 +110,7 @@ class TopicMailbox:
     ) -> None:
         self._book, self._topic = book, topic
         self._settings = client_settings(bootstrap, 2.0, api_version, security)
-        self._letters: queue.SimpleQueue[tuple[Letter, int]] = queue.SimpleQueue()
+        self._letters: queue.SimpleQueue[Letter] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._mark = ""
@@ -124,13 +124,8 @@ class TopicMailbox:
     def take(self) -> list[Letter]:
         letters = list[Letter]()
         while not self._letters.empty():
-            letter, offset = self._letters.get()
-            letters.append(letter)
-            self._mark = str(offset + 1)
+            letters.append(self._letters.get())
         return letters
-
-    def mark(self) -> str:
-        return self._mark
 
     def answer(self, answers: Mapping[str, bytes]) -> None:
         for raw in answers.values():
@@ -164,7 +159,7 @@ class TopicMailbox:
         for record in records:
             is_dated = record.timestamp_type == _BROKER_TIME
             arrived = record.timestamp * 1_000_000 if is_dated else None
-            self._letters.put((Letter(record.value, arrived), record.offset))
+            self._letters.put(Letter(record.value, str(record.offset + 1), arrived))
         return at
 
 
