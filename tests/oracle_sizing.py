@@ -30,7 +30,7 @@ class Sizing(Ledger):
             return 0.0
         if cell.state == "paused":
             return cell.held
-        if cell.target == 0 or account.scale == 0 or not equity > 0:
+        if cell.target * account.scale == 0 or not equity > 0:
             return 0.0
         if math.isnan(cell.target):
             return None

@@ -281,7 +281,7 @@ def test_a_session_that_died_and_went_on_has_the_rows_of_a_backtest(tmp_path, ac
     feed = MemoryFeed(events)
     feed.breaks_at = 700
     first = session(tmp_path, feed, tables, book=engine(interval=activity), snapshot_s=3600.0)
-    first._finish = lambda: None  # no snapshot: what was taken is replayed
+    first._finish = lambda **_: None  # no snapshot: what was taken is replayed
     with pytest.raises(FeedError, match="refuses for good"):
         first.run()
     runner = session(tmp_path, MemoryFeed(events), tables, book=engine(interval=activity))
