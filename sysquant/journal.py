@@ -21,6 +21,7 @@ from typing import IO
 import numpy as np
 
 from sysquant.errors import JournalError
+from sysquant.failpoints import Point, reached
 from sysquant.packed import Table, pack, pack_table, unpack
 
 _SCHEMA = """
@@ -149,9 +150,13 @@ class Journal:
     def _transaction(self) -> Generator[None]:
         db = self._db
         try:
+            reached(Point.BEFORE_BEGIN)
             db.execute("BEGIN IMMEDIATE")
+            reached(Point.BEGUN)
             yield
+            reached(Point.BEFORE_COMMIT)
             db.execute("COMMIT")
+            reached(Point.AFTER_COMMIT)
         except sqlite3.Error as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -244,6 +249,7 @@ class Journal:
                 self._trim(sealed)
             batches = self._seal(seal_all)
         if snapshot is not None:
+            reached(Point.AFTER_SNAPSHOT)
             self._db.execute("PRAGMA incremental_vacuum(256)").fetchall()
         return batches
 
@@ -292,6 +298,7 @@ class Journal:
         db.execute(
             "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", [self.last_seq, payload, checksum]
         )
+        reached(Point.SNAPSHOT)
         seqs = [row[0] for row in db.execute("SELECT seq FROM snapshots ORDER BY seq DESC")]
         if len(seqs) > _KEPT_SNAPSHOTS:
             db.execute("DELETE FROM snapshots WHERE seq < ?", [seqs[_KEPT_SNAPSHOTS - 1]])
@@ -316,6 +323,7 @@ class Journal:
             "INSERT INTO batches (tbl, first, last, rows) VALUES (?, ?, ?, ?)",
             [table, first, last, rows],
         )
+        reached(Point.BATCH)
         db.execute(
             "UPDATE outbox SET batch=? WHERE batch IS NULL AND tbl=?", [cursor.lastrowid, table]
         )

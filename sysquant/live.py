@@ -17,6 +17,7 @@ from sysquant.desk import Desk
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import JournalError, SysquantError
+from sysquant.failpoints import Point, reached
 from sysquant.feeds.merge import Merge
 from sysquant.health import Beacon
 from sysquant.journal import Input, Journal, offsets_json
@@ -142,6 +143,7 @@ class LiveRunner:
                 idle_since = time.monotonic()
                 continue
             poll = self.feed.poll(self._poll_s())
+            reached(Point.POLLED)
             self.beacon.vitals.polled(poll)
             self.desk.attend(self._record)
             self._take(poll)
@@ -208,6 +210,7 @@ class LiveRunner:
         if not self.engine.engine_ts and self.journal.meta("warmed") is None:
             self._warm(self.engine.warmup_end(batch))
         effects = self.engine.step(batch)
+        reached(Point.STEPPED)
         records = int(np.count_nonzero(batch.symbol >= 0))  # a clock mark is none
         self._places.journal(batch)
         offsets = offsets_json(batch.partition, batch.offset)
@@ -274,6 +277,7 @@ class LiveRunner:
             snapshot = self.engine.state()
         dead, self._dead = self._dead, []
         extra = {"dead_letter": dead_letters(dead)} if dead else {}
+        reached(Point.COMMITTING)
         sealed = self.journal.commit(
             entry,
             {**tables, **extra},
@@ -284,6 +288,7 @@ class LiveRunner:
             sent=self.outbox.arrived(),
             sealed=self._sealer.sealed,
         )
+        reached(Point.COMMITTED)
         self.outbox.send(sealed)
         if snapshot is not None:
             self._sealer.ask(self.journal.outlived())
@@ -357,6 +362,7 @@ class LiveRunner:
     def _finish(self, *, reads: bool) -> None:
         # One way out, whatever the reason: the market, state, rows, offsets, goodbye.
         until = time.monotonic() + self.runtime.deadline_s - 1.0
+        reached(Point.FINISHING)
         self._say(f"stopping: {self.stop.reason}")
         self.beacon.beat("stopping", self.stop.reason)
         self._leave_market(reads=reads)
@@ -371,6 +377,7 @@ class LiveRunner:
             sent=self.outbox.arrived(),
             seal_all=True,
         )
+        reached(Point.FINISHED)
         self.outbox.send(sealed)
         self._say("the state is in the journal")
         while not self.outbox.flush(0.1) and time.monotonic() < until:

@@ -21,6 +21,7 @@ from tenacity.stop import stop_when_event_set
 from urllib3.exceptions import HTTPError
 
 from sysquant.errors import JournalError, StoreError
+from sysquant.failpoints import Point, reached
 from sysquant.journal import Batch
 from sysquant.journal_reader import JournalReader
 from sysquant.store import insert
@@ -111,6 +112,7 @@ class Outbox:
                 reader.checkpoint()
             except JournalError as error:  # the next one moves it all
                 log.warning("no checkpoint reason=%s", error)
+            reached(Point.CHECKPOINTED)
             if self._queue.empty():
                 self._idle.set()
         reader.close()
@@ -131,7 +133,9 @@ class Outbox:
             try:
                 rows = reader.rows(batch)
                 client = client or self._connect()
+                reached(Point.BEFORE_INSERT)
                 insert(client, batch.table, rows, batch.token)
+                reached(Point.INSERTED)
             except _TRANSIENT:
                 client = None
                 self.failing_since = self.failing_since or time.monotonic()

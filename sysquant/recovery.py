@@ -14,6 +14,7 @@ from sysquant.compiled import machine, source_hash
 from sysquant.effects import Effects
 from sysquant.engine import Engine
 from sysquant.errors import FeedError, JournalError
+from sysquant.failpoints import Point, reached
 from sysquant.journal import Input, Journal
 from sysquant.operation import Operation
 from sysquant.packed import unpack_batch
@@ -73,12 +74,14 @@ def recover(journal: Journal, engine: Engine, feed: Feed) -> None:
             f"{journal.trimmed} are sealed elsewhere; restore the file from a copy, or begin anew "
             "with journal=fresh (the old journal is kept)"
         )
+    reached(Point.RECOVERING)
     for entry in journal.inputs(after=seq):
         replay(engine, entry)
         replayed += 1
     engine.faults.clear()  # they were told when they happened
     if journal.last_seq:
         log.info("recovered snapshot=%d inputs_replayed=%d", seq, replayed)
+    reached(Point.RECOVERED)
     journal.remember(
         build=_build(),
         epoch=str(int(journal.meta("epoch") or 0) + 1),

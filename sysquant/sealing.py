@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sysquant.errors import JournalError
+from sysquant.failpoints import Point, reached
 from sysquant.journal import Input
 from sysquant.journal_reader import JournalReader
 
@@ -89,8 +90,10 @@ class Sealer:
             pq.write_table(table, file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
+        reached(Point.FILE_WRITTEN)
         new.rename(path)
         _sync(self._directory)
+        reached(Point.FILE_NAMED)
         self._chain, self._sealed = chain, last
 
 
