@@ -187,6 +187,11 @@ class KafkaFeed:
         batches, dead = list[Ticks](), list[DeadLetter]()
         for one, records in sorted(found.items()):
             offsets = np.fromiter([r.offset for r in records], np.int64, len(records))
+            if offsets[0] < self._read[one.partition]:  # delivered before
+                fresh = int(np.searchsorted(offsets, self._read[one.partition]))
+                records, offsets = records[fresh:], offsets[fresh:]
+                if not records:
+                    continue
             ticks, letters = self._decoder.decode(
                 [r.value for r in records], one.partition, offsets
             )
