@@ -1,6 +1,6 @@
 # `make` alone prints this help. Works with GNU make 3.81 and later and any POSIX sh.
 .DEFAULT_GOAL := help
-.PHONY: help live test check-engine kafka bench lab lint format constraints environment
+.PHONY: help live test check-engine chaos chaos-small kafka bench lab lint format constraints environment
 SHELL := /bin/sh
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -28,6 +28,12 @@ test: environment  ## the whole test suite; ARGS="-k bars" for a part
 
 check-engine: environment  ## the engine against its plain-Python oracle on 100,000 random streams
 	@$(PYTHON) tests/check_engine.py $(ARGS)
+
+chaos-small: environment  ## kills, outages and disorder, a short round of each; ARGS="kills" for one
+	@$(PYTHON) -m tests.chaos --small $(ARGS)
+
+chaos: environment  ## the same at full size (an hour); resumes, and adds rows to runs/chaos.jsonl
+	@$(PYTHON) -m tests.chaos $(ARGS)
 
 bench: environment  ## the benchmarks: tables, and runs/bench.json; ARGS="1e6 5" for bars, rounds
 	-@$(PYTHON) -c 'import hftbacktest' 2>/dev/null || \

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
@@ -24,12 +25,15 @@ CONTEXT.set_forkserver_preload(["tests.forked", "tests.imported"])
 class Forked:
     """A runner that was started: as much of `subprocess.Popen` as tests of runners use."""
 
-    def __init__(self, runner: str, arguments: tuple[str, ...], cwd: Path) -> None:
+    def __init__(
+        self, runner: str, arguments: tuple[str, ...], cwd: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.args = [str(REPOSITORY / "runners" / f"{runner}.py"), *arguments]
         self._said: tuple[str, str] | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="said-")
         self._files = [Path(self._scratch.name, name) for name in ("out", "err")]
-        given = (self.args, cwd, dict(os.environ), self._files)
+        given = (self.args, cwd, {**os.environ, **(environment or {})}, self._files)
         self._process = CONTEXT.Process(target=_be_runner, args=given)
         self._process.start()
         self.pid: int = self._process.pid  # pyright: ignore[reportAttributeAccessIssue]

@@ -19,8 +19,8 @@ GROUPS = {
     "vectorbt": ("test_bench", "test_screening"),
 }  # fmt: skip
 ALONE = ("test_notebook", "test_style", "test_session", "test_start", "test_oracle", "test_setup")
-LONGEST = ("broker", "test_notebook", "test_style", "vectorbt", "test_session", "test_start")
-LONGEST += ("test_oracle", "test_setup", "test_compiled")
+LONGEST = ("broker", "test_chaos", "test_notebook", "test_style", "vectorbt", "test_session")
+LONGEST += ("test_start", "test_oracle", "test_setup", "test_compiled")
 GROUP_OF = {file: group for group, files in GROUPS.items() for file in files}
 
 

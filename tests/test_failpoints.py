@@ -9,12 +9,14 @@ from collections import Counter
 
 import pytest
 
-from sysquant import failpoints, journal, live, outbox
+from sysquant import failpoints, journal, live, outbox, recovery, sealing
 from sysquant.failpoints import Point
 from sysquant.outbox import Outbox
 from tests.conftest import REPOSITORY
 from tests.market import ticks
 from tests.test_live import MemoryFeed, session
+
+MODULES = (journal, live, outbox, recovery, sealing)
 
 
 class AnyClient:
@@ -26,10 +28,10 @@ class AnyClient:
 
 def test_every_point_is_reached_by_a_session_and_its_recovery(tmp_path, monkeypatch):
     passed = Counter()
-    for module in (live, journal, outbox):
+    for module in MODULES:
         monkeypatch.setattr(module, "reached", lambda point: passed.update([point]))
     for events in (ticks(300), ticks(600)):
-        runner = session(tmp_path, MemoryFeed(events), {})
+        runner = session(tmp_path, MemoryFeed(events), {}, least=1)
         runner.outbox.close()
         runner.outbox = Outbox(runner.journal.path, AnyClient)
         runner.run()
@@ -38,7 +40,7 @@ def test_every_point_is_reached_by_a_session_and_its_recovery(tmp_path, monkeypa
 
 def test_every_point_stands_in_one_place():
     found = Counter()
-    for module in (live, journal, outbox):
+    for module in MODULES:
         found.update(re.findall(r"reached\(Point\.(\w+)\)", inspect.getsource(module)))
     assert found == Counter(point.name for point in Point)
     assert [int(point) for point in Point] == list(range(1, len(Point) + 1))
@@ -63,7 +65,7 @@ def test_what_names_no_point_is_one_sentence(said, monkeypatch):
     monkeypatch.setenv("SYSQUANT_KILL_AT", said)
     failpoints._wanted.cache_clear()
     try:
-        with pytest.raises(failpoints.ConfigError, match="must be a number of 1 to 18"):
+        with pytest.raises(failpoints.ConfigError, match="must be a number of 1 to 20"):
             failpoints.reached(Point.POLLED)
     finally:
         monkeypatch.undo()

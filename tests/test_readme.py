@@ -129,6 +129,8 @@ NEEDS = {
 }
 # Only shown by make (`make -n`), with what it would run.
 DRY = {
+    "make chaos-small": "-m tests.chaos --small",  # test_chaos runs every scenario so
+    "make chaos": "-m tests.chaos",
     "make live": "runners/live.py strategy=momentum feed.speed=1500",  # above, without the install
     "make test": "-m pytest",  # this very run
     'make test ARGS="-k journal"': "-m pytest -n 2 --dist loadfile -k journal",  # likewise

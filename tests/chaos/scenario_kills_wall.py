@@ -1,0 +1,25 @@
+"""SIGKILL by the wall clock, three partitions: nothing lost or doubled, no old price traded."""
+
+from sysquant.failpoints import Point
+from tests.chaos.harness import scenario
+from tests.chaos.kills import kill_often, stale, watched
+from tests.chaos.lab import STALE_S, WALL_WORDS, Session, Source, market
+from tests.chaos.rows import WRONG, compared
+
+
+@scenario(
+    small={"kills": 6}, full={"kills": 100}, rounds=10,
+    zero=(*WRONG, "unreached", "stale"),
+    least={"entries": 3},
+)  # fmt: skip
+def kills_wall(lab, seed, kills):
+    topic = lab.topic(3)
+    with (
+        Source(lab, topic, market(), 200, "now") as source,
+        Session(lab, topic, *WALL_WORDS, clock="wall") as session,
+        watched(session) as seen,
+    ):
+        found = kill_often(session, kills, seed, (Point.COMMITTED, Point.BEFORE_COMMIT))
+        source.finish(at_once=True)
+        session.settle()
+    return found | compared(session) | stale(session, seen["walls"], STALE_S)

@@ -1,0 +1,27 @@
+"""Started again, as a person does it, over a journal of a million inputs: soon trading again."""
+
+from tests.chaos.harness import scenario
+from tests.chaos.lab import Session, Source, market, until
+from tests.chaos.long_journal import lengthen
+
+REPLAYED = 2_000  # inputs since the last snapshot: ten seconds of 200 a second
+
+
+@scenario(
+    small={"inputs": 5_000}, full={"inputs": 1_000_000}, zero=("missed",),
+    most={"again_s": 5.0},
+)  # fmt: skip
+def long_journal(lab, seed, inputs):
+    topic, ticks = lab.topic(), inputs + 1_000
+    with Source(lab, topic, market(ticks / 50)) as source, Session(lab, topic) as session:
+        session.forked = False
+        session.start()
+        until(session.inputs)
+        session.end()
+        source.finish()
+        size_mb = lengthen(session, inputs, REPLAYED)
+        session.start()
+        again_s = until(lambda: session.inputs() > inputs)
+        session.settle()
+        missed = ticks - session.positions()[0]
+    return {"inputs": session.inputs(), "again_s": again_s, "journal_mb": size_mb, "missed": missed}
