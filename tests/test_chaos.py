@@ -10,9 +10,10 @@ import pytest
 
 from sysquant.errors import FeedError
 from tests.chaos import harness
-from tests.chaos.lab import Lab, Session, Source, market
+from tests.chaos.lab import Lab
 from tests.chaos.proxy import Proxy
 from tests.chaos.rows import compared
+from tests.chaos.session import Session, Source, market
 
 SCENARIOS = harness.load()
 STALE = "the live runner tells the engine of no feed lag, so old prices of a backlog are traded"
@@ -54,6 +55,17 @@ def test_rows_that_were_lost_doubled_or_changed_are_seen(lab: Lab):
     found = compared(session)
     assert found["different"] >= 3
     assert found["doubled"] > 0
+
+
+def test_a_session_is_commanded_from_its_command_line(lab: Lab):
+    topic = lab.topic()
+    with Source(lab, topic, market(), 200), Session(lab, topic) as session:
+        session.start()
+        session.advance(5)
+        code, answer = session.control("halt")
+        assert code == 0, answer
+        code, answer = session.control("status")
+        assert code == 0 and answer["status"]["holds"] == ["halt"]
 
 
 def test_figures_are_held_against_their_bounds():

@@ -20,7 +20,8 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from tests.chaos.lab import Lab, Session, until
+from tests.chaos.lab import Lab
+from tests.chaos.session import Session, until
 
 ALTERED, FILE = "CHAOS_ALTERED", "CHAOS_FILE"
 FEW = 10  # inputs in a file

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from sysquant.failpoints import Point
-from tests.chaos.lab import Session, until
 from tests.chaos.rows import CLOCKS_APART_S, entries
+from tests.chaos.session import Session, until
 
 ONCE = (Point.RECOVERING, Point.RECOVERED, Point.FINISHING, Point.FINISHED)
 SELDOM = (Point.SNAPSHOT, Point.AFTER_SNAPSHOT, Point.FILE_WRITTEN, Point.FILE_NAMED)

@@ -6,8 +6,8 @@ from contextlib import closing
 from sysquant.engine import Engine
 from sysquant.journal import Input, Journal
 from sysquant.packed import pack_batch
-from tests.chaos.lab import Session, market
 from tests.chaos.rows import engine_of
+from tests.chaos.session import Session, market
 
 PUT = "INSERT INTO inputs VALUES (?, ?, ?, ?)"
 

@@ -28,7 +28,7 @@ from sysquant.rows import input_row
 from sysquant.store import insert
 from sysquant.types import Bars, Ticks
 from tests import compare
-from tests.chaos.lab import Session
+from tests.chaos.session import Session
 
 WRONG = ("different", "lost", "doubled", "unbalanced")  # figures that are 0 if all is well
 KEYS = compare.KEYS | {"portfolio_state": "strategy, symbol", "inputs": "seq"}

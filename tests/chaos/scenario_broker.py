@@ -4,8 +4,8 @@ import time
 
 from tests.chaos.harness import scenario
 from tests.chaos.kills import stale, watched
-from tests.chaos.lab import STALE_S, WALL_WORDS, Session, Source, market
 from tests.chaos.rows import WRONG, compared
+from tests.chaos.session import STALE_S, WALL_WORDS, Session, Source, market
 
 
 @scenario(

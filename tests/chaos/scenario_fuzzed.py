@@ -2,8 +2,8 @@
 
 from tests.chaos.disorder import fuzz
 from tests.chaos.harness import scenario
-from tests.chaos.lab import Session, Source, market
 from tests.chaos.rows import WRONG, compared, dead_letters
+from tests.chaos.session import Session, Source, market, undisturbed
 
 
 @scenario(
@@ -20,5 +20,5 @@ def fuzzed(lab, seed, bad):
         source.finish()
         assert session.is_alive()
         session.settle(600)
-    found = compared(session, lab.undisturbed(clean))
+    found = compared(session, undisturbed(lab, clean))
     return found | {"bad": sent, "unaccounted": abs(dead_letters(session) - sent)}

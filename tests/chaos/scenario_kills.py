@@ -4,8 +4,8 @@ from sysquant.failpoints import Point
 from tests.chaos.altered import SealingSession
 from tests.chaos.harness import scenario
 from tests.chaos.kills import kill_often
-from tests.chaos.lab import Source, market
 from tests.chaos.rows import WRONG, compared
+from tests.chaos.session import Source, market, undisturbed
 
 
 @scenario(
@@ -19,4 +19,4 @@ def kills(lab, seed, kills):
         found = kill_often(session, kills, seed, tuple(Point))
         source.finish(at_once=True)
         session.settle()
-    return found | compared(session, lab.undisturbed(topic))
+    return found | compared(session, undisturbed(lab, topic))

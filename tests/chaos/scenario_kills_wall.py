@@ -3,8 +3,8 @@
 from sysquant.failpoints import Point
 from tests.chaos.harness import scenario
 from tests.chaos.kills import kill_often, stale, watched
-from tests.chaos.lab import STALE_S, WALL_WORDS, Session, Source, market
 from tests.chaos.rows import WRONG, compared
+from tests.chaos.session import STALE_S, WALL_WORDS, Session, Source, market
 
 
 @scenario(
@@ -20,6 +20,8 @@ def kills_wall(lab, seed, kills):
         watched(session) as seen,
     ):
         found = kill_often(session, kills, seed, (Point.COMMITTED, Point.BEFORE_COMMIT))
+        session.start()
+        session.advance(100)
         source.finish(at_once=True)
         session.settle()
     return found | compared(session) | stale(session, seen["walls"], STALE_S)

@@ -1,8 +1,8 @@
 """Started again, as a person does it, over a journal of a million inputs: soon trading again."""
 
 from tests.chaos.harness import scenario
-from tests.chaos.lab import Session, Source, market, until
 from tests.chaos.long_journal import lengthen
+from tests.chaos.session import Session, Source, market, until
 
 REPLAYED = 2_000  # inputs since the last snapshot: ten seconds of 200 a second
 

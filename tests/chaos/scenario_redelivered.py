@@ -4,8 +4,8 @@ from sysquant.failpoints import Point
 from tests.chaos.altered import RewoundSession
 from tests.chaos.harness import scenario
 from tests.chaos.kills import kill_often
-from tests.chaos.lab import Source, market
 from tests.chaos.rows import WRONG, compared
+from tests.chaos.session import Source, market, undisturbed
 
 # Read and not journaled: the next life is given them once more.
 POINTS = (Point.POLLED, Point.STEPPED, Point.COMMITTING, Point.BEFORE_COMMIT)
@@ -22,4 +22,4 @@ def redelivered(lab, seed, kills):
         source.finish(at_once=True)
         session.settle()
         found["rewound"] = int(session.told().sum())
-    return found | compared(session, lab.undisturbed(topic))
+    return found | compared(session, undisturbed(lab, topic))

@@ -3,8 +3,8 @@
 import numpy as np
 
 from tests.chaos.harness import scenario
-from tests.chaos.lab import Session, Source, market
 from tests.chaos.rows import WRONG, compared, traded
+from tests.chaos.session import Session, Source, market
 
 
 def twice(seconds):

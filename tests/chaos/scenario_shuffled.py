@@ -3,8 +3,8 @@
 from sysquant.feeds.synthetic import SAMPLE
 from tests.chaos.disorder import bars_of, late, shuffled, untimely
 from tests.chaos.harness import scenario
-from tests.chaos.lab import Session, Source, market
 from tests.chaos.rows import WRONG, compared, fills_at_others, traded
+from tests.chaos.session import Session, Source, market
 
 
 @scenario(

@@ -1,7 +1,7 @@
 """SIGTERM to a session that is idle, busy, or without broker or store: soon over, and with 0."""
 
 from tests.chaos.harness import scenario
-from tests.chaos.lab import Session, Source, market, until
+from tests.chaos.session import Session, Source, market, until
 
 STATES = ("idle", "busy", "broker down", "broker stalled", "store down", "store stalled")
 

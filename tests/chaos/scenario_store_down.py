@@ -4,8 +4,8 @@ import signal
 import time
 
 from tests.chaos.harness import scenario
-from tests.chaos.lab import Session, Source, market, until
 from tests.chaos.rows import WRONG, compared
+from tests.chaos.session import Session, Source, market, undisturbed, until
 
 
 @scenario(
@@ -27,4 +27,4 @@ def store_down(lab, seed, down_s):
         source.finish(at_once=True)
         session.settle()
     found = {"held_up": held_up, "waiting": waiting, "drained_s": drained}
-    return found | compared(session, lab.undisturbed(topic))
+    return found | compared(session, undisturbed(lab, topic))

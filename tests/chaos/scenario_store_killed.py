@@ -5,8 +5,8 @@ import signal
 import time
 
 from tests.chaos.harness import scenario
-from tests.chaos.lab import Session, Source, market, until
 from tests.chaos.rows import WRONG, compared
+from tests.chaos.session import Session, Source, market, until
 
 
 @scenario(

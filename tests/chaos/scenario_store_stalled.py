@@ -5,7 +5,7 @@ import statistics
 
 from tests.chaos.altered import Machine, TimedSession
 from tests.chaos.harness import scenario
-from tests.chaos.lab import Source, market
+from tests.chaos.session import Source, market
 
 
 @scenario(
