@@ -224,3 +224,16 @@ def _money(client: Client, run: str) -> dict[str, int]:
         "SELECT count() FROM executions WHERE run = {run:String}", {"run": run}
     ).result_rows[0][0]
     return {"moments": moments, "unbalanced": unbalanced, "fills": fills}
+
+
+def of_strategy(session: Session, strategy: str) -> list[tuple[object, ...]]:
+    """Everything that a strategy decided and traded, in order, without the input's number."""
+    found = list[tuple[object, ...]]()
+    with contextlib.closing(session.lab.client(session.name)) as client:
+        for table in ("signals", "orders", "risk_receipts", "executions"):
+            columns = ", ".join(f"`{name}`" for name in compare.decided_columns(client, table))
+            sql = f"SELECT {columns} FROM {table} WHERE run = {{run:String}} AND strategy = "
+            sql += f"{{strategy:String}} ORDER BY {KEYS[table]}"
+            given = {"run": session.run, "strategy": strategy}
+            found += client.query(sql, given).result_rows
+    return found
