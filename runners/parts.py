@@ -18,6 +18,7 @@ from sysquant.errors import ConfigError, nearest
 from sysquant.execution import Execution
 from sysquant.feeds.replay import ReplayFeed
 from sysquant.keys import check_choice, check_number
+from sysquant.operation import Hold, Switch
 from sysquant.runtime import Runtime
 from sysquant.strategy import Strategy
 from sysquant.times import interval_ns
@@ -194,6 +195,8 @@ def compile_engine(
     trade = replace(first, symbol=np.zeros(1, np.int32), price=np.ones(1))
     spare.warm(closed_bars([trade, end], universe, archive.MINUTE))  # compiles what decides
     spare.step(Ticks.join([trade, end]))
+    for wish in (Hold("halt", on=True), Switch("off")):  # no kill switch waits for a compiler
+        spare.operate(wish)
 
 
 def labels_of(engine: Engine, run: str) -> Labels:
