@@ -1,15 +1,19 @@
 """The Kafka feed against a broker: nothing lost, moved or doubled, and never stuck."""
 
+import sys
 import time
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 
 from runners.kafka import free_ports
 from sysquant.errors import ConfigError, FeedError, SysquantError
+from sysquant.feeds import confluent
+from sysquant.feeds.connection import SECURITY
 from sysquant.feeds.decode import TickDecoder, encode
 from sysquant.feeds.kafka import KafkaFeed
 from sysquant.feeds.publish import Publisher
@@ -20,12 +24,19 @@ from tests.test_decode import GOOD, MALFORMED_RECORDS, changed
 UNIVERSE = [Instrument("BINANCE:BTCUSDT"), Instrument("BINANCE:ETHUSDT")]
 
 
+@pytest.fixture(params=["kafka_python", "confluent"])
+def client(request):
+    """Every test of a feed is one of each client."""
+    return request.param
+
+
 @pytest.fixture
-def feed_of(broker):
+def feed_of(broker, client):
     made = []
 
     def make(topic, **changes):
         settings = {"bootstrap": broker.bootstrap, "universe": UNIVERSE, "topic": topic}
+        settings["client"] = client
         made.append(KafkaFeed(**(settings | broker.client | changes)))
         return made[-1]
 
@@ -45,6 +56,18 @@ def send(broker):
 
     yield to
     producer.close(timeout=5)
+
+
+@pytest.fixture
+def admin(broker):
+    """A client of the broker that makes, changes and deletes topics."""
+    if broker.kind == "mock":
+        pytest.skip("the mock broker keeps its topics as they are")
+    from kafka import KafkaAdminClient
+
+    one: Any = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    yield one
+    one.close()
 
 
 def read_until(feed, count, within_s=20.0):
@@ -96,10 +119,24 @@ def test_poll_is_behind_while_the_topic_holds_more(topic, feed_of, send):
     while polls[-1].next_offset[partition] < 30:
         assert len(polls) < 100, "the feed brought nothing more"
         polls.append(feed.poll(0.25))
-    read = [poll for poll in polls if len(poll.events)]  # before the first record it cannot know
+    read = [poll for poll in polls if len(poll.events)]
     assert len(read) >= 3
     assert [poll.behind for poll in read] == [{partition}] * (len(read) - 1) + [frozenset()]
     assert [poll.lag for poll in read] == [30 - poll.next_offset[partition] for poll in read]
+
+
+def test_lag_is_of_all_partitions_and_known_from_the_start(new_topic, feed_of, send):
+    name = new_topic(4)
+    for partition, count in enumerate((5, 0, 7, 20)):
+        if count:
+            send(name, numbered(1, count), partition=partition)
+    feed = feed_of(name)
+    feed.seek({3: 18})
+    poll = feed.poll(0.0)
+    assert poll.lag + len(poll.events) == 14
+    while poll.lag:
+        poll = feed.poll(0.25)
+    assert not poll.behind
 
 
 def test_malformed_records_become_dead_letters_in_their_places(topic, feed_of, send):
@@ -171,11 +208,13 @@ def test_topic_that_does_not_exist_is_answered_with_the_nearest(broker, topic, f
         feed_of(topic + "x")
 
 
-def test_unreachable_broker_is_one_sentence_within_its_time(broker):
+def test_unreachable_broker_is_one_sentence_within_its_time(broker, client):
     (port,) = free_ports(1)
     began = time.monotonic()
     with pytest.raises(FeedError, match=rf"Kafka at 127.0.0.1:{port} does not answer .*make kafka"):
-        KafkaFeed(bootstrap=f"127.0.0.1:{port}", universe=UNIVERSE, connect_timeout_s=1.0)
+        KafkaFeed(
+            bootstrap=f"127.0.0.1:{port}", universe=UNIVERSE, client=client, connect_timeout_s=1.0
+        )
     assert time.monotonic() - began < 3.0
 
 
@@ -183,25 +222,67 @@ def test_unreachable_broker_is_one_sentence_within_its_time(broker):
     ("change", "said"),
     [
         ({"start": "earlist"}, "did you mean 'earliest'"),
-        ({"fetch_mib": 32}, "1 to 16, was 32"),
+        ({"client": "confluence"}, "did you mean 'confluent'"),
+        ({"fetch_mib": 1000}, "fetch_mib of .* was 1000"),
+        ({"queue_mib": 0}, "queue_mib must be .* >= 1 .* was 0"),
+        ({"linger_ms": -1}, "linger_ms must be >= 0 .* was -1"),
+        ({"max_records": 0}, "max_records must be .* >= 1.* was 0"),
         ({"bootstrap": ""}, "must be host:port, was ''"),
         ({"bootstrap": "127.0.0.1:abc"}, "must be host:port, was '127.0.0.1:abc'"),
         ({"security": {"security_protocol": "SLS"}}, "was 'SLS'; did you mean 'SSL'"),
         ({"security": {"sasl_plain_pasword": "x"}}, "did you mean 'sasl_plain_password'"),
     ],
 )
-def test_parameters_that_cannot_be_meant_are_refused(change, said):
+def test_parameters_that_cannot_be_meant_are_refused(client, change, said):
+    words: dict[str, Any] = {"bootstrap": "127.0.0.1:1", "universe": UNIVERSE, "client": client}
     with pytest.raises(ConfigError, match=said):
-        KafkaFeed(**({"bootstrap": "127.0.0.1:1", "universe": UNIVERSE} | change))
+        KafkaFeed(**(words | change))
+
+
+def test_kafka_python_is_refused_the_fetch_it_stalls_at():
+    with pytest.raises(ConfigError, match=r"kafka-python must be >= 1 and <= 16, was 32"):
+        KafkaFeed(bootstrap="127.0.0.1:1", universe=UNIVERSE, fetch_mib=32)
+
+
+def test_security_without_a_counterpart_in_confluent_is_refused_by_its_key():
+    security = {"sasl_oauth_token_provider": "opensesame"}
+    with pytest.raises(ConfigError, match=r"sasl_oauth_token_provider has no .*kafka_python") as e:
+        KafkaFeed(bootstrap="127.0.0.1:1", universe=UNIVERSE, client="confluent", security=security)
+    assert "opensesame" not in str(e.value)
+
+
+def test_settings_that_confluent_refuses_are_one_sentence():
+    security = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAINTEXT"}
+    with pytest.raises(ConfigError, match=r"refuses its settings: .*; correct bootstrap or sec"):
+        KafkaFeed(bootstrap="127.0.0.1:1", universe=UNIVERSE, client="confluent", security=security)
+
+
+def test_security_in_the_words_of_kafka_python_is_meant_the_same_by_confluent():
+    words = {"ssl_check_hostname": False, "ssl_keyfile": None}
+    words |= {key: key for key in confluent.SECURITY if key not in ("security_protocol", *words)}
+    told = confluent._security(words | {"security_protocol": "SASL_SSL"})
+    assert told["security.protocol"] == "SASL_SSL"
+    assert told["ssl.endpoint.identification.algorithm"] == "none"
+    assert told["sasl.password"] == "sasl_plain_password"
+    assert set(SECURITY) - set(words) - {"security_protocol"} == {
+        "ssl_context", "sasl_kerberos_name", "sasl_kerberos_domain_name",
+        "sasl_oauth_token_provider",
+    }  # fmt: skip
+
+
+def test_confluent_that_is_not_installed_is_answered_with_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    with pytest.raises(ConfigError, match=r"pip install .*confluent.*feed.client=kafka_python"):
+        KafkaFeed(bootstrap="127.0.0.1:1", universe=UNIVERSE, client="confluent")
 
 
 @pytest.mark.parametrize("key", ["sasl_plain_pasword", "sasl_plain_password"])
-def test_secret_is_in_no_message(broker, key):
+def test_secret_is_in_no_message(broker, client, key):
     secret: dict[str, str] = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"}
     secret |= {"sasl_plain_username": "desk", key: "opensesame"}
     words: dict[str, Any] = {"bootstrap": broker.bootstrap, "security": secret}
     for make in (
-        lambda: KafkaFeed(**words, universe=UNIVERSE, connect_timeout_s=0.5),
+        lambda: KafkaFeed(**words, universe=UNIVERSE, client=client, connect_timeout_s=0.5),
         lambda: Publisher(**words, timeout_s=0.5),
     ):
         with pytest.raises(SysquantError) as refused:
@@ -250,34 +331,24 @@ def test_commit_never_waits(topic, feed_of, send):
     assert time.monotonic() - began < 0.5
 
 
-def test_new_partition_is_found_and_read_from_its_first_record(broker, topic, feed_of, send):
-    if broker.kind == "mock":
-        pytest.skip("the mock broker cannot add partitions")
-    from kafka import KafkaAdminClient
-
+def test_new_partition_is_found_and_read_from_its_first_record(admin, topic, feed_of, send):
     feed = feed_of(topic, start="latest", new_partitions_s=0.5)
     feed.seek({})
-    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
-    admin.create_partitions({topic: 2})  # pyright: ignore[reportArgumentType]
-    admin.close()
+    admin.create_partitions({topic: 2})
     send(topic, numbered(1, 3), partition=1)
     ticks, _, poll = read_until(feed, 3)
     assert ticks.partition.tolist() == [1, 1, 1]
     assert poll.next_offset == {0: 0, 1: 3}
 
 
-def test_records_the_broker_deleted_show_as_a_gap(broker, new_topic, feed_of, send):
-    from kafka import KafkaAdminClient
-
+def test_records_the_broker_deleted_show_as_a_gap(admin, new_topic, feed_of, send):
     name = new_topic(1, cleanup_policy="delete")
     send(name, numbered(1, 100))
     feed = feed_of(name, max_records=10)
     feed.seek({})
     assert read_until(feed, 10)[2].next_offset == {0: 10}
     feed.seek({0: 5})  # elsewhere, so that what was fetched ahead is dropped
-    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
     admin.delete_records({TopicPartition(name, 0): 60})
-    admin.close()
     poll, until = feed.poll(0.25), time.monotonic() + 20
     while not len(poll.events):
         assert poll.next_offset == {0: 5}, "a gap must not be passed over in silence"
@@ -286,6 +357,43 @@ def test_records_the_broker_deleted_show_as_a_gap(broker, new_topic, feed_of, se
     assert poll.events.offset[0] == 60
     feed.seek({0: 20})
     assert read_until(feed, 10)[0].offset[0] == 60
+
+
+@pytest.mark.parametrize("count", [3, 200])
+def test_topic_made_anew_is_refused_not_read_on(broker, admin, new_topic, feed_of, send, count):
+    name = new_topic(1)
+    send(name, numbered(1, 100))
+    feed = feed_of(name, new_partitions_s=0.5)
+    feed.seek({})
+    read_until(feed, 100)
+    admin.delete_topics([name])
+    assert not len(feed.poll(0.25).events)
+    time.sleep(0.5)
+    broker.create_topic(name)
+    send(name, numbered(1001, count))
+    with pytest.raises(FeedError, match="made anew"):
+        read_until(feed, 1000, within_s=10)
+
+
+def test_what_is_fetched_ahead_is_bounded_while_nobody_polls(topic, feed_of, broker, client):
+    if broker.kind == "mock":
+        pytest.skip("the mock broker does not keep enough")
+    settings: Any = {"bootstrap_servers": broker.bootstrap, "linger_ms": 5}
+    producer = KafkaProducer(**settings)
+    for _ in range(1500):
+        producer.send(topic, bytes(100_000))
+    producer.flush(30)
+    producer.close(timeout=5)
+    feed = feed_of(topic, max_records=1, fetch_mib=1, queue_mib=8)
+    feed.seek({})
+    before = psutil.Process().memory_info().rss
+    while not feed.poll(0.25).dead:
+        pass
+    time.sleep(1.5)
+    grown = psutil.Process().memory_info().rss - before
+    assert grown < 50 << 20, f"{grown >> 20} MiB of 143 were fetched ahead"
+    dead = read_until(feed, 100)[1]
+    assert [letter.offset for letter in dead] == list(range(1, 101))
 
 
 @pytest.fixture
@@ -347,11 +455,17 @@ def test_poll_commit_and_close_stay_short_with_a_stalled_broker(mortal, topic, f
     within(1.0, feed.close)
 
 
-def test_stalled_broker_is_refused_at_the_start_like_an_absent_one(mortal, topic):
+def test_stalled_broker_is_refused_at_the_start_like_an_absent_one(mortal, topic, client):
     mortal.pause()
     began = time.monotonic()
     with pytest.raises(FeedError, match="does not answer"):
-        KafkaFeed(bootstrap=mortal.bootstrap, universe=UNIVERSE, topic=topic, connect_timeout_s=1.0)
+        KafkaFeed(
+            bootstrap=mortal.bootstrap,
+            universe=UNIVERSE,
+            topic=topic,
+            client=client,
+            connect_timeout_s=1.0,
+        )
     assert time.monotonic() - began < 3.0
 
 

@@ -1,7 +1,7 @@
 """One way to a Kafka broker for everything that reads or writes a topic.
 
 Input: an address and what the broker asks of its clients. Output: a kafka-python consumer or
-producer that has found it, or one sentence. It knows no topic.
+producer that has found it, or one sentence, the same for every client. It knows no topic.
 """
 
 import re
@@ -39,22 +39,57 @@ def client_settings(
     ConfigError
         If an address or a key of `security` cannot be meant; its values are never shown.
     """
+    check_security(security)
+    return {
+        "bootstrap_servers": server_addresses(bootstrap),
+        "bootstrap_timeout_ms": int(timeout_s * 1000),
+        "reconnect_backoff_max_ms": 1000,
+        "api_version": None if api_version is None else tuple(api_version),
+        **(security or {}),
+    }
+
+
+def server_addresses(bootstrap: str) -> list[str]:
+    """The addresses of `bootstrap`.
+
+    Raises
+    ------
+    ConfigError
+        If one is no address.
+    """
     addresses = [address.strip() for address in bootstrap.split(",")]
     if not all(re.fullmatch(r"[^\s:]+(:\d+)?|\[.+\](:\d+)?", one) for one in addresses):
         raise ConfigError(f"bootstrap must be host:port, was {bootstrap!r}")
+    return addresses
+
+
+def check_security(security: Mapping[str, Any] | None) -> None:
+    """Refuse what kafka-python has no word for; every client is told in its words.
+
+    Raises
+    ------
+    ConfigError
+        If a key cannot be meant; values are never shown.
+    """
     for key in security or {}:
         if key not in SECURITY:
             raise ConfigError(f"security has no {key!r}{nearest(key, SECURITY)}")
     protocol = str((security or {}).get("security_protocol", "PLAINTEXT"))
     if protocol not in PROTOCOLS:  # kafka-python would take it for PLAINTEXT
         raise ConfigError(f"security_protocol was {protocol!r}{nearest(protocol, PROTOCOLS)}")
-    return {
-        "bootstrap_servers": addresses,
-        "bootstrap_timeout_ms": int(timeout_s * 1000),
-        "reconnect_backoff_max_ms": 1000,
-        "api_version": None if api_version is None else tuple(api_version),
-        **(security or {}),
-    }
+
+
+def does_not_answer(bootstrap: str, why: object) -> FeedError:
+    """What to say where no broker is found."""
+    return FeedError(
+        f"Kafka at {bootstrap} does not answer ({why}); start one (make kafka), correct its "
+        "address (bootstrap=host:port) or security, or use feed=replay"
+    )
+
+
+def refuses_settings(why: object) -> ConfigError:
+    """What to say where a client does not take what it is given."""
+    return ConfigError(f"Kafka's client refuses its settings: {why}; correct bootstrap or security")
 
 
 def connect(make: Callable[..., Client], settings: Mapping[str, Any]) -> tuple[Client, Any]:
@@ -76,6 +111,9 @@ def connect(make: Callable[..., Client], settings: Mapping[str, Any]) -> tuple[C
 
     def client(**configs: Any) -> KafkaNetClient:
         clients.append(KafkaNetClient(**configs))
+        # kafka-python does not hand it on, and makes a topic that was deleted anew.
+        wished = configs.get("allow_auto_create_topics", True)
+        clients[-1].cluster.config["allow_auto_create_topics"] = wished
         return clients[-1]
 
     try:
@@ -86,11 +124,5 @@ def connect(make: Callable[..., Client], settings: Mapping[str, Any]) -> tuple[C
         if not isinstance(error, KafkaError | OSError) or isinstance(
             error, KafkaConfigurationError
         ):
-            raise ConfigError(
-                f"Kafka's client refuses its settings: {error}; correct bootstrap or security"
-            ) from error
-        addresses = ",".join(settings["bootstrap_servers"])
-        raise FeedError(
-            f"Kafka at {addresses} does not answer ({error}); start one (make kafka), correct its "
-            "address (bootstrap=host:port) or security, or use feed=replay"
-        ) from error
+            raise refuses_settings(error) from error
+        raise does_not_answer(",".join(settings["bootstrap_servers"]), error) from error

@@ -1,6 +1,6 @@
 """The `price_ticks` contract: JSON bytes to `Ticks` columns and dead letters, and back.
 
-Input: the raw values of one partition. Output: columns of the good records, and a reason for each
+Input: the raw values of a poll. Output: columns of the good records, and a reason for each
 of the others; nothing in a payload can raise. `Contract` is the only place the fields are listed.
 It knows nothing of Kafka and reads no clock.
 """
@@ -66,30 +66,33 @@ class TickDecoder:
         parse_iso(["1970-01-01T00:00:00Z"])  # compiles it now, not in the first poll
 
     def decode(
-        self, values: Sequence[bytes | None], partition: int, offsets: Ints
+        self, values: Sequence[bytes | None], partitions: Ints | int, offsets: Ints
     ) -> tuple[Ticks, tuple[DeadLetter, ...]]:
         """Good records as columns, the others as dead letters, both in the order given.
 
         Parameters
         ----------
         values : (T,) payloads; None is a record that has none.
-        partition : where they were read.
-        offsets : (T,) int64, where each of them lies.
+        partitions : (T,) int64, or one for all, where they were read.
+        offsets : (T,) int64, where each of them lies in its partition.
         """
+        partitions = np.broadcast_to(partitions, len(values))
         parse, reasons = self._parse, dict[int, str]()
         rows = range(len(values))
         try:
             records = [parse(value) for value in values]  # pyright: ignore[reportArgumentType]
         except PAYLOAD_ERRORS:
             records, rows = self._parse_each(values, reasons)
-        ticks = _columns(records, self._index, partition, offsets[rows])
+        ticks = _columns(records, self._index, partitions[rows], offsets[rows])
         good = (ticks.symbol >= 0) & (ticks.received_at != MALFORMED)
         if not good.all():
             for row in np.flatnonzero(~good).tolist():
                 reasons[rows[row]] = _reason(records[row], ticks.symbol[row] >= 0)
             ticks = ticks[good]
         dead = [
-            DeadLetter(self.topic, partition, int(offsets[row]), reason, values[row] or b"")
+            DeadLetter(
+                self.topic, int(partitions[row]), int(offsets[row]), reason, values[row] or b""
+            )
             for row, reason in sorted(reasons.items())
         ]
         return ticks, tuple(dead)
@@ -158,7 +161,7 @@ class _Index(dict[str, int]):
         return UNKNOWN
 
 
-def _columns(records: list[Contract], index: _Index, partition: int, offsets: Ints) -> Ticks:
+def _columns(records: list[Contract], index: _Index, partitions: Ints, offsets: Ints) -> Ticks:
     count = len(records)
     return Ticks(
         ts=np.fromiter([r.timestamp_ms for r in records], np.int64, count) * MILLISECOND,
@@ -166,7 +169,7 @@ def _columns(records: list[Contract], index: _Index, partition: int, offsets: In
         price=np.fromiter([r.price for r in records], np.float64, count),
         volume=np.fromiter([r.volume for r in records], np.float64, count),
         received_at=parse_iso([r.received_at for r in records]),
-        partition=np.full(count, partition, np.int32),
+        partition=partitions.astype(np.int32),
         offset=offsets,
     )
 
