@@ -7,6 +7,7 @@ nothing here waits for a broker that stalls. Needs the extra `confluent`.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ library_log = logging.getLogger("kafka.librdkafka")  # silenced where kafka-pyth
 
 FETCH_MIB = 32
 MOST_FETCH_MIB = 256
+CHUNK = 500  # messages at once: their objects stay in the processor's cache
 LOOK_MS = 1000
 ASK_S = 1.0
 CLOSE_LIMIT_S = 0.6
@@ -92,6 +94,7 @@ class ConfluentClient:
                 "feed.client=kafka_python"
             ) from error
         self._kafka = confluent_kafka
+        self._kind = confluent_kafka.Message
         self.committed: Offsets = {}
         self._topic = given.topic
         self._most = given.max_records
@@ -160,17 +163,21 @@ class ConfluentClient:
             raise FeedError(f"topic {self._topic!r} cannot be read on: {self._fatal}")
         if first is None:
             return NOTHING
-        messages = [first, *self._consumer.consume(self._most - 1, self._linger_s)]
-        kind = self._kafka.Message
-        if any(map(kind.error, messages)):
-            messages = [one for one in messages if self._is_record(one.error())]
-        count = len(messages)
-        partitions = np.fromiter(map(kind.partition, messages), np.int64, count)
-        if len(self._assigned) > 1 and (partitions[1:] < partitions[:-1]).any():
-            order = np.argsort(partitions, kind="stable")
-            messages, partitions = [messages[i] for i in order.tolist()], partitions[order]
-        offsets = np.fromiter(map(kind.offset, messages), np.int64, count)
-        return Records(list(map(kind.value, messages)), partitions, offsets)
+        until = time.monotonic() + self._linger_s
+        values, partitions, offsets = list[bytes | None](), list[int](), list[int]()
+        messages, taken = [first], 1
+        while messages:
+            if any(map(self._kind.error, messages)):
+                messages = [one for one in messages if self._is_record(one.error())]
+            values.extend(map(self._kind.value, messages))
+            partitions.extend(map(self._kind.partition, messages))
+            offsets.extend(map(self._kind.offset, messages))
+            wanted = min(CHUNK, self._most - taken)
+            if not wanted:
+                break
+            messages = self._consumer.consume(wanted, max(0.0, until - time.monotonic()))
+            taken += len(messages)
+        return _records(values, partitions, offsets)
 
     def ends(self) -> Offsets:
         known = {
@@ -265,6 +272,16 @@ class ConfluentClient:
             log.debug("commit topic=%s error=%s", self._topic, error)
         else:
             self.committed = {at.partition: at.offset for at in offsets}
+
+
+def _records(values: list[bytes | None], partitions: list[int], offsets: list[int]) -> Records:
+    # Messages of several partitions come mixed, those of each in order.
+    found = Records(values, np.array(partitions, np.int64), np.array(offsets, np.int64))
+    if not (found.partitions[1:] < found.partitions[:-1]).any():
+        return found
+    order = np.argsort(found.partitions, kind="stable")
+    ordered = [values[row] for row in order.tolist()]
+    return Records(ordered, found.partitions[order], found.offsets[order])
 
 
 def _connection(given: ClientSettings) -> dict[str, Any]:

@@ -1,21 +1,24 @@
 """How fast ticks come from Kafka: `python tests/benchmarks/bench_kafka.py [ticks] [rounds]`.
 
 Starts a broker, publishes that many ticks of three symbols, and reads them back in turns: bare
-polls of kafka-python (its ceiling, nothing decoded), our feed (polled, decoded to columns), and the
-plain loop over messages with `json.loads`. Medians over the rounds; saved is our rate beside each
-of the others.
+polls of each client (its ceiling, nothing decoded), our feed with each (polled, decoded to
+columns), and a plain loop over messages with `json.loads`: with the `crc32c` package, and as a
+default install of kafka-python runs it, without (`naive`, in a process of its own). Medians over
+the rounds; saved is our rate beside each of the others.
 """
 
 import gc
 import json
 import logging
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 
 import numpy as np
 from kafka import KafkaConsumer
@@ -29,6 +32,7 @@ from tests.benchmarks import report
 
 UNIVERSE = [Instrument(f"BINANCE:{name}USDT") for name in ("BTC", "ETH", "SOL")]
 FETCH_BYTES = 8 << 20
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def market(count: int) -> Ticks:
@@ -46,6 +50,17 @@ def market(count: int) -> Ticks:
     )
 
 
+# What each of our rates is compared with.
+ROWS = {
+    "kafka_feed_vs_bare_poll": ("kafka_feed", "bare_poll"),
+    "kafka_feed_vs_plain_loop": ("kafka_feed", "plain_loop"),
+    "kafka_feed_vs_naive": ("kafka_feed", "naive"),
+    "confluent_feed_vs_bare_consume": ("confluent_feed", "bare_consume"),
+    "confluent_feed_vs_kafka_feed": ("confluent_feed", "kafka_feed"),
+    "confluent_feed_vs_naive": ("confluent_feed", "naive"),
+}
+
+
 def bare_poll(bootstrap: str, topic: str, count: int) -> float:
     """Seconds for polls alone."""
     consumer = _consumer(bootstrap, topic)
@@ -58,9 +73,22 @@ def bare_poll(bootstrap: str, topic: str, count: int) -> float:
     return took
 
 
-def our_feed(bootstrap: str, topic: str, count: int) -> float:
+def bare_consume(bootstrap: str, topic: str, count: int) -> float:
+    """The same for confluent-kafka, with the feed's settings."""
+    feed = KafkaFeed(bootstrap=bootstrap, universe=UNIVERSE, topic=topic, client="confluent")
+    feed.seek({})
+    consumer = feed._client._consumer  # pyright: ignore
+    began, read = time.perf_counter(), 0
+    while read < count:
+        read += len(consumer.consume(500, 0.25))
+    took = time.perf_counter() - began
+    feed.close()
+    return took
+
+
+def kafka_feed(bootstrap: str, topic: str, count: int, client: str = "kafka_python") -> float:
     """Seconds for polls to columns."""
-    feed = KafkaFeed(bootstrap=bootstrap, universe=UNIVERSE, topic=topic)
+    feed = KafkaFeed(bootstrap=bootstrap, universe=UNIVERSE, topic=topic, client=client)
     feed.seek({})
     began, read = time.perf_counter(), 0
     while read < count:
@@ -68,6 +96,11 @@ def our_feed(bootstrap: str, topic: str, count: int) -> float:
     took = time.perf_counter() - began
     feed.close()
     return took
+
+
+def confluent_feed(bootstrap: str, topic: str, count: int) -> float:
+    """The same through confluent-kafka."""
+    return kafka_feed(bootstrap, topic, count, "confluent")
 
 
 def plain_loop(bootstrap: str, topic: str, count: int) -> float:
@@ -84,6 +117,20 @@ def plain_loop(bootstrap: str, topic: str, count: int) -> float:
     return took
 
 
+def naive(bootstrap: str, topic: str, count: int) -> float:
+    """The plain loop without `crc32c`, which is chosen when kafka-python is imported."""
+    code = (
+        "import sys; sys.modules['crc32c'] = None\n"
+        "from tests.benchmarks.bench_kafka import plain_loop\n"
+        "from kafka.record import util\n"
+        "assert util.crc32c_c is None\n"
+        "print(plain_loop(sys.argv[1], sys.argv[2], int(sys.argv[3])))"
+    )
+    words = [sys.executable, "-W", "ignore", "-c", code, bootstrap, topic, str(count)]
+    done = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
 def _consumer(bootstrap: str, topic: str) -> KafkaConsumer:
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap,
@@ -97,14 +144,16 @@ def _consumer(bootstrap: str, topic: str) -> KafkaConsumer:
 
 
 def measure(bootstrap: str, topic: str, count: int, rounds: int) -> list[report.Row]:
-    """Ticks a second of our feed, beside bare polls and the plain loop, from an empty topic."""
+    """Ticks a second of our feed with each client, beside `ROWS`, from an empty topic."""
     publisher = Publisher(bootstrap=bootstrap, topic=topic)
     began = time.perf_counter()
     publisher.publish(market(count), UNIVERSE)
     publisher.flush()
     print(f"published {count / (time.perf_counter() - began):,.0f} ticks/s")
     publisher.close()
-    ways = (bare_poll, our_feed, plain_loop)
+    ways = [bare_poll, kafka_feed, plain_loop, naive]
+    if report.is_installed("confluent_kafka"):
+        ways += [bare_consume, confluent_feed]
     seconds: dict[str, list[float]] = {way.__name__: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
@@ -112,13 +161,14 @@ def measure(bootstrap: str, topic: str, count: int, rounds: int) -> list[report.
             seconds[way.__name__].append(way(bootstrap, topic, count))
     rates = {name: count / statistics.median(took) for name, took in seconds.items()}
     return [
-        report.row(f"kafka_feed_vs_{name}", rates["our_feed"], rates[name], "ticks/s")
-        for name in ("bare_poll", "plain_loop")
+        report.row(name, rates[ours], rates[other], "ticks/s")
+        for name, (ours, other) in ROWS.items()
+        if ours in rates
     ]
 
 
 def main() -> None:
-    """Measure, and save both rows."""
+    """Measure, and save the rows."""
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     options = report.arguments(200_000, 5, "ticks")
     with tempfile.TemporaryDirectory() as scratch:
