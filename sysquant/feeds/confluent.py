@@ -166,12 +166,14 @@ class ConfluentClient:
         until = time.monotonic() + self._linger_s
         values, partitions, offsets = list[bytes | None](), list[int](), list[int]()
         messages, taken = [first], 1
+        partition_of: Any = self._kind.partition  # of a message without an error, it has one
+        offset_of: Any = self._kind.offset
         while messages:
             if any(map(self._kind.error, messages)):
                 messages = [one for one in messages if self._is_record(one.error())]
             values.extend(map(self._kind.value, messages))
-            partitions.extend(map(self._kind.partition, messages))
-            offsets.extend(map(self._kind.offset, messages))
+            partitions.extend(map(partition_of, messages))
+            offsets.extend(map(offset_of, messages))
             wanted = min(CHUNK, self._most - taken)
             if not wanted:
                 break

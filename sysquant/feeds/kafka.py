@@ -26,7 +26,7 @@ from sysquant.feeds.client import (
 )
 from sysquant.feeds.decode import TickDecoder
 from sysquant.keys import check_choice, check_number
-from sysquant.types import Instrument, Poll, Ticks
+from sysquant.types import DeadLetter, Instrument, Poll, Ticks
 
 log = logging.getLogger("sysquant.feeds.kafka")
 
@@ -206,6 +206,7 @@ class KafkaFeed:
     def _poll_of(self, found: Records | None) -> Poll:
         ticks, dead = Ticks.empty(), ()
         if found is not None:
+            self._found()
             ticks, dead = self._taken(found)
         behind, lag = self._behind()
         return Poll(
@@ -281,15 +282,20 @@ class KafkaFeed:
         if not is_found and self._lost_at is None:
             self._lost_at = now
             log.warning("lost broker=%s; trying again until it returns", self._bootstrap)
-        elif is_found and self._lost_at is not None:
-            log.warning("found broker=%s away_s=%.0f", self._bootstrap, now - self._lost_at)
-            self._lost_at = None
+        elif is_found:
+            self._found()
         if added := sorted(known - set(self._positions)):
             # Whatever the configured start: they were made after it, so they are read whole.
             log.info("new partitions topic=%s partitions=%s", self.name, added)
             self._read |= dict.fromkeys(added, 0)
             self._positions |= dict.fromkeys(added, 0)
             self._client.stand(self._positions)
+
+    def _found(self) -> None:
+        if self._lost_at is not None:
+            away_s = time.monotonic() - self._lost_at
+            log.warning("found broker=%s away_s=%.0f", self._bootstrap, away_s)
+            self._lost_at = None
 
     def _require_topic(self) -> set[int]:
         try:
