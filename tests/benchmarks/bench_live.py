@@ -4,7 +4,8 @@ Starts a broker and a store, publishes ticks of three symbols, and lets `runners
 from the topic as a process: consumer, every check of the full chain, journal, rows to ClickHouse.
 A rate is taken between the journal's first and last input. Beside it, in turns on the same topic:
 the plain loop over messages with `json.loads`, as a default install runs it (without the crc32c
-package), and bare polls (kafka-python's ceiling). Medians over the rounds.
+package), bare polls (kafka-python's ceiling), and the runner with confluent-kafka. Medians over
+the rounds.
 """
 
 import gc
@@ -31,6 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SIZE, ROUNDS = 400_000, 5
 TOPIC = "price_ticks"
 TIMES_NAIVE, OF_CEILING = 4.0, 0.65  # promised of kafka-python
+TIMES_LIVE = 2.0  # of confluent-kafka, times kafka-python
 NAIVE = """
 import sys, time, json
 sys.modules["crc32c"] = None  # as where the package is not installed
@@ -96,6 +98,7 @@ def measure(bootstrap: str, count: int, rounds: int, home: Path) -> list[report.
     publisher.close()
     ways: dict[str, Callable[[], float]] = {
         "live": lambda: traded(bootstrap, count, home),
+        "confluent": lambda: traded(bootstrap, count, home, "feed.client=confluent"),
         "naive": lambda: naive(bootstrap, count),
         "poll": lambda: bench_kafka.bare_poll(bootstrap, TOPIC, count),
     }
@@ -109,12 +112,16 @@ def measure(bootstrap: str, count: int, rounds: int, home: Path) -> list[report.
     return [
         report.row("live_kafka_vs_naive", rate["live"], rate["naive"], "ticks/s"),
         report.row("live_kafka_vs_poll", rate["live"], rate["poll"], "ticks/s"),
+        report.row("live_confluent_vs_live", rate["confluent"], rate["live"], "ticks/s"),
     ]
 
 
 def judge(rows: list[report.Row]) -> Iterator[str]:
     """What falls short of what is promised."""
-    promised = {"live_kafka_vs_naive": TIMES_NAIVE, "live_kafka_vs_poll": OF_CEILING}
+    promised = {
+        "live_kafka_vs_naive": TIMES_NAIVE, "live_kafka_vs_poll": OF_CEILING,
+        "live_confluent_vs_live": TIMES_LIVE,
+    }  # fmt: skip
     for row in rows:
         if row["ratio"] < promised[row["name"]]:
             yield f"{row['name']}: {row['ratio']:.3g}, promised are {promised[row['name']]:g}"
