@@ -293,7 +293,7 @@ def gather(book: Book, strategy: int, symbol: int, ts: int, leg: bool) -> None:
     order.worst = _worst(draft, market, terms, quantity)
     order.reference = market.reference if market.bars > 0 else math.nan
     order.previous = market.previous if market.previous > 0.0 else market.price
-    order.stale_s = (ts - market.ts) / SECOND
+    order.stale_s = (ts - market.ts) / SECOND + clock.feed_lag_s
     order.feed_lag_s = clock.feed_lag_s
     order.min_notional = instrument.min_notional
     order.max_position = instrument.max_position

@@ -31,7 +31,8 @@ from sysquant.runtime import Runtime
 from sysquant.sealing import Sealer
 from sysquant.stop import StopRequest
 from sysquant.tally import Tally
-from sysquant.types import Bars, DeadLetter, Feed, Poll, Ticks, clock_mark
+from sysquant.types import Bars, DeadLetter, Feed, Poll, Ticks
+from sysquant.wall import with_marks
 
 log = logging.getLogger(__name__)
 
@@ -193,18 +194,14 @@ class LiveRunner:
             rest = self._merge.flush()
             batch = Ticks.join([batch, rest]) if isinstance(batch, Ticks) else batch
         if self.runtime.clock == "wall":
-            batch = self._with_wall_mark(batch)
+            batch = with_marks(
+                batch, time.time_ns(), engine_ts=self.engine.engine_ts,
+                next_mark=self.engine.next_mark, grace_ms=self.runtime.grace_ms,
+            )  # fmt: skip
         if len(batch):
             self._step(batch)
         elif self._dead:
             self._commit(None, {})
-
-    def _with_wall_mark(self, batch: Ticks | Bars) -> Ticks | Bars:
-        end = self.engine.next_mark
-        due = end and time.time_ns() >= end + self.runtime.grace_ms * 1_000_000
-        if not due or not isinstance(batch, Ticks) or (len(batch) and batch.ts.max() >= end):
-            return batch
-        return Ticks.join([batch, clock_mark(end)])
 
     def _step(self, batch: Ticks | Bars) -> None:
         if not self.engine.engine_ts and self.journal.meta("warmed") is None:

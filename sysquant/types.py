@@ -157,9 +157,9 @@ class Ticks(_Columns):
     }  # fmt: skip
 
 
-def clock_mark(ts: int) -> Ticks:
-    """A batch of one clock mark, which lies in no partition."""
-    values = {"ts": ts, "symbol": CLOCK_MARK, "partition": -1}
+def clock_mark(ts: int, lag_s: float = 0.0) -> Ticks:
+    """A batch of one clock mark, which lies in no partition, and tells how far the feed is back."""
+    values = {"ts": ts, "symbol": CLOCK_MARK, "volume": lag_s, "partition": -1}
     columns = {name: np.full(1, values.get(name, 0), t) for name, t in Ticks.DTYPES.items()}
     return Ticks(**columns)  # pyright: ignore[reportArgumentType]
 

@@ -16,7 +16,6 @@ from tests.chaos.rows import compared
 from tests.chaos.session import Session, Source, market
 
 SCENARIOS = harness.load()
-STALE = "the live runner tells the engine of no feed lag, so old prices of a backlog are traded"
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +34,7 @@ def test_scenario_holds_at_its_small_size(lab: Lab, name: str):
     one = SCENARIOS[name]
     row = harness.take(one, lab, 0, one.small)
     print(harness.figures_said(row["figures"]))
-    broken = [said for said in row["broken"] if not said.startswith("stale is")]
-    assert not broken, row
-    if row["broken"]:
-        pytest.xfail(STALE)
+    assert not row["broken"], row
 
 
 def test_rows_that_were_lost_doubled_or_changed_are_seen(lab: Lab):

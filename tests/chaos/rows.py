@@ -162,14 +162,17 @@ def _said(ticks: Ticks) -> bytes:
 def entries(session: Session) -> tuple[np.ndarray, np.ndarray]:
     """Input, and time of the last price (ns), of each approved order that may not be on an old one.
 
-    Their chain has the check `stale_price`, whose value is the age at the decision.
+    Their chain has `stale_price`, the age at the decision with the feed's lag, and `feed_lag`.
     """
     sql = """
-        SELECT orders.seq, toUnixTimestamp64Nano(orders.ts) - toInt64(value * 1e9)
+        SELECT any(orders.seq), toUnixTimestamp64Nano(any(orders.ts))
+            - toInt64(sumIf(value, check = 'stale_price') * 1e9)
+            + toInt64(sumIf(value, check = 'feed_lag') * 1e9)
         FROM orders JOIN risk_receipts AS receipt ON receipt.run = orders.run
             AND receipt.strategy = orders.strategy AND receipt.order_no = orders.order_no
-        WHERE orders.run = {run:String} AND status = 'approved' AND check = 'stale_price'
-            AND verdict = 'pass'
+        WHERE orders.run = {run:String} AND status = 'approved'
+        GROUP BY orders.strategy, orders.order_no
+        HAVING countIf(check = 'stale_price' AND verdict = 'pass') > 0
     """
     with contextlib.closing(session.lab.client(session.name)) as client:
         rows = client.query(sql, {"run": session.run}).result_rows

@@ -39,7 +39,7 @@ NEWEST = """
 STALE_S = 1.0
 # No entry on a price that is older, or while the feed is as far behind.
 WALL_WORDS = (
-    "strategy.fast=2", "strategy.slow=3",
+    "strategy.fast=2", "strategy.slow=3", "sizing.retry_after=1",
     f"risk.checks=[{{check: stale_price, limit: {STALE_S}}}, "
     f"{{check: feed_lag, limit: {STALE_S}}}, {{check: cash, limit: 0.0}}]",
 )  # fmt: skip
