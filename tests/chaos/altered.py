@@ -118,7 +118,7 @@ def _rewound(feeds: Any, _journals: Any, tell: Callable[[float], object]) -> Non
     poll, draw = feeds.poll, random.Random(os.getpid())
 
     def rewound_poll(feed: Any, timeout_s: float) -> Any:
-        client = feed._consumer
+        client = feed._client._consumer
         if feed._positions and draw.random() < SHARE:
             for one in client.assignment():
                 count = min(client.position(one), draw.randrange(MOST_REWOUND))

@@ -18,6 +18,7 @@ from sysquant import journal_reader
 from sysquant.feeds.decode import MILLISECOND
 from sysquant.feeds.publish import Publisher
 from sysquant.feeds.synthetic import SAMPLE, synthetic_ticks
+from sysquant.journal import holder
 from sysquant.types import Ticks
 from tests.chaos.lab import Lab
 from tests.conftest import REPOSITORY
@@ -214,7 +215,7 @@ class Session:
         while True:
             if not self.is_alive():
                 self.start()
-            until(lambda: not self.is_alive() or self.has_read(wanted), timeout_s)
+            until(lambda: not self.is_alive() or self.is_there(wanted), timeout_s)
             ended = self.end()
             assert ended.code == 0, ended.said
             if not self.waiting():
@@ -224,6 +225,10 @@ class Session:
         """Seconds until it took so many more inputs, or ended."""
         least = self.inputs() + inputs
         return until(lambda: self.inputs() >= least or not self.is_alive(), timeout_s)
+
+    def is_there(self, wanted: Mapping[int, int]) -> bool:
+        """Whether a life holds the journal, and it stands at these offsets."""
+        return holder(self.directory) is not None and self.has_read(wanted)
 
     def has_read(self, wanted: Mapping[int, int]) -> bool:
         """Whether its journal stands at these offsets."""
