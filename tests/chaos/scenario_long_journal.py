@@ -15,10 +15,10 @@ def long_journal(lab, seed, inputs):
     topic, ticks = lab.topic(), inputs + 1_000
     with Source(lab, topic, market(ticks / 50)) as source, Session(lab, topic) as session:
         session.forked = False
+        source.finish()
         session.start()
         until(session.inputs)
         session.end()
-        source.finish()
         size_mb = lengthen(session, inputs, REPLAYED)
         session.start()
         again_s = until(lambda: session.inputs() > inputs)
