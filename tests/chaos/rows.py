@@ -32,7 +32,7 @@ from tests.chaos.session import Session
 
 WRONG = ("different", "lost", "doubled", "unbalanced")  # figures that are 0 if all is well
 KEYS = compare.KEYS | {"portfolio_state": "strategy, symbol", "inputs": "seq"}
-CLOCKS_APART_S = 0.1  # of the wall's times that are compared: between two looks, and a poll's wait
+SEEN_LATE_S = 0.25  # a commit, on a busy machine: after the decision, and before the next look
 _carried = msgspec.json.Decoder(Carried).decode
 CAPITAL = 1_000_000.0
 
