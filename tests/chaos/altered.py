@@ -3,7 +3,8 @@
 Run as `python tests/chaos/altered.py` with the words of `runners/live.py` it is that runner, but
 for what `CHAOS_ALTERED` names: `timed` tells how long each batch took from the return of its poll
 to its commit, `rewound` is now and then given records once more, `sealing` seals few inputs at a
-time. The first two append a float64 each time to the file that `CHAOS_FILE` names.
+time, `dated` tells when each input was about to be journaled. All but `sealing` append numbers to
+the file that `CHAOS_FILE` names.
 """
 
 import os
@@ -21,8 +22,9 @@ if __name__ == "__main__":
 import numpy as np
 
 from tests.chaos.lab import Lab
-from tests.chaos.session import Session, until
+from tests.chaos.session import Clock, Session, until
 
+Tell = Callable[[float | list[int]], object]
 ALTERED, FILE = "CHAOS_ALTERED", "CHAOS_FILE"
 FEW = 10  # inputs in a file
 MOST_REWOUND, SHARE = 300, 0.1  # records, and the share of polls
@@ -32,8 +34,8 @@ class _AlteredSession(Session):
     runner = "../tests/chaos/altered"
     altered = ""
 
-    def __init__(self, lab: Lab, topic: str, *words: str) -> None:
-        super().__init__(lab, topic, *words)
+    def __init__(self, lab: Lab, topic: str, *words: str, clock: Clock = "event") -> None:
+        super().__init__(lab, topic, *words, clock=clock)
         self.file = lab.home / f"{self.name}.{self.altered}"
         self.file.touch()
         self.environment |= {ALTERED: self.altered, FILE: str(self.file)}
@@ -47,6 +49,19 @@ class RewoundSession(_AlteredSession):
     """Its client delivers records once more, in a tenth of the polls."""
 
     altered = "rewound"
+
+
+class DatedSession(_AlteredSession):
+    """It tells when each input was about to be journaled."""
+
+    altered = "dated"
+
+    def walls(self) -> np.ndarray:
+        """That time of every input, ns, by its number; of the last try, where one was killed."""
+        seqs, walls = np.fromfile(self.file, np.int64).reshape(-1, 2).T
+        found = np.zeros(seqs.max(), np.int64)
+        found[seqs - 1] = walls  # in the order they were told
+        return found
 
 
 class SealingSession(_AlteredSession):
@@ -97,7 +112,7 @@ class Machine:
             self._over.append((time.perf_counter() - began) * 1e3 - 1.0)
 
 
-def _timed(feeds: Any, journals: Any, tell: Callable[[float], object]) -> None:
+def _timed(feeds: Any, journals: Any, tell: Tell) -> None:
     poll, commit, returned = feeds.poll, journals.commit, [0.0]
 
     def timed_poll(feed: Any, timeout_s: float) -> Any:
@@ -114,20 +129,31 @@ def _timed(feeds: Any, journals: Any, tell: Callable[[float], object]) -> None:
     feeds.poll, journals.commit = timed_poll, timed_commit
 
 
-def _rewound(feeds: Any, _journals: Any, tell: Callable[[float], object]) -> None:
+def _rewound(feeds: Any, _journals: Any, tell: Tell) -> None:
     poll, draw = feeds.poll, random.Random(os.getpid())
 
     def rewound_poll(feed: Any, timeout_s: float) -> Any:
         if feed._positions and draw.random() < SHARE:
             back = {p: min(at, draw.randrange(MOST_REWOUND)) for p, at in feed._positions.items()}
             feed._client.stand({p: at - back[p] for p, at in feed._positions.items()})
-            tell(sum(back.values()))
+            tell(float(sum(back.values())))
         return poll(feed, timeout_s)
 
     feeds.poll = rewound_poll
 
 
-def _sealing(_feeds: Any, _journals: Any, _tell: Callable[[float], object]) -> None:
+def _dated(_feeds: Any, journals: Any, tell: Tell) -> None:
+    commit = journals.commit
+
+    def dated_commit(journal: Any, entry: Any, *arguments: Any, **named: Any) -> Any:
+        if entry is not None:
+            tell([entry.seq, time.time_ns()])
+        return commit(journal, entry, *arguments, **named)
+
+    journals.commit = dated_commit
+
+
+def _sealing(_feeds: Any, _journals: Any, _tell: Tell) -> None:
     from sysquant.sealing import Sealer
 
     begin = Sealer.__init__
@@ -144,8 +170,10 @@ def _main() -> None:
     from sysquant.journal import Journal
 
     file = open(os.environ[FILE], "ab", buffering=0)  # noqa: PTH123, SIM115 (to the very end)
-    alter = {"timed": _timed, "rewound": _rewound, "sealing": _sealing}[os.environ[ALTERED]]
-    alter(KafkaFeed, Journal, lambda value: file.write(np.float64(value).tobytes()))
+    alter = {"timed": _timed, "rewound": _rewound, "sealing": _sealing, "dated": _dated}[
+        os.environ[ALTERED]
+    ]
+    alter(KafkaFeed, Journal, lambda said: file.write(np.array(said).tobytes()))
     live.main()
 
 

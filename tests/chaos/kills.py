@@ -2,22 +2,20 @@
 
 import random
 import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 
 from sysquant.failpoints import Point
-from tests.chaos.rows import SEEN_LATE_S, entries
+from tests.chaos.altered import DatedSession
+from tests.chaos.rows import DECIDED_S, entries
 from tests.chaos.session import Session, until
 
 ONCE = (Point.RECOVERING, Point.RECOVERED, Point.FINISHING, Point.FINISHED)
 SELDOM = (Point.SNAPSHOT, Point.AFTER_SNAPSHOT, Point.FILE_WRITTEN, Point.FILE_NAMED)
 LONGEST_S = 1.4  # that a life gets which ends at random; it trades after half of that
 UNREACHED_S = 8.0
-LOOKS_S = 0.005
 
 
 def kill_often(session: Session, kills: int, seed: int, points: Sequence[Point]) -> dict[str, int]:
@@ -65,35 +63,13 @@ def _killed(session: Session) -> None:
     assert ended.code == -signal.SIGKILL, ended.said
 
 
-@contextmanager
-def watched(session: Session) -> Iterator[dict[str, np.ndarray]]:
-    """Meanwhile, when each input came into the journal: `walls`, ns, there after the end."""
-    stop, found = threading.Event(), dict[str, np.ndarray]()
-
-    def watch() -> None:
-        seen, last = [], 0
-        while not stop.wait(LOOKS_S):
-            if (now := session.inputs()) > last:  # after a kill the file may not open at once
-                seen.append((now, time.time_ns()))
-                last = now
-        counts, walls = np.array(seen, np.int64).reshape(-1, 2).T
-        found["walls"] = walls[np.searchsorted(counts, np.arange(1, last + 1))]
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield found
-    finally:
-        stop.set()
-        thread.join()
-
-
-def stale(session: Session, walls: np.ndarray, limit_s: float) -> dict[str, float]:
+def stale(session: DatedSession, limit_s: float) -> dict[str, float]:
     """Entries, those on a price older than the limit when they were journaled, the oldest, s."""
     seqs, priced = entries(session)
+    walls = session.walls()
     ages = (walls[seqs - 1] - priced) / 1e9 if len(seqs) else np.zeros(1)
     return {
         "entries": len(seqs),
-        "stale": int((ages > limit_s + SEEN_LATE_S).sum()),
+        "stale": int((ages > limit_s + DECIDED_S).sum()),
         "oldest_s": float(ages.max()),
     }

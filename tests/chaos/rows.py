@@ -32,7 +32,7 @@ from tests.chaos.session import Session
 
 WRONG = ("different", "lost", "doubled", "unbalanced")  # figures that are 0 if all is well
 KEYS = compare.KEYS | {"portfolio_state": "strategy, symbol", "inputs": "seq"}
-SEEN_LATE_S = 0.25  # a commit, on a busy machine: after the decision, and before the next look
+DECIDED_S = 0.25  # from the return of a poll to its commit, at most, on a busy machine
 _carried = msgspec.json.Decoder(Carried).decode
 CAPITAL = 1_000_000.0
 

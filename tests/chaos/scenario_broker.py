@@ -2,10 +2,11 @@
 
 import time
 
+from tests.chaos.altered import DatedSession
 from tests.chaos.harness import scenario
-from tests.chaos.kills import stale, watched
+from tests.chaos.kills import stale
 from tests.chaos.rows import WRONG, compared
-from tests.chaos.session import STALE_S, WALL_WORDS, Session, Source, market
+from tests.chaos.session import STALE_S, WALL_WORDS, Source, market
 
 
 @scenario(
@@ -16,8 +17,7 @@ def broker(lab, seed, times, away_s):
     topic, again = lab.topic(), []
     with (
         Source(lab, topic, market(), 200, "now") as source,
-        Session(lab, topic, *WALL_WORDS, clock="wall") as session,
-        watched(session) as seen,
+        DatedSession(lab, topic, *WALL_WORDS, clock="wall") as session,
     ):
         session.start()
         for state in ("broker down", "broker stalled") * times:
@@ -27,4 +27,4 @@ def broker(lab, seed, times, away_s):
             again.append(session.advance(1, 30))
         source.finish(at_once=True)
         session.settle()
-    return compared(session) | stale(session, seen["walls"], STALE_S) | {"again_s": max(again)}
+    return compared(session) | stale(session, STALE_S) | {"again_s": max(again)}

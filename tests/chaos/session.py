@@ -24,6 +24,7 @@ from tests.chaos.lab import Lab
 from tests.conftest import REPOSITORY
 from tests.forked import Forked
 
+Clock = Literal["event", "wall"]
 START, END = "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"
 TURN_S = 0.02
 # Many decisions from few ticks; snapshots and polls so small that a kill meets each of them often.
@@ -156,7 +157,7 @@ class Session:
     forked = True  # with the imports done; or as a person starts it
 
     def __init__(
-        self, lab: Lab, topic: str, *words: str, clock: Literal["event", "wall"] = "event",
+        self, lab: Lab, topic: str, *words: str, clock: Clock = "event",
         name: str = "",
     ) -> None:  # fmt: skip
         self.lab, self.topic, self.name = lab, topic, name or topic
