@@ -15,7 +15,7 @@ from tests.chaos.session import Session, until
 ONCE = (Point.RECOVERING, Point.RECOVERED, Point.FINISHING, Point.FINISHED)
 SELDOM = (Point.SNAPSHOT, Point.AFTER_SNAPSHOT, Point.FILE_WRITTEN, Point.FILE_NAMED)
 LONGEST_S = 1.4  # that a life gets which ends at random; it trades after half of that
-UNREACHED_S = 8.0
+UNREACHED_S = 20.0
 
 
 def kill_often(session: Session, kills: int, seed: int, points: Sequence[Point]) -> dict[str, int]:
