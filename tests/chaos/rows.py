@@ -166,8 +166,8 @@ def entries(session: Session) -> tuple[np.ndarray, np.ndarray]:
     """
     sql = """
         SELECT any(orders.seq), toUnixTimestamp64Nano(any(orders.ts))
-            - toInt64(sumIf(value, check = 'stale_price') * 1e9)
-            + toInt64(sumIf(value, check = 'feed_lag') * 1e9)
+            - toInt64(maxIf(value, check = 'stale_price') * 1e9)
+            + toInt64(maxIf(value, check = 'feed_lag') * 1e9)
         FROM orders JOIN risk_receipts AS receipt ON receipt.run = orders.run
             AND receipt.strategy = orders.strategy AND receipt.order_no = orders.order_no
         WHERE orders.run = {run:String} AND status = 'approved'
