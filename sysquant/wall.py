@@ -27,12 +27,14 @@ def with_marks(
     if not isinstance(batch, Ticks):
         return batch
     parts = [batch]
-    if len(batch):
-        first = int(batch.ts.min())
-        parts.insert(0, clock_mark(engine_ts or first, _lag_s(now, max(engine_ts, first))))
     is_due = next_mark and now >= next_mark + grace_ms * 1_000_000
     if is_due and not (len(batch) and batch.ts.max() >= next_mark):
         parts.append(clock_mark(next_mark, _lag_s(now, next_mark)))
+    if len(batch):
+        first = int(batch.ts.min())
+        parts.insert(0, clock_mark(engine_ts or first, _lag_s(now, max(engine_ts, first))))
+    elif len(parts) > 1:  # what a mark says counts after the decisions at it: it is said before
+        parts.insert(0, clock_mark(engine_ts, _lag_s(now, next_mark)))
     return Ticks.join(parts)
 
 

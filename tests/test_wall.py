@@ -38,7 +38,7 @@ def test_a_late_tick_does_not_make_the_others_old_and_a_clock_ahead_is_no_lag():
 def test_a_bar_is_over_after_its_grace_unless_a_tick_says_so():
     end = {"engine_ts": at(4.0), "next_mark": at(5.0)}
     assert marks(told(NONE, at(5.09), **end)) == []
-    assert marks(told(NONE, at(7.0), **end)) == [(at(5.0), 2.0)]
+    assert marks(told(NONE, at(7.0), **end)) == [(at(4.0), 2.0), (at(5.0), 2.0)]
     assert [ts for ts, _ in marks(told(ticks(5.0), at(7.0), **end))] == [at(4.0)]
     both = marks(told(ticks(4.5), at(7.0), **end))
     assert both == [(at(4.0), 2.5), (at(5.0), 2.0)]
