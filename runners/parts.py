@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from runners.compose import build, check_types, choice, value
+from runners.compose import build, check_types, choice, overrides, value
 from sysquant import archive
 from sysquant.activity import Activity, bar_size, closed_bars
 from sysquant.compiled import is_compiled
@@ -106,6 +106,13 @@ def strategies_of(cfg: DictConfig) -> dict[str, Strategy]:
     """The strategies of the book, by name: that of `strategy`, or those of `book.strategies`."""
     listed: Any = cfg.book.get("strategies")
     only = value(cfg, "book.only", list[str] | None)
+    if only is not None and not only:
+        raise ConfigError("book.only is empty: name at least one strategy, or leave it out")
+    if listed and overrides("strategy"):
+        raise ConfigError(
+            "strategy is that of book=single; of a book of several, a parameter is "
+            "book.strategies.<name>.<key>"
+        )
     if not listed:
         if only:
             raise ConfigError("book.only chooses from a book of several: book=all")
@@ -190,7 +197,7 @@ def compile_engine(
     """Compile what the engine needs before any event waits for it; from the cache after once."""
     if not is_compiled():
         print("compiling the engine, once for this version and machine (half a minute)", flush=True)
-    spare = engine_of(cfg, universe, strategy=strategy)
+    spare = engine_of(cfg, universe, strategy=strategy, contained=True)
     first, end = clock_mark(archive.MINUTE), clock_mark(2 * archive.MINUTE)
     trade = replace(first, symbol=np.zeros(1, np.int32), price=np.ones(1))
     spare.warm(closed_bars([trade, end], universe, archive.MINUTE))  # compiles what decides

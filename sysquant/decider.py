@@ -321,7 +321,9 @@ def _asked(
     try:
         with np.errstate(all="ignore"):
             answer = strategy.target(values)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except StrategyError:
+        raise
+    except Exception as error:  # whatever foreign code raises
         raise StrategyError(_told(strategy, error)) from error
     if not legs:
         return _weights(strategy, answer, table, values.read)[None]

@@ -7,6 +7,7 @@ tick or a year: the effects are the same bytes. No I/O, no wall clock, no global
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -143,8 +144,13 @@ class Engine:
         for symbol in range(len(self.symbols)):
             own = bars[bars.symbol == symbol]
             take_history(self._book, symbol, own.high, own.low, own.close, own.volume)
-        for decider in self._deciders:
-            decider.run(dict(bars.columns()))
+        columns = dict(bars.columns())
+        for strategy, decider in enumerate(self._deciders):
+            if not self._contained:
+                decider.run(columns)
+            elif np.isinf(self._contain(strategy, columns)).any():
+                self._book.accounts["failed"][strategy] = 1  # as the loop does at a bar
+                self.operator(operation.Switch("off", self._names[strategy]))
 
     def warmup_end(self, batch: Ticks | Bars) -> int:
         """Where history before a batch must end, ns UTC: a bar's end, of activity the batch."""
@@ -257,13 +263,10 @@ class Engine:
         targets = np.empty((len(self.strategies), bars), np.float64)
         if bars:
             columns = {name: getattr(closed, name)[:bars] for name in self._fields}
-            decide = self._contain if self._contained else self._run
-            for strategy in range(len(targets)):
-                targets[strategy] = decide(strategy, columns)
+            for strategy, decider in enumerate(self._deciders):
+                decide = partial(self._contain, strategy) if self._contained else decider.run
+                targets[strategy] = decide(columns)
         return targets
-
-    def _run(self, strategy: int, columns: Columns) -> Floats:
-        return self._deciders[strategy].run(columns)
 
     def _contain(self, strategy: int, columns: Columns) -> Floats:
         # Who failed sees bars go by, so that he is warm when he is started again.
