@@ -15,9 +15,10 @@ from sysquant.calm import glide, is_calm
 from sysquant.clockwork import close_risk_bar, is_ready, take_snapshot
 from sysquant.compiled import inlined, kernel, part, pasted, wide
 from sysquant.portfolio import mark
-from sysquant.proposal import HALTED, SWITCHED_OFF, act, is_settled, switch
+from sysquant.proposal import HALTED, SWITCHED_OFF, act, is_settled
 from sysquant.state import ORDERS, SIGNALS, STOP_LEG, TARGET, Book, Out, has_room
 from sysquant.statistics import take_bar
+from sysquant.switching import switch
 from sysquant.types import CLOCK_MARK, Floats, Ints
 
 
@@ -47,8 +48,10 @@ def _stands(book: Book, strategy: int, symbol: int, target: float) -> bool:
         return False
     if cell.changed | cell.closed_side | cell.pending | cell.slices != 0:
         return False
-    if cell.quantity == 0.0 or math.isnan(cell.target):
+    if cell.quantity == 0.0:
         return cell.target == 0.0 or math.isnan(cell.target)
+    if math.isnan(cell.target):
+        return cell.state != SWITCHED_OFF
     return is_settled(book, strategy, symbol)
 
 
@@ -73,9 +76,10 @@ def _decide(book: Book, out: Out, strategy: int, symbol: int, ts: int, target: f
         return
     if not math.isnan(target) and target != cell.target:
         _signal(book, out, strategy, symbol, ts, target, market.price)
-    if math.isnan(cell.target):
+    if not math.isnan(cell.target):
+        protection.reopen(cell, market, book.rules[strategy])
+    elif cell.state != SWITCHED_OFF or cell.quantity == 0.0:
         return
-    protection.reopen(cell, market, book.rules[strategy])
     if book.clock[0].state == HALTED:
         return
     quantity, purpose = proposal.consider(book, out, strategy, symbol, ts, False)

@@ -14,8 +14,8 @@ import numpy as np
 from sysquant.errors import ConfigError, nearest
 from sysquant.keys import check_choice, check_number
 from sysquant.portfolio import BASES, move_capital
-from sysquant.proposal import cancel_all, switch
 from sysquant.state import Book, Out
+from sysquant.switching import cancel_all, switch
 
 STATES = ("active", "reducing", "off", "paused")  # of a cell, by number
 HOLDS = ("halt", "operator", "outbox", "gap", "stop")  # why entries are stopped, by bit

@@ -9,7 +9,7 @@ import math
 from sysquant import broker
 from sysquant.checks import CHECKS
 from sysquant.checks.chain import review
-from sysquant.compiled import inlined, kernel, numbers, part, wide
+from sysquant.compiled import inlined, numbers, part, wide
 from sysquant.execution import cancel_latency, latency
 from sysquant.facts import gather
 from sysquant.orders import place
@@ -279,23 +279,6 @@ def withdraw_legs(book: Book, out: Out, strategy: int, since: int, ts: int) -> N
             broker.end_order(book, out, strategy, symbol, TARGET, ts, broker.NOT_ALL_LEGS)
 
 
-@kernel
-def switch(book: Book, strategy: int, symbol: int, state: int) -> None:
-    """Set the state of a cell: what works is cancelled, and what is too much goes, as it trades."""
-    cell = book.cells[strategy, symbol]
-    was, cell.state = cell.state, state
-    if state == ACTIVE:
-        if was == SWITCHED_OFF or book.accounts[strategy].failed == 1:
-            cell.target = cell.refused_target = math.nan
-        return
-    cell.slices = cell.follow = 0
-    if state == SWITCHED_OFF:
-        cell.refused = 0
-    if state == SWITCHED_OFF or book.orders[strategy, symbol, TARGET].order_no > 0:
-        cell.changed = cell.pending = 1
-        enlist(book, strategy, symbol)
-
-
 @part
 def _slice(book: Book, strategy: int, symbol: int, ts: int, quantity: float) -> float:
     # The next part of an order over time.
@@ -343,16 +326,6 @@ def cancel(book: Book, out: Out, strategy: int, symbol: int, ts: int) -> bool:
     return False
 
 
-@kernel
-def cancel_all(book: Book, out: Out) -> None:
-    """Send a cancel for every target order, and drop what was to follow one: the book is halted."""
-    for strategy in range(len(book.accounts)):
-        for symbol in range(len(book.market)):
-            if book.orders[strategy, symbol, TARGET].order_no > 0:
-                cancel(book, out, strategy, symbol, book.clock[0].engine_ts)
-            book.cells[strategy, symbol].slices = book.cells[strategy, symbol].follow = 0
-
-
 @part
 def _is_free(book: Book, out: Out, strategy: int, symbol: int, ts: int) -> bool:
     # Whether a target order may be proposed: what works is cancelled when the target changed.
@@ -396,6 +369,7 @@ def consider(
     if not worth:
         return 0.0, SIGNAL
     again = cell.refused == 1 and cell.refused_target == cell.target
+    again &= cell.state != SWITCHED_OFF  # what is to be flat is tried until it is
     if again and market.bars - cell.refused_bar < rules.retry_after:
         book.clock[0].suppressed += 1
         return 0.0, SIGNAL

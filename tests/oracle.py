@@ -228,9 +228,10 @@ class Oracle(Exits):
             price = self.markets[cell.symbol].price
             row = {"ts": ts, "strategy": cell.strategy, "symbol": cell.symbol}
             self.rows["signals"].append(row | {"target": target, "price": price})
-        if math.isnan(cell.target):
+        if not math.isnan(cell.target):
+            self.rearm(account, cell)
+        elif cell.state != "off" or not cell.held:
             return
-        self.rearm(account, cell)
         if self.state == HALTED:
             return
         if cell.orders[0]:
@@ -274,7 +275,8 @@ class Oracle(Exits):
         if not worth:
             return
         retry_after = self.rules("sizing", account).retry_after
-        if cell.target == cell.refused_target and cell.since_refusal < retry_after:
+        again = cell.target == cell.refused_target and cell.since_refusal < retry_after
+        if again and not is_off:
             self.suppressed += 1
             return
         quantity = cut(wanted - cell.held, self.markets[cell.symbol].rules.lot_size)

@@ -172,6 +172,23 @@ def test_a_strategy_that_is_off_leaves_everything_and_may_come_back():
     assert made(again)[2:][-1] == ("signal", 79.0)
 
 
+@pytest.mark.parametrize("opinion", [0.5, NAN])
+def test_what_is_off_is_tried_at_every_bar_until_it_is_flat(opinion):
+    calls = {
+        bar: lambda engine, state=state: engine.operate(Switch(state, "s0"))
+        for bar, state in {12: "off", 13: "active", 14: "off"}.items()
+    }
+    found = ran(
+        flat(*[100] * 60), [0.5, *[opinion] * 59], calls=calls,
+        execution={"reject_probability": 0.7}, seed=8,
+        sizing=WeightSizing(retry_after=2, split=False),
+    )  # fmt: skip
+    tries = [row for row in found.orders if row.purpose == PURPOSES.index("off")]
+    assert len(tries) == 10
+    assert np.diff([row.ts for row in tries[1:]]).tolist() == [at(2) - at(1)] * 8
+    assert found.engine.positions() == {"s0": {}}
+
+
 def test_a_paused_strategy_keeps_what_it_holds_and_its_exits():
     calls = {2: lambda engine: engine.operate(Switch("paused", "s0"))}
     kept = ran(flat(*[100] * 6), {1: 0.5, 3: -0.5, 5: 0.0}, calls=calls)
