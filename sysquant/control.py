@@ -201,12 +201,16 @@ class Keys:
 
 def _from_environment(role: str) -> bytes | None:
     key = os.environ.get(ENVIRONMENT[role], "").strip()
-    if key and len(key) < _LEAST_KEY:
+    return _long_enough(ENVIRONMENT[role], key) if key else None
+
+
+def _long_enough(where: str, key: str) -> bytes:
+    if len(key) < _LEAST_KEY:
         raise ControlError(
-            f"{ENVIRONMENT[role]} must have at least {_LEAST_KEY} characters, had {len(key)}: "
+            f"{where} must have at least {_LEAST_KEY} characters, had {len(key)}: "
             "openssl rand -hex 32"
         )
-    return key.encode() or None
+    return key.encode()
 
 
 def _from_file(directory: Path, role: str) -> bytes:
@@ -225,8 +229,8 @@ def _from_file(directory: Path, role: str) -> bytes:
                 new.unlink()
         if path.stat().st_mode & 0o077:
             raise ControlError(f"others may read {path}: chmod 600 it, or make another")
-        return path.read_text().strip().encode()
-    except OSError as error:
+        return _long_enough(str(path), path.read_text().strip())
+    except (OSError, ValueError) as error:
         raise ControlError(f"the key {path} cannot be used: {error}") from error
 
 

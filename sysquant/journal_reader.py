@@ -80,7 +80,7 @@ def ask(directory: Path, question: str, *values: object) -> list[Any]:
         db = sqlite3.connect(f"file:{quote(str(directory / 'journal.db'))}?mode=ro", uri=True)
         with closing(db):
             return db.execute(question, values).fetchall()
-    except sqlite3.OperationalError:  # not made yet
+    except sqlite3.DatabaseError:  # not made yet, or none at all
         return []
 
 

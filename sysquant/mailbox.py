@@ -78,14 +78,16 @@ class LocalMailbox:
         self._last = 0
 
     def seek(self, mark: str | None) -> None:
-        self._last = int(mark or 0)
+        (newest,) = self._db.execute("SELECT ifnull(max(id), 0) FROM letters").fetchone()
+        last = int(mark or 0)
+        self._last = last if last <= newest else 0  # the file was made anew, its numbers, too
 
     def take(self) -> list[Letter]:
         try:
             rows = self._db.execute(
                 "SELECT id, raw FROM letters WHERE id > ? ORDER BY id LIMIT ?", (self._last, _MOST)
             ).fetchall()
-        except sqlite3.OperationalError as error:  # somebody writes: the next call reads it
+        except sqlite3.DatabaseError as error:  # somebody writes: the next call reads it
             log.debug("mailbox reason=%s", error)
             return []
         if rows:
