@@ -43,19 +43,32 @@ class Sealer:
     ----------
     journal : its file.
     directory : of the run's files; made when there is something to seal.
+    newest : the journal's last input. Files that hold more are not of this journal, which was
+        restored from a copy then: nothing is sealed, nor after one that cannot be read.
     least : inputs that are worth a file.
     """
 
-    def __init__(self, journal: Path, directory: Path, *, least: int = 5_000) -> None:
+    def __init__(
+        self, journal: Path, directory: Path, *, newest: int, least: int = 5_000
+    ) -> None:  # fmt: skip
         self._journal, self._directory, self._least = journal, directory, least
         self._asked: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._sealed, self._chain = _end_of(directory)
+        self._sealed, self._chain, self._is_off = 0, _FIRST, False
+        try:
+            last, chain = _end_of(directory)
+            if last > newest:
+                raise JournalError(f"they go to {last}, the journal to {newest}")
+            self._sealed, self._chain = last, chain
+        except (OSError, ValueError, JournalError, pa.ArrowException) as error:
+            self._is_off = True
+            log.error("inputs stay in the journal, files in %s do not fit: %s", directory, error)
         self._thread = threading.Thread(target=self._run, name="sealer", daemon=True)
         self._thread.start()
 
     def ask(self, last: int) -> None:
         """Seal inputs up to a sequence number, if they are many enough."""
-        self._asked.put(last)
+        if not self._is_off:
+            self._asked.put(last)
 
     @property
     def sealed(self) -> int:
@@ -92,7 +105,11 @@ class Sealer:
             os.fsync(file.fileno())
         reached(Point.FILE_WRITTEN)
         new.rename(path)
-        _sync(self._directory)
+        try:
+            _sync(self._directory)
+        except OSError:
+            path.unlink()  # it is not said to be sealed, and would be in the way of the next
+            raise
         reached(Point.FILE_NAMED)
         self._chain, self._sealed = chain, last
 

@@ -38,7 +38,7 @@ def seqs(journal):
 def test_inputs_that_two_snapshots_outlived_are_sealed_and_then_forgotten(tmp_path):
     journal = filled(tmp_path, 60, snapshots=(40, 50))
     assert journal.outlived() == 40
-    sealer = Sealer(journal.path, tmp_path / "run", least=10)
+    sealer = Sealer(journal.path, tmp_path / "run", newest=journal.last_seq, least=10)
     sealer.ask(journal.outlived())
     until(lambda: sealer.sealed == 40)
     assert seqs(journal) == list(range(1, 61)), "sealing alone forgets nothing"
@@ -74,13 +74,13 @@ def test_many_inputs_are_forgotten_a_few_at_a_time(tmp_path):
 
 def test_a_crash_between_sealing_and_forgetting_seals_nothing_twice(tmp_path):
     journal = filled(tmp_path, 30, snapshots=(20, 30))
-    first = Sealer(journal.path, tmp_path / "run", least=10)
+    first = Sealer(journal.path, tmp_path / "run", newest=journal.last_seq, least=10)
     first.ask(20)
     until(lambda: first.sealed == 20)
     first.close()
     journal.close()
     journal = filled(tmp_path, 60, snapshots=(45, 60))
-    second = Sealer(journal.path, tmp_path / "run", least=10)
+    second = Sealer(journal.path, tmp_path / "run", newest=journal.last_seq, least=10)
     assert second.sealed == 20
     second.ask(45)
     until(lambda: second.sealed == 45)
@@ -92,7 +92,7 @@ def test_a_crash_between_sealing_and_forgetting_seals_nothing_twice(tmp_path):
 @pytest.mark.parametrize("fault", ["changed", "missing", "cut", "swapped"])
 def test_sealed_inputs_that_are_not_what_was_sealed_are_refused(tmp_path, fault):
     journal = filled(tmp_path, 30, snapshots=(20, 30))
-    sealer = Sealer(journal.path, tmp_path / "run", least=5)
+    sealer = Sealer(journal.path, tmp_path / "run", newest=journal.last_seq, least=5)
     for last in (10, 20):
         sealer.ask(last)
         until(lambda last=last: sealer.sealed == last)
@@ -111,6 +111,27 @@ def test_sealed_inputs_that_are_not_what_was_sealed_are_refused(tmp_path, fault)
         pq.write_table(other.replace_schema_metadata(table.schema.metadata), first)
     with pytest.raises(JournalError):
         list(sealed_inputs(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("fault", ["damaged", "ahead"])
+def test_files_that_do_not_fit_the_journal_stop_sealing_and_nothing_else(tmp_path, fault):
+    journal = filled(tmp_path, 30, snapshots=(20, 30))
+    sealer = Sealer(journal.path, tmp_path / "run", newest=journal.last_seq, least=5)
+    sealer.ask(20)
+    until(lambda: sealer.sealed == 20)
+    sealer.close()
+    (file,) = (tmp_path / "run").iterdir()
+    if fault == "damaged":
+        file.write_bytes(b"nothing")
+    newest = 10 if fault == "ahead" else 30  # as of a copy from before
+    again = Sealer(journal.path, tmp_path / "run", newest=newest, least=5)
+    again.ask(20)
+    time.sleep(0.1)
+    assert again.sealed == 0
+    journal.commit(None, {}, sealed=again.sealed)
+    assert seqs(journal) == list(range(1, 31)), "nothing is forgotten that lies nowhere else"
+    again.close()
+    journal.close()
 
 
 def test_a_session_keeps_its_journal_small_and_its_sealed_inputs_replay_to_what_it_did(tmp_path):
