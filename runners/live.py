@@ -101,13 +101,14 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
             engine, runner.tally, lag_ms=runner.lag_ms(), waiting=runner.journal.outbox_rows
         )
 
+    outbox = Outbox(journal.path, opened)
     runner = LiveRunner(
         engine=engine,
         feed=feed,
         journal=journal,
-        outbox=Outbox(journal.path, opened),
-        desk=_desk(cfg, book, engine, journal, runtime),
-        sealer=Sealer(journal.path, home() / "runs" / journal.id),
+        outbox=outbox,
+        desk=_desk(cfg, book, engine, journal, runtime, outbox),
+        sealer=Sealer(journal.path, home() / "runs" / journal.id, newest=journal.last_seq),
         labels=parts.labels_of(engine, journal.id),
         runtime=runtime,
         history=parts.warmup_of(cfg, universe, opened, feed),
@@ -130,8 +131,8 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
 
 
 def _desk(
-    cfg: DictConfig, book: str, engine: Engine, journal: Journal, runtime: Runtime
-) -> Desk:  # fmt: skip
+    cfg: DictConfig, book: str, engine: Engine, journal: Journal, runtime: Runtime, outbox: Outbox
+) -> Desk:
     # Messages come from this machine, and over the broker where the feed does.
     mailboxes: list[Mailbox] = [LocalMailbox(journal.directory)]
     where = {"book": book}
@@ -145,7 +146,7 @@ def _desk(
     journal.remember(**where)
     return Desk(
         book=book, engine=engine, journal=journal, keys=Keys.load(home() / "data" / "keys"),
-        mailboxes=mailboxes, age_s=runtime.control_age_s,
+        mailboxes=mailboxes, send=outbox.send, age_s=runtime.control_age_s,
     )  # fmt: skip
 
 

@@ -18,9 +18,9 @@ from sysquant.control import Answer, Command, Gate, Keys, request_id, write_answ
 from sysquant.effects import Effects
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, ControlError
-from sysquant.journal import Journal
+from sysquant.journal import Batch, Journal
 from sysquant.mailbox import Letter, Mailbox
-from sysquant.operation import Hold, Move, Operation, Rearm, Release, Switch, Weigh
+from sysquant.operation import Hold, Move, Operation, Rearm, Release, State, Switch, Weigh
 from sysquant.recovery import Carried, carry_out
 from sysquant.rows import event
 
@@ -50,8 +50,8 @@ class Desk:
     engine, journal : what commands change, and where they are kept.
     keys : of those who may command.
     mailboxes : where messages arrive.
+    send : is given the batches that a commit sealed, as `Outbox.send`.
     age_s : how old one may be.
-    status : more about how the runner stands, for `control.Status`.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Desk:
         journal: Journal,
         keys: Keys,
         mailboxes: Sequence[Mailbox],
+        send: Callable[[list[Batch]], None],
         age_s: float = 30.0,
-        status: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         self._book, self._engine, self._journal, self._keys = book, engine, journal, keys
         self._mailboxes = tuple(mailboxes)
         used = msgspec.json.decode(journal.meta("nonces") or "{}", type=dict[str, int])
         self._gate = Gate(keys, book=book, journal=journal.id, age_s=age_s, nonces=used)
-        self._status = status
+        self._send = send
         for mailbox in self._mailboxes:
             mailbox.seek(journal.meta(f"mailbox/{mailbox.name}"))
 
@@ -88,11 +88,13 @@ class Desk:
             answer = self._answered(letter, mailbox, record)
             if not answer.ok:
                 refused.append(answer.text)
-            answers[answer.request] = write_answer(answer, self._keys)
-        # What was accepted is answered in its own commit; written again here, it is the same.
-        self._journal.commit(
+            # What was accepted was answered in its commit; what comes once more is told the same.
+            given = answers.get(answer.request) or self._journal.answer(answer.request)
+            answers[answer.request] = given or write_answer(answer, self._keys)
+        sealed = self._journal.commit(
             None, self._refusals(refused), notes=self._notes(mailbox, letters[-1]), answers=answers
         )
+        self._send(sealed)
         mailbox.answer(answers)
 
     def _answered(self, letter: Letter, mailbox: Mailbox, record: Recorder) -> Answer:
@@ -208,7 +210,7 @@ class Desk:
         return {
             "book": self._book, "journal": self._journal.id, "seq": self._journal.last_seq,
             "engine_ts": engine.engine_ts, "holds": list(engine.operator.holds),
-            "pool": engine.operator.pool, "strategies": strategies, **self._status(),
+            "pool": engine.operator.pool, "strategies": strategies,
         }  # fmt: skip
 
     # -- what the runner itself does to the book
@@ -229,19 +231,13 @@ class Desk:
             if self._engine.accounts()[name]["cash"] > 0:
                 self.operate(record, f"{name} is flat; its cash is in the pool", Release(name))
 
-    def leave(self, record: Recorder, flatten: Sequence[str]) -> list[str]:
-        """Stop entries and cancel orders, for the process ends; switch off what is to be flat.
-
-        Returns
-        -------
-        Strategies that are to become flat.
-        """
+    def leave(self, record: Recorder, flatten: Sequence[str]) -> None:
+        """Stop entries and cancel orders, for the process ends; switch off what is to be flat."""
         states = self._engine.operator.states()
-        names = [name for name in flatten if {"off"} != set(states[name].values())]
-        wishes = Hold("stop", True), *(Switch("off", name) for name in names)
-        self._journal.remember(flattening=msgspec.json.encode(names).decode())
+        were = {name: states[name] for name in flatten if {"off"} != set(states[name].values())}
+        self._journal.remember(flattening=msgspec.json.encode(were).decode())
+        wishes = Hold("stop", True), *(Switch("off", name) for name in were)
         self.operate(record, "leaving the market", *wishes)
-        return names
 
     def unflat(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """What those of some strategies still hold that are not flat."""
@@ -253,16 +249,17 @@ class Desk:
         operator, wishes = self._engine.operator, list[Operation]()
         if "stop" in operator.holds:
             wishes.append(Hold("stop", False))
-        for name in msgspec.json.decode(self._journal.meta("flattening") or "[]", type=list[str]):
-            if "off" not in operator.states()[name].values():
+        left = self._journal.meta("flattening") or "{}"
+        for name, were in msgspec.json.decode(left, type=dict[str, dict[str, State]]).items():
+            if {"off"} != set(operator.states()[name].values()):
                 continue  # it died before it was switched off, or after it was back
             if name in operator.flat():
-                wishes.append(Switch("active", name))
+                wishes += [Switch(state, name, symbol) for symbol, state in were.items()]
             else:
                 say(f"{name} goes on flattening, and stays off then: control.py start {name}")
         if wishes:
             self.operate(record, "back in the market", *wishes)
-        self._journal.remember(flattening="[]")
+        self._journal.remember(flattening="{}")
 
     def close(self) -> None:
         """Let go of the mailboxes."""

@@ -253,6 +253,11 @@ class Journal:
             self._db.execute("PRAGMA incremental_vacuum(256)").fetchall()
         return batches
 
+    def answer(self, request: str) -> bytes | None:
+        """The answer that a request was given; None for none."""
+        row = self._db.execute("SELECT answer FROM answers WHERE request=?", [request]).fetchone()
+        return row[0] if row else None
+
     def outlived(self) -> int:
         """The last input that both kept snapshots include; 0 while there are not two."""
         found = self._db.execute("SELECT count(*), min(seq) FROM snapshots").fetchone()

@@ -16,7 +16,7 @@ import pyarrow as pa
 from sysquant.desk import Desk
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
-from sysquant.errors import JournalError, SysquantError
+from sysquant.errors import FeedError, JournalError, SysquantError
 from sysquant.failpoints import Point, reached
 from sysquant.feeds.merge import Merge
 from sysquant.health import Beacon
@@ -95,6 +95,7 @@ class LiveRunner:
         self._say = say
         self._flatten = tuple(flatten)
         self.unflat: dict[str, dict[str, float]] = {}
+        self._is_whole = True  # not while the engine is ahead of the journal
         self._merge: Merge | None = None
         self._places = Places(journal.positions())
         self._dead: list[DeadLetter] = []
@@ -126,7 +127,8 @@ class LiveRunner:
                 raise
             except SysquantError as error:
                 self.stop.ask(f"error: {error}")
-                self._finish(reads=False)
+                if self._is_whole:
+                    self._finish(reads=False)
                 raise
             self._finish(reads=True)
         finally:
@@ -206,6 +208,7 @@ class LiveRunner:
     def _step(self, batch: Ticks | Bars) -> None:
         if not self.engine.engine_ts and self.journal.meta("warmed") is None:
             self._warm(self.engine.warmup_end(batch))
+        self._is_whole = False
         effects = self.engine.step(batch)
         reached(Point.STEPPED)
         records = int(np.count_nonzero(batch.symbol >= 0))  # a clock mark is none
@@ -216,17 +219,20 @@ class LiveRunner:
             tables=self._faults(),
         )  # fmt: skip
         self.beacon.vitals.taken(batch)
+        self._is_whole = True
         self.desk.settle(self._record)
 
     def _warm(self, end: int) -> None:
         if not self.runtime.warmup_bars:
             return
         bars = self._history(end, self._places.first)
+        self._is_whole = False
         self.engine.warm(bars)
         log.info("warmed up bars=%d", len(bars))
         self._record(
-            "history", pack_batch(bars), None, rows=len(bars), notes={"warmed": str(len(bars))}
-        )
+            "history", pack_batch(bars), None, rows=len(bars),
+            tables=self._faults(), notes={"warmed": str(len(bars))},
+        )  # fmt: skip
 
     def _faults(self) -> dict[str, pa.Table]:
         # Events of strategies that raised; they are off, and leave what they hold.
@@ -344,14 +350,21 @@ class LiveRunner:
         # A replay does not go on without us: it is left as it stands, unless it is to be flat.
         if self.ended or (self.runtime.clock == "event" and not self._flatten):
             return
-        names = self.desk.leave(self._record, self._flatten)
+        self.desk.leave(self._record, self._flatten)
         self._say("entries are stopped, orders cancelled")
         until = time.monotonic() + max(0.0, self.runtime.deadline_s - _LAST_S) * reads
-        while self.desk.unflat(names) and time.monotonic() < until:
-            self._take(self.feed.poll(min(0.1, self._poll_s())))
-        self.unflat = self.desk.unflat(names)
-        if names and not self.unflat:
-            self._say(f"flat: {', '.join(names)}")
+        while self.desk.unflat(self._flatten) and time.monotonic() < until:
+            try:
+                poll = self.feed.poll(min(0.1, self._poll_s()))
+            except FeedError as error:
+                self._say(f"no more trades: {error}")
+                break
+            self.beacon.beat("stopping", self.stop.reason)
+            self.desk.attend(self._record)
+            self._take(poll)
+        self.unflat = self.desk.unflat(self._flatten)
+        if self._flatten and not self.unflat:
+            self._say(f"flat: {', '.join(self._flatten)}")
         for name, positions in self.unflat.items():
             told = ", ".join(f"{symbol} {quantity:g}" for symbol, quantity in positions.items())
             self._say(f"not flat: {name} keeps {told or 'working orders'}, no trade came in time")

@@ -9,12 +9,12 @@ import pytest
 
 from sysquant import control, journal_reader
 from sysquant.control import read_answer, request_id, write
-from sysquant.errors import FeedError, JournalError
+from sysquant.errors import ConfigError, DataError, FeedError, JournalError
 from sysquant.journal import Journal
 from sysquant.mailbox import Letter, LocalMailbox, post
 from sysquant.types import Poll, Ticks
-from tests.market import Flip, engine, ticks
-from tests.test_live import DECIDED, KEYS, MemoryFeed, rows, session
+from tests.market import Flip, bars, engine, ticks
+from tests.test_live import DECIDED, KEYS, MemoryFeed, expected, rows, session
 
 BOOK = "test"
 
@@ -205,7 +205,96 @@ def test_a_message_that_was_used_is_refused_after_a_restart(tmp_path):
     (used,) = mailbox.sent
     again, replayed, _ = commanded(tmp_path, (0, None), (600, used), (900, used), tables=tables)
     again.run()
-    assert replayed.told() and all("counts once" in one.text for one in replayed.told())
+    refused = events_of(tables, "refused_command")
+    assert len(refused) == 2 and all("counts once" in row["detail"] for row in refused)
+    assert [row["kind"] for row in events_of(tables, "pause")] == ["pause"], "it took effect once"
+    assert {one.text for one in replayed.told()} == {"flip keeps what it holds"}, "as it was told"
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_message_that_comes_twice_is_carried_out_once_and_told_what_it_did(tmp_path, later):
+    runner, mailbox, _ = commanded(tmp_path)
+    raw = write(control.Pause("flip"), KEYS, book=BOOK, journal=mailbox.journal, role="operate")
+    mailbox.said = [(97, raw), (970 if later else 97, raw)]
+    runner.run()
+    assert [answer.ok for answer in mailbox.told()] == [True, True]
+
+
+def test_rows_that_are_sealed_while_letters_are_heard_are_sent(tmp_path):
+    said = [(97 * n, control.Status()) for n in range(1, 15)]
+    runner, _, tables = commanded(tmp_path, *said)
+    runner.journal._seal_s, hear = 3600.0, runner.desk._hear
+
+    def hearing(*given):  # rows that wait are old enough just then
+        runner.journal._seal_s = 0.0
+        hear(*given)
+        runner.journal._seal_s = 3600.0
+
+    runner.desk._hear = hearing
+    runner.run()
+    inputs = [row for table in tables["inputs"].values() for row in table.to_pylist()]
+    assert len({row["seq"] for row in inputs}) == len(inputs) == max(row["seq"] for row in inputs)
+
+
+class Errs(Flip):
+    """Its code raises an error of a kind, from a time on."""
+
+    since: float = 0.0
+
+    def target(self, f):
+        if f["close"].max() > self.since:
+            raise KIND["of error"]("no such thing")
+        return super().target(f)
+
+
+KIND = {"of error": RuntimeError}
+
+
+@pytest.mark.parametrize(
+    "kind", [RuntimeError, AssertionError, OSError, StopIteration, ConfigError, DataError], ids=str
+)
+def test_whatever_a_strategy_raises_is_contained(tmp_path, monkeypatch, kind):
+    monkeypatch.setitem(KIND, "of error", kind)
+    tables = {}
+    runner = session(tmp_path, MemoryFeed(ticks(1_500)), tables, book=both(Errs()))
+    runner.run()
+    (fault,) = events_of(tables, "fault")
+    assert fault["strategy"] == "broken" and kind.__name__ in fault["detail"]
+    assert [row for row in rows(tables, "executions") if row["strategy"] == "flip"]
+
+
+def test_a_strategy_that_raises_on_its_history_is_off_from_the_start(tmp_path, monkeypatch):
+    monkeypatch.setitem(KIND, "of error", ValueError)
+    tables, past = {}, bars([100.0 + n % 7 for n in range(50)])
+    past.ts[:] -= 100 * 10**9
+    runner = session(
+        tmp_path, MemoryFeed(ticks(1_500)), tables, book=both(Errs()), history=lambda *_: past
+    )
+    runner.run()
+    (fault,) = events_of(tables, "fault")
+    assert fault["strategy"] == "broken"
+    assert runner.engine.operator.states()["broken"] == {"SIM:A": "off", "SIM:B": "off"}
+    assert {row["strategy"] for row in rows(tables, "orders")} == {"flip"}
+
+
+def test_an_error_inside_a_step_leaves_no_half_taken_batch_behind(tmp_path, monkeypatch):
+    events, tables = ticks(1_500), {}
+    first = session(tmp_path, MemoryFeed(events), tables)
+    step, steps = first.engine.step, []
+
+    def failing(batch):
+        effects = step(batch)
+        steps.append(batch)
+        if len(steps) == 8:
+            raise ConfigError("in the middle of it")
+        return effects
+
+    monkeypatch.setattr(first.engine, "step", failing)
+    with pytest.raises(ConfigError):
+        first.run()
+    session(tmp_path, MemoryFeed(events), tables).run()
+    for name in DECIDED:
+        assert rows(tables, name) == expected(events, name), name
 
 
 def test_a_strategy_that_raises_is_an_event_with_its_traceback_and_others_go_on(tmp_path):
@@ -344,6 +433,35 @@ def test_a_stop_that_cannot_flatten_says_what_is_kept_and_goes_on_so_at_the_next
     assert said[0].startswith("flip goes on flattening")
     assert again.engine.positions() == {"flip": {}}
     assert again.engine.operator.states()["flip"]["SIM:A"] == "off"
+
+
+@pytest.mark.parametrize("command", [control.Pause, control.Drain])
+def test_what_an_operator_set_stands_again_after_a_stop_that_flattened(tmp_path, command):
+    tables, feed = {}, Stopping(ticks(1_500), at=580, more=5)
+    said = (97, command("flip", "SIM:A"))
+    runner, *_ = commanded(tmp_path, said, feed=feed, tables=tables, flatten=["flip"])
+    feed.runner = runner
+    before, leave = [], runner.desk.leave
+
+    def leaving(*given):
+        before.append(runner.engine.operator.states())
+        leave(*given)
+
+    runner.desk.leave = leaving
+    runner.run()
+    assert runner.unflat == {}
+    again, *_ = commanded(tmp_path, said, tables=tables)
+    again.run()
+    assert again.engine.operator.states() == before[0]
+    assert set(before[0]["flip"].values()) > {"active"}
+
+
+def test_a_second_stop_while_something_is_still_to_be_flat_says_so_again(tmp_path):
+    tables = {}
+    stopped(tmp_path, tables, more=0, deadline_s=1.6)
+    runner, said = stopped(tmp_path, tables, more=0, at=580, deadline_s=1.6)
+    assert list(runner.unflat) == ["flip"]
+    assert any(line.startswith("not flat: flip keeps ") for line in said)
 
 
 def test_a_stop_keeps_positions_where_that_is_configured_and_cancels_on_a_live_market(tmp_path):
