@@ -11,7 +11,7 @@ from sysquant import portfolio
 from sysquant.compiled import numbers, part
 from sysquant.execution import fee_total, slippage, taker_price, uniform
 from sysquant.records import Row
-from sysquant.state import ENDS, EXECUTIONS, LIMIT_LEG, STOP_LEG, TARGET, Book, Out
+from sysquant.state import ENDS, EXECUTIONS, HALTED, LIMIT_LEG, STOP_LEG, TARGET, Book, Out
 from sysquant.steps import cut_cash, cut_lots, cut_lots_down, tick_beyond
 
 MARKET, LIMIT, STOP, STOP_LIMIT, TRAILING_STOP = numbers(5)  # kinds of order
@@ -53,7 +53,7 @@ def end_order(
         cell.refused_bar = market.bars
         cell.slices = 0
     elif reason == EXPIRED and order.then == 1 and order.left != 0.0 and cell.changed == 0:
-        cell.follow = 1
+        cell.follow = int(book.clock[0].state != HALTED)
 
 
 @part

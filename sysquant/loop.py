@@ -7,16 +7,27 @@ order and no level costs a few comparisons. Rules: `docs/engine.md`, section 1.
 
 import math
 
-from sysquant import portfolio, proposal, protection
+from sysquant import placing, portfolio, proposal, protection, state
 from sysquant.bars import ClosedBars, Events, start_of, ts_of
 from sysquant.broker import TRAILING_STOP, meet_event
 from sysquant.bundle import lent
 from sysquant.calm import glide, is_calm
 from sysquant.clockwork import close_risk_bar, is_ready, take_snapshot
 from sysquant.compiled import inlined, kernel, part, pasted, wide
+from sysquant.placing import act
 from sysquant.portfolio import mark
-from sysquant.proposal import HALTED, SWITCHED_OFF, act, is_settled
-from sysquant.state import ORDERS, SIGNALS, STOP_LEG, TARGET, Book, Out, has_room
+from sysquant.proposal import is_settled
+from sysquant.state import (
+    HALTED,
+    ORDERS,
+    SIGNALS,
+    STOP_LEG,
+    SWITCHED_OFF,
+    TARGET,
+    Book,
+    Out,
+    has_room,
+)
 from sysquant.statistics import take_bar
 from sysquant.switching import switch
 from sysquant.types import CLOCK_MARK, Floats, Ints
@@ -122,9 +133,9 @@ def _meet(
             book, out, strategy, symbol, start, ts, open_, high, low, close, volume
         )
         if flat_by != 0:
-            purpose = proposal.TAKE_PROFIT
+            purpose = state.TAKE_PROFIT
             if abs(flat_by) == STOP_LEG:
-                purpose = proposal.TRAILING if trails else proposal.STOP_LOSS
+                purpose = state.TRAILING if trails else state.STOP_LOSS
             protection.close_side(book, strategy, symbol, ts, purpose, float(flat_by))
         if account.cash != cash or cell.quantity != before:
             worth = (cell.quantity - before) * market.price * market.unit
@@ -182,7 +193,7 @@ def _next_order(
     if slot == TARGET:
         return proposal.owed(book, out, strategy, symbol, ts)
     if not protection.grew(book, strategy, symbol):
-        return 0.0, proposal.SIGNAL
+        return 0.0, state.SIGNAL
     if slot == STOP_LEG:
         protection.end_bracket(book, out, strategy, symbol, ts)
     return protection.leg(book, strategy, symbol, slot)
@@ -281,7 +292,7 @@ def _mark(
                 _decide(book, out, strategy, symbol, ts, target)
                 wrote = True
         if book.rules[strategy].legs == 1:
-            proposal.withdraw_legs(book, out, strategy, before, ts)
+            placing.withdraw_legs(book, out, strategy, before, ts)
     return bar, not wrote or has_room(out)
 
 

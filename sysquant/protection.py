@@ -6,7 +6,7 @@ proposals (the rule), or orders at the broker (the bracket). Rules: `docs/engine
 
 import math
 
-from sysquant import broker, proposal
+from sysquant import broker, state
 from sysquant.compiled import part
 from sysquant.records import Row
 from sysquant.state import LIMIT_LEG, STOP_LEG, Book, Out
@@ -46,7 +46,7 @@ def close_side(
     cell.refused = 0
     cell.slices = 0
     cell.follow = 0
-    if purpose == proposal.STOP_LOSS or purpose == proposal.TRAILING:
+    if purpose == state.STOP_LOSS or purpose == state.TRAILING:
         book.accounts[strategy].stopped_ts = ts
 
 
@@ -85,13 +85,13 @@ def _fired(
             if low < high:
                 book.clock[0].ambiguous += 1
     if stopped:
-        return proposal.STOP_LOSS
+        return state.STOP_LOSS
     if trailed:
-        return proposal.TRAILING
+        return state.TRAILING
     if gained:
-        return proposal.TAKE_PROFIT
+        return state.TAKE_PROFIT
     if ts - cell.opened_ts >= rules.max_hold_ns:
-        return proposal.MAX_HOLD
+        return state.MAX_HOLD
     return -1
 
 
@@ -111,7 +111,7 @@ def check_exits(
         fired = _fired(book, strategy, symbol, low, high, close, ts)
         watch(cell, rules)
     elif ts - cell.opened_ts >= rules.max_hold_ns:
-        fired = proposal.MAX_HOLD
+        fired = state.MAX_HOLD
     if fired >= 0:
         close_side(book, strategy, symbol, ts, fired, cell.quantity)
 
@@ -127,7 +127,7 @@ def check_drawdown(book: Book, strategy: int, ts: int) -> None:
         quantity = book.cells[strategy, symbol].quantity
         if quantity != 0.0:
             held = True
-            close_side(book, strategy, symbol, ts, proposal.DRAWDOWN, quantity)
+            close_side(book, strategy, symbol, ts, state.DRAWDOWN, quantity)
     if held:
         account.exit_peak = account.equity
 
@@ -155,7 +155,7 @@ def leg(book: Book, strategy: int, symbol: int, slot: int) -> tuple[float, int]:
     rules = book.rules[strategy]
     quantity = -book.cells[strategy, symbol].quantity
     if slot == LIMIT_LEG:
-        return (quantity if rules.take_profit < math.inf else 0.0), proposal.TAKE_PROFIT
+        return (quantity if rules.take_profit < math.inf else 0.0), state.TAKE_PROFIT
     if rules.stop_loss < math.inf:
-        return quantity, proposal.STOP_LOSS
-    return (quantity if rules.trailing_stop < math.inf else 0.0), proposal.TRAILING
+        return quantity, state.STOP_LOSS
+    return (quantity if rules.trailing_stop < math.inf else 0.0), state.TRAILING

@@ -14,6 +14,9 @@ from sysquant.types import Floats, Ints
 SIGNALS, ORDERS, RECEIPTS, EXECUTIONS, ENDS, FINANCING, SNAPSHOTS = numbers(7)  # `Out.counts`
 TARGET, STOP_LEG, LIMIT_LEG = numbers(3)  # slots of `Book.orders`
 NOBODY = numbers(-1, 0)[0]  # in place of a strategy or a symbol
+SIGNAL, SLICE, FOLLOW_UP, STOP_LOSS, TRAILING, TAKE_PROFIT, MAX_HOLD, DRAWDOWN, OFF = numbers(9)
+ACTIVE, REDUCING, SWITCHED_OFF, PAUSED = numbers(4)  # `cell.state`
+HALTED = SWITCHED_OFF  # `clock.state`, which is 0, `REDUCING` or this
 
 
 class Book(Bundle):

@@ -7,8 +7,8 @@ Input: the state of a run. Output: cells with another state, cancels on their wa
 import math
 
 from sysquant.compiled import kernel
-from sysquant.proposal import ACTIVE, SWITCHED_OFF, cancel
-from sysquant.state import TARGET, Book, Out, enlist
+from sysquant.proposal import cancel
+from sysquant.state import ACTIVE, SWITCHED_OFF, TARGET, Book, Out, enlist
 
 
 @kernel

@@ -456,4 +456,4 @@ class Oracle(Exits):
             and then == "market"
             and order.slot == 0
         ):
-            cell.follow = not cell.changed
+            cell.follow = not cell.changed and self.state != HALTED
