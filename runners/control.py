@@ -35,7 +35,8 @@ ALL, POOL = "all", "pool"
 REFUSED, NO_ANSWER = 1, 3
 _LOOK_S = 0.02
 _DEFAULTS = {
-    "book": None, "json": False, "timeout": 10.0, "wait": 5.0, "bootstrap": None, "journal": None,
+    "book": None, "json": False, "timeout": 10.0, "wait": 5.0, "bootstrap": None, "kafka": None,
+    "journal": None,
 }  # fmt: skip
 # Words of commands that take a strategy, or all of them, and perhaps a symbol.
 _SCOPED = {
@@ -76,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     options.add_argument("--timeout", type=float, help="s to wait for an answer, 10")
     options.add_argument("--wait", type=float, help="s that stop waits until all is flat, 5")
     options.add_argument("--bootstrap", help="host:port of Kafka, for a book on another machine")
+    options.add_argument(
+        "--kafka", metavar="FILE",
+        help="YAML with bootstrap, api_version, security as of feed=kafka, and control_topic",
+    )  # fmt: skip
     options.add_argument("--journal", help="id of that book's journal, as its rows name it")
     parser = argparse.ArgumentParser(
         prog="control.py", description=__doc__, parents=[options],
@@ -88,15 +93,14 @@ def _parser() -> argparse.ArgumentParser:
         for argument, settings in arguments.items():
             own.add_argument(argument.replace("__", "--"), **settings)
 
-    strategy = {"help": "its name"}
+    strategy, every = {"help": "its name"}, {"help": f"its name, or {ALL}"}
     for name, kind in _SCOPED.items():
-        scope = {"help": f"its name, or {ALL}"}, {"help": "in this symbol alone"}
-        word(name, kind, strategy=scope[0], __symbol=scope[1])
+        word(name, kind, strategy=every, __symbol={"help": "in this symbol alone"})
     word("status", control.Status)
     word("halt", control.Halt)
     one = {"nargs": "?", "help": "one that repeated itself; none: the halt ends"}
     word("rearm", control.Rearm, strategy=one)
-    word("weight", control.Weight, strategy=strategy, weight={"type": float})
+    word("weight", control.Weight, strategy=every, weight={"type": float})
     place = {"help": f"a strategy, or {POOL}"}
     word("move-cash", control.MoveCash, source=place, target=place, amount={"type": float})
     word("refresh", control.Refresh, strategy=strategy)
@@ -104,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(said: argparse.Namespace) -> Command:
+    name = None if getattr(said, "strategy", ALL) == ALL else said.strategy
     if said.word in _SCOPED:
-        name = None if said.strategy == ALL else said.strategy
         return _SCOPED[said.word](name, said.symbol)
     match said.word:
         case "status":
@@ -113,9 +117,9 @@ def _command(said: argparse.Namespace) -> Command:
         case "halt":
             return control.Halt()
         case "rearm":
-            return control.Rearm(said.strategy)
+            return control.Rearm(name)
         case "weight":
-            return control.Weight(said.strategy, said.weight)
+            return control.Weight(name, said.weight)
         case "refresh":
             return control.Refresh(said.strategy)
         case _:
@@ -130,28 +134,38 @@ class _Line:
         self._keys = Keys.load(home() / "data" / "keys")
         self._timeout_s = said.timeout
         self._directory: Path | None = None
-        if said.bootstrap:
+        self._topic = _topic(said)
+        if self._topic:
             if not (said.book and said.journal):
-                raise ControlError("--bootstrap needs --book and --journal, which its rows name")
-            meta = {"bootstrap": said.bootstrap, "book": said.book, "id": said.journal}
+                raise ControlError(
+                    "another machine's book needs --book and --journal, see its rows"
+                )
+            self._meta = {"book": said.book, "id": said.journal}
         else:
             self._directory = _running(said.book)
-            meta = journal_reader.meta(self._directory)
-        self._meta = meta
+            self._meta = journal_reader.meta(self._directory)
+            self._topic = msgspec.json.decode(self._meta.get("line") or "{}")
         self._post: Any = None
 
     def ask(self, command: Command) -> Answer:
-        role = "rearm" if isinstance(command, control.Rearm) else "operate"
+        role = self._keys.role_for(type(command))
         raw = control.write(
             command, self._keys, book=self._meta["book"], journal=self._meta["id"], role=role
         )
         look = self._send(raw)
         request, until = control.request_id(raw), time.monotonic() + self._timeout_s
+        strangers = 0  # a forged one must not hide the book's
         while time.monotonic() < until:
             for found in look(request):
                 answer = control.read_answer(found, self._keys)
                 if answer is not None and answer.request == request:
                     return answer
+                strangers += answer is None and request.encode() in found
+        if strangers:
+            raise ControlError(
+                "an answer came that none of the keys here signed: set "
+                f"{control.ENVIRONMENT[role]} to the key of the book's process"
+            )
         raise _NoAnswerError(
             f"book {self._meta['book']!r} does not answer within {self._timeout_s:g} s; whether it "
             "heard is not known: ask for its status, or look at its log"
@@ -159,7 +173,7 @@ class _Line:
 
     def _send(self, raw: bytes) -> Callable[[str], list[bytes]]:
         # How to look for the answer.
-        if "bootstrap" in self._meta:
+        if self._topic:
             try:
                 return self._send_to_topic(raw)
             except (FeedError, ControlError) as error:
@@ -178,15 +192,32 @@ class _Line:
         return look
 
     def _send_to_topic(self, raw: bytes) -> Callable[[str], list[bytes]]:
-        from sysquant.feeds.control_topic import TOPIC, TopicPost
+        from sysquant.feeds.control_topic import TopicPost
 
         if self._post is None:
-            self._post = TopicPost(
-                book=self._meta["book"], bootstrap=self._meta["bootstrap"],
-                topic=self._meta.get("control_topic", TOPIC),
-            )  # fmt: skip
+            self._post = TopicPost(book=self._meta["book"], **self._topic)
         self._post.send(raw)
         return lambda _request: self._post.answers(0.5)
+
+
+def _topic(said: argparse.Namespace) -> dict[str, Any]:
+    # What `TopicPost` is told of a broker that was named; nothing of none.
+    found: dict[str, Any] = {}
+    if said.kafka:
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            loaded: Any = OmegaConf.to_container(OmegaConf.load(said.kafka), resolve=True)
+            found = {k: loaded[k] for k in ("bootstrap", "api_version", "security") if k in loaded}
+            found |= {"topic": loaded["control_topic"]} if "control_topic" in loaded else {}
+        except (OSError, ValueError, TypeError, OmegaConfBaseException) as error:
+            raise ControlError(f"--kafka {said.kafka} cannot be read: {error}") from error
+    if said.bootstrap:
+        found["bootstrap"] = said.bootstrap
+    if found and "bootstrap" not in found:
+        raise ControlError(f"--kafka {said.kafka} names no bootstrap, host:port")
+    return found
 
 
 def _running(book: str | None) -> Path:

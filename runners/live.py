@@ -16,6 +16,7 @@ STOP = StopRequest(4.5) if __name__ == "__main__" else None  # before what is sl
 
 import functools
 import gc
+import json
 import logging
 import os
 import re
@@ -142,18 +143,22 @@ def _desk(
         settings: Any = OmegaConf.to_container(cfg.feed, resolve=True)
         wanted = {key: settings[key] for key in ("bootstrap", "api_version", "security")}
         mailboxes.append(TopicMailbox(book=book, topic=runtime.control_topic, **wanted))
-        where |= {"bootstrap": cfg.feed.bootstrap, "control_topic": runtime.control_topic}
+        line = {"topic": runtime.control_topic} | {
+            k: wanted[k] for k in ("bootstrap", "api_version")
+        }
+        where["line"] = "" if wanted["security"] else json.dumps(line)  # no secret stays on disk
     journal.remember(**where)
     return Desk(
-        book=book, engine=engine, journal=journal, keys=Keys.load(home() / "data" / "keys"),
-        mailboxes=mailboxes, send=outbox.send, age_s=runtime.control_age_s,
+        book=book, engine=engine, journal=journal, mailboxes=mailboxes, send=outbox.send,
+        keys=Keys.load(home() / "data" / "keys", make=True), age_s=runtime.control_age_s,
     )  # fmt: skip
 
 
 def _wishes(cfg: DictConfig) -> tuple[str, str, str]:
     # Name of the book, and what is wanted of journal and ingest; nothing that is meant otherwise.
     of = "strategy" if compose.choice("book") == "single" else "book"
-    book = cfg.book.name or f"{compose.choice(of)}-{compose.choice('feed')}"
+    traded = "-".join(sorted(cfg.book.only or ())) or compose.choice(of)
+    book = cfg.book.name or f"{traded}-{compose.choice('feed')}"
     if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]", str(book)):
         raise ConfigError(f"book.name names a directory: letters, digits, . _ -, was {book!r}")
     return str(book), *parts.wishes_of(cfg)

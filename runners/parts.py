@@ -82,6 +82,7 @@ def engine_of(
     contained : as of `Engine`.
     """
     strategies = {choice("strategy"): strategy} if strategy else strategies_of(cfg)
+    flattened(cfg, list(strategies))
     capital = value(cfg, "book.capital", float)
     check_number("book.capital", capital, above=0)
     return Engine(
@@ -128,6 +129,8 @@ def _fractions_of(cfg: DictConfig, names: list[str]) -> Mapping[str, float]:
     check_number("book.fraction", fraction, above=0, most=1)
     equal: dict[str, float] = dict.fromkeys(names, float(fraction) / len(names))
     given = value(cfg, "book.fractions", dict[str, float] | None) or equal
+    if given is not equal and fraction != 1:
+        raise ConfigError("book.fraction is for equal shares: leave it out beside book.fractions")
     for name in given:
         if name not in names:
             raise ConfigError(f"book.fractions: the book has no {name!r}{nearest(name, names)}")

@@ -20,19 +20,20 @@ import msgspec
 
 from sysquant.errors import ControlError
 
-ROLES = ("operate", "rearm")
+Role: TypeAlias = Literal["operate", "rearm"]
+ROLES: tuple[Role, ...] = ("operate", "rearm")
 ENVIRONMENT = {role: f"SYSQUANT_{role.upper()}_KEY" for role in ROLES}
 MOST_BYTES = 4096
 _KEY_BYTES = 32
 _LEAST_KEY = 32  # characters of a key from the environment
 _NONCE_BYTES = 16
-Role: TypeAlias = Literal["operate", "rearm"]
 
 
 class _Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=str.lower):
-    def word(self) -> str:
+    @classmethod
+    def word(cls) -> str:
         """As it is typed."""
-        return type(self).__name__.lower()
+        return str(cls.__struct_config__.tag)
 
 
 class Status(_Command, frozen=True):
@@ -77,7 +78,7 @@ class Resume(_Command, frozen=True):
 class Weight(_Command, frozen=True):
     """Multiply a strategy's targets, in [0, 1]."""
 
-    strategy: str
+    strategy: str | None
     weight: float
 
 
@@ -159,47 +160,70 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Keys:
-    """Keys by role; a repr shows none."""
+    """Keys by role, of those that are held; a repr shows none."""
 
-    of: Mapping[str, bytes]
+    of: Mapping[Role, bytes]
 
     @classmethod
-    def load(cls, directory: Path) -> "Keys":
-        """Keys from the environment, else from files that are made at the first run, 0600.
+    def load(cls, directory: Path, *, make: bool = False) -> "Keys":
+        """Keys from the environment, else from files, 0600.
 
         Parameters
         ----------
-        directory : of the files `operate.key` and `rearm.key`; made 0700.
+        directory : of the files `operate.key` and `rearm.key`.
+        make : whether files that are missing are made, in a directory 0700: the book's own part.
 
         Raises
         ------
         ControlError
-            If one from the environment is short, both are the same, or others may read a file.
+            If a key is short, both are the same, or others may read a file.
         """
-        keys = {role: _from_environment(role) or _from_file(directory, role) for role in ROLES}
-        if len(set(keys.values())) < len(ROLES):
+        found: dict[Role, bytes | None] = {
+            role: _from_environment(role) or _from_file(directory, role) for role in ROLES
+        }
+        if make:
+            found = {role: key or _made(directory, role) for role, key in found.items()}
+        keys: dict[Role, bytes] = {role: key for role, key in found.items() if key}
+        if len(set(keys.values())) < len(keys):
             raise ControlError(
                 f"{ENVIRONMENT['operate']} and {ENVIRONMENT['rearm']} are the same key: whoever "
                 "may trade could end a halt; make another, openssl rand -hex 32"
             )
         return cls(keys)
 
-    def mac(self, role: str, body: bytes) -> bytes:
+    def role_for(self, command: type[_Command]) -> Role:
+        """As who to say a kind of command.
+
+        Raises
+        ------
+        ControlError
+            If no key is held that may say it.
+        """
+        may: list[Role] = [role for role in _MAY if command in _MAY[role]]
+        held: list[Role] = [role for role in may if role in self.of]
+        if not held:
+            names = " or ".join(ENVIRONMENT[role] for role in may)
+            raise ControlError(f"no key for {command.word()} here: set {names}")
+        return held[0]
+
+    def mac(self, role: Role, body: bytes) -> bytes:
         """Signature of exactly these bytes, in hex."""
         return hmac.new(self.of[role], body, hashlib.sha256).hexdigest().encode()
 
-    def sign(self, role: str, body: bytes) -> bytes:
+    def sign(self, role: Role, body: bytes) -> bytes:
         """The bytes to send."""
         return self.mac(role, body) + b" " + body
 
-    def role_of(self, raw: bytes) -> tuple[str, bytes] | None:
+    def role_of(self, raw: bytes) -> tuple[Role, bytes] | None:
         """Whose signature stands before a body, and the body; None for nobody's."""
         mac, _, body = raw.partition(b" ")
-        found = [role for role in ROLES if hmac.compare_digest(mac, self.mac(role, body))]
+        found: list[Role] = [
+            role for role in self.of if hmac.compare_digest(mac, self.mac(role, body))
+        ]
         return (found[0], body) if found else None
 
 
-def _from_environment(role: str) -> bytes | None:
+def _from_environment(role: Role) -> bytes | None:
     key = os.environ.get(ENVIRONMENT[role], "").strip()
     return _long_enough(ENVIRONMENT[role], key) if key else None
 
@@ -213,25 +237,34 @@ def _long_enough(where: str, key: str) -> bytes:
     return key.encode()
 
 
-def _from_file(directory: Path, role: str) -> bytes:
+def _from_file(directory: Path, role: Role) -> bytes | None:
     path = directory / f"{role}.key"
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
-            new = path.with_suffix(f".{secrets.token_hex(4)}")
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_hex(_KEY_BYTES))
-            try:
-                os.link(new, path)  # never over one that another process has just made
-            except FileExistsError:
-                pass
-            finally:
-                new.unlink()
+            return None
         if path.stat().st_mode & 0o077:
             raise ControlError(f"others may read {path}: chmod 600 it, or make another")
         return _long_enough(str(path), path.read_text().strip())
     except (OSError, ValueError) as error:
         raise ControlError(f"the key {path} cannot be used: {error}") from error
+
+
+def _made(directory: Path, role: Role) -> bytes | None:
+    path = directory / f"{role}.key"
+    new = path.with_suffix(f".{secrets.token_hex(4)}")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(_KEY_BYTES))
+        try:
+            os.link(new, path)  # never over one that another process has just made
+        except FileExistsError:
+            pass
+        finally:
+            new.unlink()
+    except OSError as error:
+        raise ControlError(f"the key {path} cannot be made: {error}") from error
+    return _from_file(directory, role)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -259,9 +292,10 @@ def request_id(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def write_answer(answer: Answer, keys: Keys) -> bytes:
-    """The bytes of an answer, signed by the book."""
-    return keys.sign("operate", _encode(answer))
+def write_answer(answer: Answer, keys: Keys, asked: bytes) -> bytes:
+    """The bytes of an answer to a message, signed with the key that signed that."""
+    asker = keys.role_of(asked)
+    return keys.sign(asker[0] if asker else "operate", _encode(answer))
 
 
 def read_answer(raw: bytes, keys: Keys) -> Answer | None:

@@ -85,19 +85,22 @@ class Desk:
     def _hear(self, letters: Sequence[Letter], mailbox: Mailbox, record: Recorder) -> None:
         answers, refused = dict[str, bytes](), list[str]()
         for letter in letters:
-            answer = self._answered(letter, mailbox, record)
-            if not answer.ok:
-                refused.append(answer.text)
+            request = request_id(letter.raw)
+            answer = self._answered(letter, mailbox, record, answers, refused)
             # What was accepted was answered in its commit; what comes once more is told the same.
-            given = answers.get(answer.request) or self._journal.answer(answer.request)
-            answers[answer.request] = given or write_answer(answer, self._keys)
-        sealed = self._journal.commit(
-            None, self._refusals(refused), notes=self._notes(mailbox, letters[-1]), answers=answers
-        )
-        self._send(sealed)
+            given = answers.get(request) or self._journal.answer(request)
+            answers[request] = given or write_answer(answer, self._keys, letter.raw)
+        rows = self._refusals(refused)
+        tables = {"events": pa.concat_tables(rows)} if rows else {}
+        notes = self._notes(mailbox, letters[-1])
+        self._send(self._journal.commit(None, tables, notes=notes, answers=answers))
         mailbox.answer(answers)
 
-    def _answered(self, letter: Letter, mailbox: Mailbox, record: Recorder) -> Answer:
+    def _answered(
+        self, letter: Letter, mailbox: Mailbox, record: Recorder, answers: Mapping[str, bytes],
+        refused: list[str],
+    ) -> Answer:  # fmt: skip
+        # A command is journaled with what was answered before it, and with those that were refused.
         request, now = request_id(letter.raw), time.time_ns()
         try:
             message = self._gate.admit(letter.raw, letter.arrived or now, now)
@@ -107,6 +110,7 @@ class Desk:
             effects = carry_out(self._engine, operations)
         except (ControlError, ConfigError) as error:
             log.warning("refused message reason=%s", error)
+            refused.append(str(error))
             return Answer(request, False, str(error))
         seq = self._journal.last_seq + 1
         answer = Answer(request, True, text, seq)
@@ -117,9 +121,12 @@ class Desk:
         detail = f"{message.issuer}: {text}"
         row = self._event(kind, detail, seq, getattr(message.command, "strategy", None) or "")
         record(
-            "command", msgspec.json.encode(carried), effects, tables={"events": row},
-            notes=self._notes(mailbox, letter), answers={request: write_answer(answer, self._keys)},
+            "command", msgspec.json.encode(carried), effects,
+            tables={"events": pa.concat_tables([*self._refusals(refused), row])},
+            notes=self._notes(mailbox, letter),
+            answers={**answers, request: write_answer(answer, self._keys, letter.raw)},
         )  # fmt: skip
+        refused.clear()
         return answer
 
     def _notes(self, mailbox: Mailbox, letter: Letter) -> dict[str, str]:
@@ -130,12 +137,11 @@ class Desk:
         at = self._engine.engine_ts or time.time_ns()
         return event(self._journal.id, at, kind, detail, seq=seq, strategy=strategy)
 
-    def _refusals(self, refused: Sequence[str]) -> dict[str, pa.Table]:
+    def _refusals(self, refused: Sequence[str]) -> list[pa.Table]:
         told = list(refused[:_TOLD])
         if len(refused) > _TOLD:
             told.append(f"and {len(refused) - _TOLD:,} more messages")
-        rows = [self._event("refused_command", text, 0) for text in told]
-        return {"events": pa.concat_tables(rows)} if rows else {}
+        return [self._event("refused_command", text, 0) for text in told]
 
     # -- what it comes to
 
@@ -149,8 +155,9 @@ class Desk:
             case control.Resume():
                 return self._resumed(command)
             case control.Weight():
-                weigh = Weigh(command.strategy, command.weight)
-                return (weigh,), f"{command.strategy} has weight {command.weight:g}"
+                whom = [command.strategy] if command.strategy else self._engine.strategies
+                text = f"{command.strategy or 'every strategy'} has weight {command.weight:g}"
+                return tuple(Weigh(name, command.weight) for name in whom), text
             case control.MoveCash():
                 move = Move(command.source, command.target, command.amount)
                 names = [name or "the pool" for name in (command.source, command.target)]

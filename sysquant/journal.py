@@ -7,7 +7,6 @@ and sending them, is the business of others (`live.py`, `outbox.py`).
 
 import fcntl
 import hashlib
-import json
 import os
 import secrets
 import sqlite3
@@ -393,12 +392,3 @@ def holder(directory: Path) -> int | None:
     except OSError:
         pass
     return None
-
-
-def offsets_json(partition: np.ndarray, offset: np.ndarray) -> str:
-    """JSON of partition -> [first, last] offset; clock marks (partition -1) are left out."""
-    found = {
-        int(p): [int(offset[partition == p].min()), int(offset[partition == p].max())]
-        for p in np.unique(partition[partition >= 0])
-    }
-    return json.dumps(found)

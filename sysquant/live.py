@@ -16,17 +16,17 @@ import pyarrow as pa
 from sysquant.desk import Desk
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
-from sysquant.errors import FeedError, JournalError, SysquantError
+from sysquant.errors import FeedError, JournalError
 from sysquant.failpoints import Point, reached
 from sysquant.feeds.merge import Merge
 from sysquant.health import Beacon
-from sysquant.journal import Input, Journal, offsets_json
+from sysquant.journal import Input, Journal
 from sysquant.operation import Hold
 from sysquant.outbox import Outbox
 from sysquant.packed import pack_batch
 from sysquant.places import Places
 from sysquant.recovery import recover
-from sysquant.rows import dead_letters, event, faults, input_row, stats
+from sysquant.rows import dead_letters, event, faults, input_row, offsets_json, stats
 from sysquant.runtime import Runtime
 from sysquant.sealing import Sealer
 from sysquant.stop import StopRequest
@@ -125,7 +125,7 @@ class LiveRunner:
                 self._loop()
             except JournalError:
                 raise
-            except SysquantError as error:
+            except Exception as error:
                 self.stop.ask(f"error: {error}")
                 if self._is_whole:
                     self._finish(reads=False)

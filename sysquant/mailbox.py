@@ -23,7 +23,7 @@ _SCHEMA = (
     "(id INTEGER PRIMARY KEY AUTOINCREMENT, raw BLOB NOT NULL, at INTEGER NOT NULL) STRICT"
 )
 _KEPT_NS = 3600 * 1_000_000_000
-_MOST = 1000  # letters at a time: what trades goes on between
+MOST = 1000  # letters at a time: what trades goes on between
 
 
 class Letter(NamedTuple):
@@ -85,7 +85,7 @@ class LocalMailbox:
     def take(self) -> list[Letter]:
         try:
             rows = self._db.execute(
-                "SELECT id, raw FROM letters WHERE id > ? ORDER BY id LIMIT ?", (self._last, _MOST)
+                "SELECT id, raw FROM letters WHERE id > ? ORDER BY id LIMIT ?", (self._last, MOST)
             ).fetchall()
         except sqlite3.DatabaseError as error:  # somebody writes: the next call reads it
             log.debug("mailbox reason=%s", error)

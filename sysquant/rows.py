@@ -1,5 +1,6 @@
 """Arrow rows of the tables that tell about a session: inputs, events, statistics, bad records."""
 
+import json
 import time
 import traceback
 from collections.abc import Iterable, Sequence
@@ -39,6 +40,15 @@ def input_row(run: str, entry: Input, rows: int, offsets: str) -> pa.Table:
         effects_hash=pa.array([entry.effects_hash.hex()]),
         payload=pa.array([entry.payload], pa.binary()),
     )
+
+
+def offsets_json(partition: np.ndarray, offset: np.ndarray) -> str:
+    """JSON of partition -> [first, last] offset; clock marks (partition -1) are left out."""
+    found = {
+        int(p): [int(offset[partition == p].min()), int(offset[partition == p].max())]
+        for p in np.unique(partition[partition >= 0])
+    }
+    return json.dumps(found)
 
 
 def event(

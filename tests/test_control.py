@@ -150,7 +150,8 @@ def test_of_ten_thousand_forged_stale_replayed_and_misroled_messages_none_is_acc
 
 
 def test_keys_are_made_once_for_their_owner_alone(tmp_path):
-    first, again = Keys.load(tmp_path / "keys"), Keys.load(tmp_path / "keys")
+    assert Keys.load(tmp_path / "keys").of == {} and not (tmp_path / "keys").exists()
+    first, again = Keys.load(tmp_path / "keys", make=True), Keys.load(tmp_path / "keys")
     assert first.of == again.of and len(set(first.of.values())) == 2
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "keys").iterdir()} == {0o600}
     (tmp_path / "keys" / "rearm.key").chmod(0o640)
@@ -161,7 +162,7 @@ def test_keys_are_made_once_for_their_owner_alone(tmp_path):
 def test_keys_of_the_environment_count_before_files_and_must_be_long_and_two(tmp_path, monkeypatch):
     monkeypatch.setenv("SYSQUANT_OPERATE_KEY", "a" * 32)
     monkeypatch.setenv("SYSQUANT_REARM_KEY", "b" * 32)
-    assert Keys.load(tmp_path).of == {"operate": b"a" * 32, "rearm": b"b" * 32}
+    assert Keys.load(tmp_path, make=True).of == {"operate": b"a" * 32, "rearm": b"b" * 32}
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("SYSQUANT_REARM_KEY", "a" * 32)
     with pytest.raises(ControlError, match="the same key"):
@@ -171,13 +172,27 @@ def test_keys_of_the_environment_count_before_files_and_must_be_long_and_two(tmp
         Keys.load(tmp_path)
 
 
+def test_who_holds_one_key_says_what_it_may_and_reads_the_answer():
+    rearms = Keys({"rearm": KEYS.of["rearm"]})
+    kinds = control.Status, control.Halt, control.Rearm
+    assert [rearms.role_for(kind) for kind in kinds] == ["rearm"] * 3
+    assert [KEYS.role_for(kind) for kind in kinds] == ["operate", "operate", "rearm"]
+    with pytest.raises(ControlError, match="no key for move-cash here: set SYSQUANT_OPERATE_KEY"):
+        rearms.role_for(control.MoveCash)
+    asked = write(control.Halt(), rearms, book="b", journal="j", role="rearm")
+    answer = control.Answer(control.request_id(asked), True, "halted", 7)
+    assert read_answer(write_answer(answer, KEYS, asked), rearms) == answer
+    stranger = OTHERS.sign("operate", b"asked")
+    assert read_answer(write_answer(answer, KEYS, stranger), OTHERS) is None
+
+
 def test_a_key_is_shown_nowhere():
     assert "ooo" not in repr(KEYS) and "ooo" not in str(KEYS)
 
 
 def test_an_answer_is_read_when_it_is_signed_and_whole():
     answer = control.Answer("id", True, "done", 7)
-    raw = write_answer(answer, KEYS)
+    raw = write_answer(answer, KEYS, KEYS.sign("operate", b"asked"))
     assert read_answer(raw, KEYS) == answer
     assert read_answer(raw, OTHERS) is None
     assert read_answer(raw[:-1], KEYS) is None

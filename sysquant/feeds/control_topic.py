@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -18,7 +19,7 @@ from kafka.structs import TopicPartition
 
 from sysquant.errors import ControlError, FeedError
 from sysquant.feeds.connection import client_settings, connect
-from sysquant.mailbox import Letter
+from sysquant.mailbox import MOST, Letter
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class TopicMailbox:
     ) -> None:
         self._book, self._topic = book, topic
         self._settings = client_settings(bootstrap, 2.0, api_version, security)
-        self._letters: queue.SimpleQueue[Letter] = queue.SimpleQueue()
+        self._letters: queue.Queue[Letter] = queue.Queue(MOST)
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._mark = ""
@@ -123,7 +124,7 @@ class TopicMailbox:
 
     def take(self) -> list[Letter]:
         letters = list[Letter]()
-        while not self._letters.empty():
+        while len(letters) < MOST and not self._letters.empty():
             letters.append(self._letters.get())
         return letters
 
@@ -159,8 +160,15 @@ class TopicMailbox:
         for record in records:
             is_dated = record.timestamp_type == _BROKER_TIME
             arrived = record.timestamp * 1_000_000 if is_dated else None
-            self._letters.put(Letter(record.value, str(record.offset + 1), arrived))
+            self._put(Letter(record.value, str(record.offset + 1), arrived))
         return at
+
+    def _put(self, letter: Letter) -> None:
+        # What trades takes them at its own pace; a flood waits at the broker.
+        while not self._stop.is_set():
+            with suppress(queue.Full):
+                self._letters.put(letter, timeout=0.1)
+                return
 
 
 class TopicPost:
@@ -202,7 +210,10 @@ class TopicPost:
         """Answers of the book to anybody that came within a time."""
         until, found = time.monotonic() + timeout_s, list[bytes]()
         while not found and time.monotonic() < until:
-            records, _ = self._line.poll(_key("answer", self._book))
+            try:
+                records, _ = self._line.poll(_key("answer", self._book))
+            except KafkaError as error:
+                raise ControlError(f"the broker does not give the answer: {error!r}") from error
             found = [record.value for record in records]
         return found
 

@@ -21,10 +21,10 @@ from runners.command_line import CONF
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.feeds.synthetic import SAMPLE
-from sysquant.journal import Input, offsets_json
+from sysquant.journal import Input
 from sysquant.packed import join_tables, unpack_batch
 from sysquant.recovery import Carried, carry_out
-from sysquant.rows import input_row
+from sysquant.rows import input_row, offsets_json
 from sysquant.store import insert
 from sysquant.types import Bars, Ticks
 from tests import compare
