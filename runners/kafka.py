@@ -104,11 +104,13 @@ class Broker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C at the terminal is ours to pass on
             )
+        is_up = False
         try:
             self._wait_until_ready(time.monotonic() + timeout_s)
-        except BaseException:
-            self.kill()
-            raise
+            is_up = True
+        finally:
+            if not is_up:
+                self.kill()
 
     def is_running(self) -> bool:
         """Whether the process lives."""

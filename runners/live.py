@@ -22,6 +22,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +35,7 @@ from sysquant import backfill, journal_reader
 from sysquant.control import Keys
 from sysquant.desk import Desk
 from sysquant.engine import Engine
-from sysquant.errors import ConfigError
+from sysquant.errors import ConfigError, StoreAwayError
 from sysquant.health import served
 from sysquant.home import home
 from sysquant.ingest import ingest_journal
@@ -71,23 +72,30 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     stop.deadline_s = runtime.deadline_s + 1.5
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)
+    journal = _journal(book, wish)
     dsn, _ = ensure_server(cfg.store.dsn, start=stop.spawn)
-    client = connect(dsn)
-    migrate(client)
-    if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
-        backfill.sample(client, universe)
-    client.close()
 
     def opened() -> Client:
         revive(cfg.store.dsn, stop.spawn)
-        return connect(dsn)
+        client = connect(dsn)
+        migrate(client)
+        return client
+
+    try:
+        with closing(opened()) as client:
+            if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
+                backfill.sample(client, universe)
+    except StoreAwayError as error:
+        needs_history = runtime.warmup_bars and journal.meta("warmed") is None
+        if compose.choice("feed") == "replay" or needs_history:
+            raise
+        log.warning("rows wait in the journal: %s", error)
 
     feed = parts.feed_of(cfg, universe, opened)
     engine = parts.engine_of(
         cfg, universe, parts.funding_of(cfg, universe, opened, feed), contained=True
     )
     flatten = parts.flattened(cfg, list(engine.strategies))
-    journal = _journal(book, wish)
     ingests = compose.choice("feed") == "kafka" and ingest == "auto" and cfg.store.dsn != dsn
     if ingests:
         _start_ingest(stop)

@@ -3,7 +3,8 @@
 SysquantError
 ├── ConfigError      a key, parameter or limit that cannot be meant
 ├── DataError        history or a record that cannot be meant
-├── StoreError       ClickHouse: unreachable, locked, of a newer schema
+├── StoreError       ClickHouse: locked, of a newer schema
+│   └── StoreAwayError   it cannot be reached
 ├── FeedError        the tick feed: unreachable, a gap, an impossible position
 ├── JournalError     the journal: locked, full, damaged, of another build
 ├── ControlError     a message to a running book that does not count
@@ -29,6 +30,10 @@ class DataError(SysquantError):
 
 class StoreError(SysquantError):
     """ClickHouse cannot be reached, is locked, or holds a newer schema."""
+
+
+class StoreAwayError(StoreError):
+    """ClickHouse does not answer."""
 
 
 class FeedError(SysquantError):

@@ -30,7 +30,7 @@ import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from sysquant.errors import ConfigError, StoreError
+from sysquant.errors import ConfigError, StoreAwayError, StoreError
 from sysquant.home import PACKAGE, under_home
 from sysquant.keys import check_kind
 
@@ -186,7 +186,8 @@ def connect(dsn: str = DEFAULT_DSN, *, read_only: bool = False) -> Client:
     ConfigError
         If the DSN cannot be meant.
     StoreError
-        If the server does not answer or refuses the user, or another process holds the directory.
+        If the server refuses the user, or another process holds the directory; a `StoreAwayError`
+        if it does not answer.
     """
     place = Dsn.parse(dsn)
     if place.directory is None:
@@ -231,14 +232,16 @@ def _connect_server(place: Dsn, read_only: bool) -> Client:
             autogenerate_session_id=False,  # sessions allow one query at a time
         )
     except ClickHouseError as error:
-        raise StoreError(_why_not(place, error)) from error
+        raise _why_not(place, error) from error
     return _enter(client, place.database, read_only)
 
 
-def _why_not(place: Dsn, error: ClickHouseError) -> str:
+def _why_not(place: Dsn, error: ClickHouseError) -> StoreError:
     if getattr(error, "code", None) in BAD_LOGIN:
-        return f"ClickHouse at {place.url} refused user {place.user!r}: check the dsn's password"
-    return (
+        return StoreError(
+            f"ClickHouse at {place.url} refused user {place.user!r}: check the dsn's password"
+        )
+    return StoreAwayError(
         f"ClickHouse at {place.url} does not answer ({_first_line(error)}): start it, correct "
         "the dsn, or use the embedded store (store=embedded)"
     )

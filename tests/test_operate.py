@@ -38,7 +38,7 @@ def held(started, name):
 
 def test_a_book_is_operated_from_the_command_line(forked, started, store, home):
     live = forked("live", *BOOK)
-    until(lambda: journaled(home, "all-synthetic") > 3)
+    until(lambda: journaled(home, "buy_and_hold-momentum-synthetic") > 3)
     until(lambda: held(started, "buy_and_hold"))
     code, answer = operator(started, "stop", "buy_and_hold", "--wait", "20")
     assert code == 0 and answer["text"].endswith("flat"), answer
@@ -77,7 +77,7 @@ def test_of_two_books_one_is_named(forked, started, home):
 
 def test_a_second_runner_of_a_book_is_refused_with_the_pid_of_the_first(forked, home):
     first = forked("live", *BOOK)
-    until(lambda: journaled(home, "all-synthetic") > 0)
+    until(lambda: journaled(home, "buy_and_hold-momentum-synthetic") > 0)
     second = forked("live", *BOOK)
     _, err = second.communicate(timeout=30)
     assert second.returncode == 1
@@ -88,7 +88,7 @@ def test_a_second_runner_of_a_book_is_refused_with_the_pid_of_the_first(forked, 
 def test_flattening_at_the_end_says_by_its_exit_code_whether_it_did(forked, started, home, how):
     # Half an hour of trades a second, or none any more: the feed goes so slowly.
     live = forked("live", *BOOK, "book.at_stop={buy_and_hold: flatten}")
-    until(lambda: journaled(home, "all-synthetic") > 3)
+    until(lambda: journaled(home, "buy_and_hold-momentum-synthetic") > 3)
     until(lambda: held(started, "buy_and_hold"))
     if how == "kept":  # a halted book sends no order
         operator(started, "halt")

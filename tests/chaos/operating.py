@@ -14,7 +14,6 @@ from tests.chaos.session import Session
 
 TURN_S = 0.002
 OTHERS = Keys({"operate": b"x" * 32, "rearm": b"y" * 32})
-DAY_NS = 86_400 * 1_000_000_000
 
 
 class Operator:

@@ -13,8 +13,7 @@ from tests.chaos.session import Session, Source, market, until
 def forged(lab, seed, messages):
     topic, draw = lab.topic(), random.Random(seed)
     with Source(lab, topic, market(), 200) as source, Session(lab, topic) as session:
-        session.start()
-        until(session.inputs)
+        session.begin()
         operator = Operator(session)
         operator.say(control.Pause("momentum"))
         sent = {operator.forged(draw) for _ in range(messages)} - set(operator.used)

@@ -5,7 +5,7 @@ import numpy as np
 from sysquant import control
 from tests.chaos.harness import scenario
 from tests.chaos.operating import Operator
-from tests.chaos.session import Session, Source, market, until
+from tests.chaos.session import Session, Source, market
 
 
 @scenario(
@@ -15,8 +15,7 @@ from tests.chaos.session import Session, Source, market, until
 def kill_switch(lab, seed, times):
     topic, waited, halts = lab.topic(), [], []
     with Source(lab, topic, market(), 5_000) as source, Session(lab, topic) as session:
-        session.start()
-        until(session.inputs)
+        session.begin()
         operator = Operator(session)
         for state in ("busy", "store down"):
             with lab.state(state):

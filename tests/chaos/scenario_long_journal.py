@@ -16,8 +16,7 @@ def long_journal(lab, seed, inputs):
     with Source(lab, topic, market(ticks / 50)) as source, Session(lab, topic) as session:
         session.forked = False
         source.finish()
-        session.start()
-        until(session.inputs)
+        session.begin()
         session.end()
         size_mb = lengthen(session, inputs, REPLAYED)
         session.start()

@@ -13,7 +13,7 @@ POINTS = (Point.POLLED, Point.STEPPED, Point.COMMITTING, Point.BEFORE_COMMIT)
 
 @scenario(
     small={"kills": 4}, full={"kills": 40}, rounds=2,
-    zero=WRONG, least={"fills": 10, "rewound": 100},
+    zero=WRONG, least={"fills": 10, "rewound": 10},
 )  # fmt: skip
 def redelivered(lab, seed, kills):
     topic = lab.topic()

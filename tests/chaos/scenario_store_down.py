@@ -16,9 +16,11 @@ from tests.chaos.session import Session, Source, market, undisturbed, until
 def store_down(lab, seed, down_s):
     topic = lab.topic()
     with Source(lab, topic, market(), 500) as source, Session(lab, topic) as session:
-        session.start()
-        until(session.inputs)
+        session.begin()
         lab.end_store(signal.SIGKILL)
+        session.end(signal.SIGKILL)
+        session.start()
+        session.advance()
         before = session.inputs()
         time.sleep(down_s)
         held_up, waiting = int(session.inputs() <= before), session.waiting()

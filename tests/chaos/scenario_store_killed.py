@@ -16,8 +16,7 @@ from tests.chaos.session import Session, Source, market, until
 def store_killed(lab, seed, kills, drops):
     topic, draw, before = lab.topic(), random.Random(seed), lab.proxy.dropped
     with Source(lab, topic, market(), 300) as source, Session(lab, topic) as session:
-        session.start()
-        until(session.inputs)
+        session.begin()
         with lab.dropping(0.5):
             until(lambda: lab.proxy.dropped - before >= drops, 600)
         for _ in range(kills):

@@ -6,7 +6,7 @@ from sysquant import control
 from tests.chaos.harness import scenario
 from tests.chaos.operating import Operator
 from tests.chaos.rows import compared, of_strategy
-from tests.chaos.session import Session, Source, market, until
+from tests.chaos.session import Session, Source, market
 
 BOOK = ("book=all", "book.only=[momentum,breakout,buy_and_hold]", "book.strategies.momentum.fast=3",
         "book.strategies.momentum.slow=9", "book.strategies.breakout.span=8")  # fmt: skip
@@ -22,8 +22,7 @@ SAID = (control.Start, control.Stop, control.Drain, control.Pause, control.Resum
 def switching(lab, seed, switches):
     topic, draw = lab.topic(), random.Random(seed)
     with Source(lab, topic, market(), 500) as source, Session(lab, topic, *BOOK) as session:
-        session.start()
-        until(session.inputs)
+        session.begin()
         operator = Operator(session)
         for _ in range(switches):
             operator.say(draw.choice(SAID)(draw.choice(("breakout", "buy_and_hold"))))

@@ -28,8 +28,9 @@ Clock = Literal["event", "wall"]
 START, END = "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"
 TURN_S = 0.02
 # Many decisions from few ticks; snapshots and polls so small that a kill meets each of them often.
+STRATEGY = "strategy=momentum", "strategy.fast=3", "strategy.slow=9"
 WORDS = (
-    "strategy=momentum", "strategy.fast=3", "strategy.slow=9", "universe=sample", "bars=1s",
+    "universe=sample", "bars=1s",
     "snapshots=1s", "feed=kafka", "feed.max_records=200", "store=clickhouse", "ingest=none",
     "runtime.snapshot_s=0.2", "runtime.warmup_bars=0", "execution.latency_ms=20",
 )  # fmt: skip
@@ -148,7 +149,7 @@ class Session:
     Parameters
     ----------
     lab, topic : where, and what it reads.
-    words : of the command line, besides `WORDS`.
+    words : of the command line, besides `WORDS`, and `STRATEGY` where they name no book.
     clock : of the runtime.
     name : of the book and its database; the topic's by default.
     """
@@ -163,7 +164,9 @@ class Session:
         self.lab, self.topic, self.name = lab, topic, name or topic
         feed = (f"feed.bootstrap={lab.broker.bootstrap}", f"feed.topic={topic}")
         feed += (f"runtime.control_topic=control_{self.name}",)
-        self.words = [*WORDS, *feed, f"runtime.clock={clock}", f"book.name={self.name}", *words]
+        traded = () if any(word.startswith("book=") for word in words) else STRATEGY
+        feed += (f"runtime.clock={clock}", f"book.name={self.name}")
+        self.words = [*WORDS, *traded, *feed, *words]
         self.environment = {"CLICKHOUSE_DSN": lab.dsn(self.name), "SYSQUANT_HOME": str(lab.home)}
         self.process: Forked | subprocess.Popen[str] | None = None
         self.lives = 0
@@ -191,6 +194,12 @@ class Session:
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
         self.lives += 1
+
+    def begin(self) -> None:
+        """Begin a life, and wait until it trades."""
+        self.start()
+        until(lambda: self.inputs() or not self.is_alive())
+        assert self.is_alive(), self.wait().said
 
     def end(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 60.0) -> Ended:
         """Send a signal and wait for the end."""
