@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import getpass
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,10 +29,10 @@ from sysquant import control, journal_reader
 from sysquant.control import Answer, Command, Keys
 from sysquant.errors import ControlError, FeedError, SysquantError, nearest
 from sysquant.home import home
-from sysquant.journal import holder
+from sysquant.journal import Journal, holder
 from sysquant.mailbox import post
 
-ALL, POOL = "all", "pool"
+ALL, POOL, ADOPT = "all", "pool", "adopt"
 REFUSED, NO_ANSWER = 1, 3
 _LOOK_S = 0.02
 _DEFAULTS = {
@@ -53,10 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Send one command, wait for its answer, and print it."""
     said = _parser().parse_args(arguments, argparse.Namespace(**_DEFAULTS))
     try:
-        line = _Line(said)
-        answer = line.ask(_command(said))
-        if answer.ok and said.word == "stop" and said.wait > 0:
-            answer = _when_flat(line, answer, said)
+        answer = _let_adopt(said.book) if said.word == ADOPT else _asked(said)
     except SysquantError as error:
         print(f"error: {error}", file=sys.stderr)
         return NO_ANSWER if isinstance(error, _NoAnswerError) else REFUSED
@@ -67,6 +65,14 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         print(answer.text if answer.ok else f"refused: {answer.text}")
     return 0 if answer.ok else REFUSED
+
+
+def _asked(said: argparse.Namespace) -> Answer:
+    line = _Line(said)
+    answer = line.ask(_command(said))
+    if answer.ok and said.word == "stop" and said.wait > 0:
+        return _when_flat(line, answer, said)
+    return answer
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     place = {"help": f"a strategy, or {POOL}"}
     word("move-cash", control.MoveCash, source=place, target=place, amount={"type": float})
     word("refresh", control.Refresh, strategy=strategy)
+    words.add_parser(ADOPT, parents=[options], help=_let_adopt.__doc__)
     return parser
 
 
@@ -220,8 +227,8 @@ def _topic(said: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _running(book: str | None) -> Path:
-    # The journal's directory of a book that a process trades.
+def _books(book: str | None) -> dict[str, Path]:
+    # The journals' directories of books that a process has traded, by name.
     journals = home() / "data" / "journals"
     found = {path.parent.name: path.parent for path in journals.glob("*/journal.db")}
     found = {n: path for n, path in found.items() if "book" in journal_reader.meta(path)}
@@ -230,13 +237,37 @@ def _running(book: str | None) -> Path:
             hint = nearest(book, found) if found else "; none has run yet"
             raise ControlError(f"there is no book {book!r} below {journals}{hint}")
         found = {book: found[book]}
+    return found
+
+
+def _running(book: str | None) -> Path:
+    # Of the one that trades now.
+    found = _books(book)
     up = {name: path for name, path in found.items() if holder(path) is not None}
     if not up:
         names = ", ".join(sorted(found)) or "no book"
         raise _NoAnswerError(f"nobody trades now ({names}): start it with runners/live.py")
-    if len(up) > 1:
-        raise ControlError(f"several books run, name one with --book: {', '.join(sorted(up))}")
-    return next(iter(up.values()))
+    return _only(up)
+
+
+def _only(books: dict[str, Path]) -> Path:
+    if len(books) != 1:
+        names = ", ".join(sorted(books)) or "none has run yet"
+        raise ControlError(f"name one book with --book: {names}")
+    return next(iter(books.values()))
+
+
+def _let_adopt(book: str | None) -> Answer:
+    """Let the next start go on with what a book holds under another build or configuration."""
+    directory = _only(_books(book))
+    journal = Journal(directory)
+    journal.remember(adopt=getpass.getuser())
+    journal.close()
+    text = (
+        f"the next start of {directory.name} takes its cash and positions over from the fills that "
+        "were recorded, and features from history; orders that worked are ended"
+    )
+    return Answer("", True, text)
 
 
 def _when_flat(line: _Line, answer: Answer, said: argparse.Namespace) -> Answer:

@@ -32,6 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 from runners import compose, parts
 from runners.screen import Screen
 from sysquant import backfill, journal_reader
+from sysquant.adoption import adopt
 from sysquant.control import Keys
 from sysquant.desk import Desk
 from sysquant.engine import Engine
@@ -43,6 +44,7 @@ from sysquant.journal import Journal
 from sysquant.live import LiveRunner
 from sysquant.mailbox import LocalMailbox, Mailbox
 from sysquant.outbox import Outbox
+from sysquant.recovery import is_ours
 from sysquant.rows import run_row
 from sysquant.runtime import Runtime
 from sysquant.sealing import Sealer
@@ -99,10 +101,13 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     ingests = compose.choice("feed") == "kafka" and ingest == "auto" and cfg.store.dsn != dsn
     if ingests:
         _start_ingest(stop)
-    if journal.meta("announced") is None:
-        config = OmegaConf.to_yaml(cfg)
-        row = run_row(journal.id, "live", book, str(engine.fingerprint()), config)
-        journal.commit(None, {"runs": row}, notes={"announced": "1"})
+    outbox = Outbox(journal.path, opened)
+    labels = parts.labels_of(engine, journal.id)
+    history = parts.warmup_of(cfg, universe, opened, feed)
+    is_adopted = bool(journal.meta("adopt")) and not is_ours(journal, engine)
+    if is_adopted:
+        print(adopt(journal, engine, outbox, opened, history, labels), flush=True)
+    _announce(cfg, journal, engine, book, anew=is_adopted)
     screen = Screen(f"{book} on {feed.name}, run {journal.id}")
 
     def report(runner: LiveRunner) -> None:
@@ -110,7 +115,6 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
             engine, runner.tally, lag_ms=runner.lag_ms(), waiting=runner.journal.outbox_rows
         )
 
-    outbox = Outbox(journal.path, opened)
     runner = LiveRunner(
         engine=engine,
         feed=feed,
@@ -118,9 +122,9 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         outbox=outbox,
         desk=_desk(cfg, book, engine, journal, runtime, outbox),
         sealer=Sealer(journal.path, home() / "runs" / journal.id, newest=journal.last_seq),
-        labels=parts.labels_of(engine, journal.id),
+        labels=labels,
         runtime=runtime,
-        history=parts.warmup_of(cfg, universe, opened, feed),
+        history=history,
         report=report,
         say=functools.partial(print, flush=True),
         flatten=flatten,
@@ -137,6 +141,16 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         _say_behind(stop, ingest_journal(feed.name, cfg.store.dsn), runner.positions)
     if runner.unflat:
         raise SystemExit(NOT_FLAT)
+
+
+def _announce(
+    cfg: DictConfig, journal: Journal, engine: Engine, book: str, *, anew: bool
+) -> None:  # fmt: skip
+    # In `runs`: once in a journal's life, and for what goes on with it otherwise.
+    if anew or journal.meta("announced") is None:
+        config = OmegaConf.to_yaml(cfg)
+        row = run_row(journal.id, "live", book, str(engine.fingerprint()), config)
+        journal.commit(None, {"runs": row}, notes={"announced": "1"})
 
 
 def _desk(

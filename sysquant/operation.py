@@ -5,16 +5,17 @@ the book's state, changed; an operation that cannot be meant is refused and chan
 market event is taken here. Rules: `docs/engine.md`, section 9.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 
 from sysquant.errors import ConfigError, nearest
 from sysquant.keys import check_choice, check_number
-from sysquant.portfolio import BASES, move_capital
+from sysquant.portfolio import BASES, book_fill, commit, move_capital, revalue
 from sysquant.state import Book, Out
+from sysquant.steps import cut
 from sysquant.switching import cancel_all, switch
 
 STATES = ("active", "reducing", "off", "paused")  # of a cell, by number
@@ -77,6 +78,26 @@ class Rearm(_Operation, frozen=True):
     """Let a strategy order again that `repeated_order` had disabled."""
 
     strategy: str
+
+
+class Fill(NamedTuple):
+    """A fill as it was recorded; money in the book's currency, `ts` in ns UTC."""
+
+    strategy: str
+    symbol: str
+    quantity: float
+    price: float
+    fee: float
+    slippage: float
+    ts: int
+
+
+class Charge(NamedTuple):
+    """Funding, borrow fee or, without a symbol, interest as it was recorded."""
+
+    strategy: str
+    symbol: str
+    amount: float
 
 
 Operation: TypeAlias = Switch | Weigh | Move | Release | Hold | Rearm
@@ -232,6 +253,46 @@ class Operator:
                 move_capital(accounts[name], change)
             else:
                 clock["pool"] = round(float(clock["pool"]) + change, 8)
+
+    def correct(
+        self, fills: Iterable[Fill], charges: Iterable[Charge], instead: np.ndarray | None
+    ) -> None:
+        """Put what was recorded in place of what the engine did by itself.
+
+        Parameters
+        ----------
+        instead : rows of `financing` that were charged now, and are given back.
+        """
+        for row in () if instead is None else instead:
+            self._charge(int(row["strategy"]), int(row["symbol"]), -float(row["amount"]))
+        for charge in charges:
+            symbol = _index("symbol", charge.symbol, self._symbols) if charge.symbol else -1
+            self._charge(self._place(charge.strategy), symbol, charge.amount)
+        for fill in fills:
+            self._fill(fill)
+        book = self._book
+        revalue(book.accounts, book.cells, book.market, book.clock[0])
+
+    def _charge(self, place: int, symbol: int, amount: float) -> None:
+        account = self._book.accounts[place]
+        account["cash"] = round(float(account["cash"]) - amount, 8)
+        payer: Any = account if symbol < 0 else self._book.cells[place, symbol]
+        payer["financing"] += amount
+
+    def _fill(self, fill: Fill) -> None:
+        place, symbol = self._place(fill.strategy), _index("symbol", fill.symbol, self._symbols)
+        book, account = self._book, self._book.accounts[place]
+        cell, market = book.cells[place, symbol], book.market[symbol]
+        held = float(cell["quantity"])
+        realised = book_fill(account, cell, fill.quantity, fill.price, float(market["unit"]))
+        account["cash"] = round(float(account["cash"]) - fill.fee, 8)
+        account["losses"] = (account["losses"] + (realised < 0)) * (realised <= 0)
+        cell["fees"] += fill.fee
+        cell["slippage"] += fill.slippage
+        after = cut(held + fill.quantity, float(book.instruments["lot_size"][symbol]))
+        commit(market, cell, after, 0.0, book.instruments[symbol])
+        if held * after <= 0 and after:
+            cell["opened_ts"], cell["best"] = fill.ts, fill.price
 
     def _ordered(self, place: int) -> float:
         # What working orders that buy may cost, at last prices or their limits.

@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from sysquant.compiled import machine, source_hash
 from sysquant.effects import Effects
@@ -17,14 +18,15 @@ from sysquant.errors import FeedError, JournalError
 from sysquant.failpoints import Point, reached
 from sysquant.journal import Input, Journal
 from sysquant.operation import Operation
-from sysquant.packed import unpack_batch
+from sysquant.packed import unpack, unpack_batch
 from sysquant.types import Feed
 
 log = logging.getLogger(__name__)
 
+FRESH = "begin anew with journal=fresh (positions are given up, the old journal is kept)"
 WAYS_OUT = (
-    "go on with what it was, or begin anew with journal=fresh "
-    "(positions are given up, the old journal is kept)"
+    "or let this one adopt cash and positions (python runners/control.py adopt, then start again), "
+    f"or {FRESH}"
 )
 
 
@@ -63,17 +65,10 @@ def recover(journal: Journal, engine: Engine, feed: Feed) -> None:
         If it was read from another feed.
     """
     _check_book(journal, engine, feed)
-    seq, replayed = 0, 0
-    found = journal.snapshot()
-    if found is not None:
-        seq, state = found
+    replayed = 0
+    seq, state = newest(journal)
+    if state:
         engine.restore(state)
-    elif journal.trimmed:
-        raise JournalError(
-            f"both snapshots of the journal {journal.path} are damaged, and inputs up to "
-            f"{journal.trimmed} are sealed elsewhere; restore the file from a copy, or begin anew "
-            "with journal=fresh (the old journal is kept)"
-        )
     reached(Point.RECOVERING)
     for entry in journal.inputs(after=seq):
         replay(engine, entry)
@@ -82,13 +77,41 @@ def recover(journal: Journal, engine: Engine, feed: Feed) -> None:
     if journal.last_seq:
         log.info("recovered snapshot=%d inputs_replayed=%d", seq, replayed)
     reached(Point.RECOVERED)
-    journal.remember(
-        build=_build(),
-        epoch=str(int(journal.meta("epoch") or 0) + 1),
-        feed=feed.name,
-        fingerprint=json.dumps(engine.fingerprint()),
-    )
+    epoch = str(int(journal.meta("epoch") or 0) + 1)
+    journal.remember(epoch=epoch, feed=feed.name, **marks(engine))
     feed.seek(journal.positions())
+
+
+def newest(journal: Journal) -> tuple[int, dict[str, np.ndarray]]:
+    """The newest snapshot's sequence number and state; 0 and nothing before the first.
+
+    Raises
+    ------
+    JournalError
+        If there was one, and it is damaged.
+    """
+    found = journal.snapshot()
+    if found is None and journal.trimmed:
+        raise JournalError(
+            f"both snapshots of the journal {journal.path} are damaged, and inputs up to "
+            f"{journal.trimmed} are sealed elsewhere; restore the file from a copy, or {FRESH}"
+        )
+    return found or (0, {})
+
+
+def marks(engine: Engine) -> dict[str, str]:
+    """What a journal remembers of who goes on with it: build and configuration."""
+    return {"build": _build(), "fingerprint": json.dumps(engine.fingerprint())}
+
+
+def is_ours(journal: Journal, engine: Engine) -> bool:
+    """Whether this build and configuration wrote a journal last, or nobody did."""
+    return all(journal.meta(name) in (None, said) for name, said in marks(engine).items())
+
+
+def read_command(entry: Input) -> Carried:
+    """What is journaled of a command."""
+    return _decode(entry.payload)
 
 
 def replay(engine: Engine, entry: Input) -> None:
@@ -103,15 +126,17 @@ def replay(engine: Engine, entry: Input) -> None:
         bars: Any = unpack_batch("bars", entry.payload)
         engine.warm(bars)
         return
+    if entry.kind == "adopted":
+        engine.restore(unpack(entry.payload))
+        return
     if entry.kind == "command":
-        effects = carry_out(engine, _decode(entry.payload).operations)
+        effects = carry_out(engine, read_command(entry).operations)
     else:
         effects = engine.step(unpack_batch(entry.kind, entry.payload))
     if effects.hash() != entry.effects_hash:
         raise JournalError(
             f"replaying input {entry.seq} of the journal gives other effects than it recorded; "
-            "the state is not what it was: finish with the build that wrote it, or begin anew "
-            "with journal=fresh (positions are given up, the old journal is kept)"
+            f"the state is not what it was: finish with the build that wrote it, {WAYS_OUT}"
         )
 
 
@@ -122,21 +147,22 @@ def _check_book(journal: Journal, engine: Engine, feed: Feed) -> None:
         return
     if journal.meta("feed") != feed.name:
         raise FeedError(
-            f"this journal was read from {journal.meta('feed')}, the feed now is {feed.name}; "
-            f"{WAYS_OUT}"
+            f"this journal was read from {journal.meta('feed')}, the feed now is {feed.name}; go "
+            f"on with what it was, or {FRESH}"
         )
     was = json.loads(written)
     for name, value in engine.fingerprint().items():
         if was.get(name) != value:
             raise JournalError(
-                f"this journal's book differs: {name} was {was.get(name)}, is {value}; {WAYS_OUT}"
+                f"this journal's book differs: {name} was {was.get(name)}, is {value}; go on with "
+                f"what it was, {WAYS_OUT}"
             )
     found = journal.snapshot()
     whole = found is not None and found[0] == journal.last_seq
     if journal.meta("build") != _build() and not whole:
         raise JournalError(
             "this journal has inputs after its last snapshot and was written by another build; "
-            f"finish with that build, or {WAYS_OUT}"
+            f"finish with that build, {WAYS_OUT}"
         )
 
 

@@ -96,12 +96,12 @@ KEYS = Keys({"operate": b"o" * 32, "rearm": b"r" * 32})
 
 def session(
     directory: Path, feed: Any, tables: dict[str, Any], *, book: Any = None,
-    history: Any = no_history, mailboxes: Any = (), flatten: Any = (),
+    history: Any = no_history, mailboxes: Any = (), flatten: Any = (), outbox: Any = None,
     least: int = 5_000, **runtime: Any,
 ) -> Any:  # fmt: skip
     journal = Journal(directory)
     book = book or engine()
-    outbox: Any = MemoryOutbox(journal, tables)
+    outbox = outbox(journal.path) if outbox else MemoryOutbox(journal, tables)
     return LiveRunner(
         engine=book,
         feed=feed,

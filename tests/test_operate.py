@@ -84,6 +84,31 @@ def test_a_second_runner_of_a_book_is_refused_with_the_pid_of_the_first(forked, 
     assert f"in use by process {first.pid}" in err
 
 
+def test_another_configuration_goes_on_with_what_it_adopts(forked, started, home, server, store):
+    live = forked("live", *BOOK)
+    name = "buy_and_hold-momentum-synthetic"
+    until(lambda: journaled(home, name) > 3)
+    until(lambda: held(started, "buy_and_hold"))
+    code, said = operator(started, "adopt")
+    assert code == 1 and f"in use by process {live.pid}" in said
+    live.kill()
+    live.communicate()
+    other = forked("live", *BOOK, "book.strategies.momentum.fast=7")
+    _, err = other.communicate(timeout=30)
+    assert other.returncode == 1
+    assert "strategies was" in err and "control.py adopt" in err and "journal=fresh" in err
+    assert operator(started, "adopt", "--book", name)[0] == 0
+    again = forked("live", *BOOK, "book.strategies.momentum.fast=7")
+    before = journaled(home, name)
+    until(lambda: again.poll() is not None or journaled(home, name) > before + 3)
+    assert held(started, "buy_and_hold")
+    again.send_signal(signal.SIGTERM)
+    output = ended(again, timeout=20)
+    assert "adopted by" in output
+    kinds = store.query("SELECT count() FROM events WHERE kind = 'adopted'").result_rows
+    assert kinds == [(1,)] and store.query("SELECT count() FROM runs").result_rows == [(2,)]
+
+
 @pytest.mark.parametrize("how", ["flat", "kept"])
 def test_flattening_at_the_end_says_by_its_exit_code_whether_it_did(forked, started, home, how):
     # Half an hour of trades a second, or none any more: the feed goes so slowly.

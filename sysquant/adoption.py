@@ -1,0 +1,229 @@
+"""Going on under another build or configuration: money from recorded fills, features from history.
+
+Input: a journal that others wrote, the rows of its run in the store, and a new engine. Output: the
+engine with the cash, positions and switches of the book; one input `adopted` that holds its whole
+state, so that whoever replays the journal goes on from there; orders that worked are ended.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+from clickhouse_connect.driver.client import Client
+
+from sysquant.effects import END_REASONS, Effects, Labels
+from sysquant.engine import Engine
+from sysquant.errors import ConfigError, JournalError, StoreAwayError
+from sysquant.journal import Input, Journal
+from sysquant.operation import Charge, Fill, Hold
+from sysquant.outbox import Outbox
+from sysquant.packed import pack, unpack_batch
+from sysquant.recovery import FRESH, carry_out, marks, newest, read_command
+from sysquant.rows import event, input_row
+from sysquant.store import store_errors
+from sysquant.types import Bars, clock_mark
+
+History = Callable[[int, Mapping[int, int]], Bars]
+State = dict[str, np.ndarray]
+_PATIENCE_S = 30.0  # with a store that is to take the last rows
+_FEEDS = ("ticks", "bars")
+_OTHERS = (
+    "adopting goes on with the same strategies and symbols, and these are others: go on with what "
+    f"they were, or {FRESH}"
+)
+_FILLS = """
+    SELECT seq, strategy, symbol, quantity, price, fee, slippage, toUnixTimestamp64Nano(ts)
+    FROM executions WHERE run = {run:String} AND seq > {after:UInt64}
+    ORDER BY seq, executions.ts, order_no, fill_no
+"""
+_CHARGES = """
+    SELECT seq, strategy, symbol, amount
+    FROM financing WHERE run = {run:String} AND seq > {after:UInt64} ORDER BY seq, financing.ts
+"""
+_ORDERS = "SELECT strategy, max(order_no) FROM orders WHERE run = {run:String} GROUP BY strategy"
+_VERSION = "SELECT max(version) FROM portfolio_history WHERE run = {run:String}"
+_WORKING = """
+    SELECT strategy, order_no, symbol, quantity, filled
+    FROM orders LEFT JOIN (
+        SELECT strategy, order_no, sum(executions.quantity) AS filled FROM executions
+        WHERE run = {run:String} GROUP BY strategy, order_no
+    ) AS fills USING (strategy, order_no)
+    WHERE run = {run:String} AND status = 'approved' AND (strategy, order_no) NOT IN (
+        SELECT strategy, order_no FROM order_ends WHERE run = {run:String})
+    ORDER BY strategy, order_no
+"""
+
+
+def adopt(
+    journal: Journal, engine: Engine, outbox: Outbox, connect: Callable[[], Client],
+    history: History, labels: Labels,
+) -> str:  # fmt: skip
+    """Bring a new engine to what a journal's book holds, and journal that.
+
+    Positions, cash and costs are those of the last snapshot and of the fills and charges that were
+    recorded after it; states, weights and holds those of the commands. Features see history, then
+    what the feed brought since the snapshot. Exits go on where they stood.
+
+    Parameters
+    ----------
+    outbox : of the journal; the rows that wait are sent first.
+    history : bars before a time (ns UTC) that hold nothing of the feed from these offsets on.
+
+    Returns
+    -------
+    What was done, in a line.
+
+    Raises
+    ------
+    JournalError
+        If the book has other strategies or symbols, or a command of it cannot be repeated.
+    StoreError
+        If the store does not take the rows that wait, or does not answer.
+    """
+    _send_all(journal, outbox)
+    after, base = newest(journal)
+    tail = list(journal.inputs(after=after))
+    with closing(connect()) as client, store_errors():
+        told = _Recorded(client, journal.id, after)
+    if base:
+        first = journal.positions() | _first_offsets(tail)
+        left_at = clock_mark(int(base["clock"]["engine_ts"][0]))
+        engine.warm(history(engine.warmup_end(left_at), first))
+        engine.restore(_carried(engine.state(), base))
+    _take_again(engine, tail, told)
+    state = _numbered(engine.state(), told, labels.strategies)
+    engine.restore(state)
+    seq = journal.last_seq + 1
+    ended = labels.tables(_ends(told.working, engine, labels), seq)
+    text = (
+        f"adopted by {journal.meta('adopt')}: {len(told.fills)} fills after input {after}, "
+        f"{len(told.working)} working orders ended, was {journal.meta('build')}"
+    )
+    entry = Input(seq, "adopted", pack(state), b"")
+    tables = {
+        "events": event(journal.id, engine.engine_ts or time.time_ns(), "adopted", text, seq=seq),
+        "inputs": input_row(journal.id, entry, 0, "{}"),
+    }
+    journal.commit(entry, {**tables, **ended}, notes=marks(engine) | {"adopt": ""}, snapshot=state)
+    return text
+
+
+class _Recorded:
+    # What the run's rows say of money since an input, and of orders since its start.
+
+    def __init__(self, client: Client, run: str, after: int) -> None:
+        def rows(sql: str) -> list[tuple[Any, ...]]:
+            found = client.query(sql, parameters={"run": run, "after": after})
+            return [tuple(row) for row in found.result_rows]
+
+        self.fills = [(row[0], Fill(*row[1:])) for row in rows(_FILLS)]
+        self.charges = [(row[0], Charge(*row[1:])) for row in rows(_CHARGES)]
+        self.order_no = dict(rows(_ORDERS))
+        self.version = int(rows(_VERSION)[0][0])
+        self.working = rows(_WORKING)
+
+
+def _send_all(journal: Journal, outbox: Outbox) -> None:
+    outbox.send(journal.sealed())
+    outbox.send(journal.commit(None, {}, seal_all=True))
+    if not outbox.flush(_PATIENCE_S):
+        raise StoreAwayError(
+            "adopting reads the fills of the run in the store, which does not take the last rows "
+            f"within {_PATIENCE_S:g} s: start it, and then this again"
+        )
+    journal.commit(None, {}, sent=outbox.arrived())
+
+
+def _first_offsets(tail: Iterable[Input]) -> dict[int, int]:
+    # Partition -> first offset of what the feed brought after the snapshot.
+    first = dict[int, int]()
+    for entry in tail:
+        if entry.kind in _FEEDS:
+            batch = unpack_batch(entry.kind, entry.payload)
+            for partition in np.unique(batch.partition[batch.partition >= 0]).tolist():
+                least = int(batch.offset[batch.partition == partition].min())
+                first[partition] = min(least, first.get(partition, least))
+    return first
+
+
+def _carried(state: State, base: State) -> State:
+    # All that is told of the book, by name; what is not known any more is left, orders too.
+    if base["accounts"]["key"].tolist() != state["accounts"]["key"].tolist():
+        raise JournalError(_OTHERS)
+    for name, array in state.items():
+        if name.startswith("features/") or name == "orders":
+            continue
+        saved = base.get(name)
+        fits = saved is not None and saved.shape == array.shape
+        if name in ("clock", "market", "accounts", "cells") and not fits:
+            raise JournalError(f"{_OTHERS}: {name!r} has another shape")
+        if saved is None or not fits:
+            continue
+        for field in set(array.dtype.names or ()) & set(saved.dtype.names or ()):
+            array[field] = saved[field]
+        if array.dtype == saved.dtype and array.dtype.names is None:
+            array[...] = saved
+    cells, market = state["cells"], state["market"]
+    for field in ("working", "pending", "slices", "follow"):
+        cells[field] = 0
+    cells["changed"] = 1  # what a dropped order was to bring is proposed again
+    state["accounts"]["open_orders"] = 0
+    market["orders"] = 0
+    market["committed"] = market["held"]
+    market["gross"] = np.abs(cells["quantity"]).sum(axis=0)
+    return state
+
+
+def _take_again(engine: Engine, tail: Iterable[Input], told: _Recorded) -> None:
+    # What came after the snapshot, without a decision; then the money that was recorded of it.
+    halted = "halt" in engine.operator.holds
+    for entry in tail:
+        engine.operate(Hold("halt", True))
+        own: np.ndarray | None = None
+        if entry.kind == "history":
+            bars: Any = unpack_batch("bars", entry.payload)
+            engine.warm(bars)
+        elif entry.kind == "command":
+            halted = _commanded(engine, entry, halted=halted)
+        elif entry.kind in _FEEDS:
+            own = engine.step(unpack_batch(entry.kind, entry.payload))["financing"]
+        charges = [charge for seq, charge in told.charges if seq == entry.seq]
+        fills = [fill for seq, fill in told.fills if seq == entry.seq]
+        engine.operator.correct(fills, charges, own)
+    engine.operate(Hold("halt", halted))
+
+
+def _commanded(engine: Engine, entry: Input, *, halted: bool) -> bool:
+    # A command of the tail; whether the book is halted after it.
+    for one in (said := read_command(entry)).operations:
+        halted = one.on if isinstance(one, Hold) and one.reason == "halt" else halted
+    try:
+        carry_out(engine, said.operations)
+    except ConfigError as error:
+        raise JournalError(
+            f"input {entry.seq} of the journal, a command, cannot be repeated: {error}; finish "
+            "with the build that wrote it"
+        ) from error
+    return halted
+
+
+def _numbered(state: State, told: _Recorded, strategies: Sequence[str]) -> State:
+    # Orders and rows are counted on from where they were.
+    numbers = [told.order_no.get(name, 0) for name in strategies]
+    for field, least in (("accounts", numbers), ("clock", [told.version])):
+        name = "order_no" if field == "accounts" else "version"
+        state[field][name] = np.maximum(state[field][name], least)
+    return state
+
+
+def _ends(working: Iterable[Sequence[Any]], engine: Engine, labels: Labels) -> Effects:
+    # Rows that say of every order that worked that it does not any more.
+    empty = Effects.empty(len(labels.risk.names))
+    rows = [
+        (engine.engine_ts, labels.strategies.index(strategy), number, labels.symbols.index(symbol),
+         END_REASONS.index("cancelled"), filled, quantity - filled)
+        for strategy, number, symbol, quantity, filled in working
+    ]  # fmt: skip
+    return Effects({**empty.rows, "order_ends": np.array(rows, empty["order_ends"].dtype)})
