@@ -22,9 +22,9 @@ if __name__ == "__main__":
 import numpy as np
 
 from tests.chaos.lab import Lab
-from tests.chaos.session import Clock, Session, until
+from tests.chaos.session import Clock, Session
 
-Tell = Callable[[float | list[int]], object]
+Tell = Callable[[float | list[int] | list[float]], object]
 ALTERED, FILE = "CHAOS_ALTERED", "CHAOS_FILE"
 FEW = 10  # inputs in a file
 MOST_REWOUND, SHARE = 300, 0.1  # records, and the share of polls
@@ -71,21 +71,25 @@ class SealingSession(_AlteredSession):
 
 
 class TimedSession(_AlteredSession):
-    """Its batches are timed, ms."""
+    """Its batches are timed: rows of ms from the poll's return to the commit, and 1 for orders."""
 
     altered = "timed"
     batches = 0
 
     def start_trading(self) -> None:
         """Begin a life and wait until it trades."""
-        self.start()
-        until(lambda: self.inputs() > 20)
+        self.begin()
+        self.advance(20)
+
+    def timed(self, seconds: float) -> np.ndarray:
+        """The rows of the next so many seconds."""
+        before = self.file.stat().st_size
+        time.sleep(seconds)
+        return self.told(before).reshape(-1, 2)
 
     def p99_ms(self, seconds: float) -> float:
         """The 99th percentile over the next so many seconds."""
-        before = self.file.stat().st_size
-        time.sleep(seconds)
-        taken = self.told(before)
+        taken = self.timed(seconds)[:, 0]
         self.batches += len(taken)
         return float(np.percentile(taken, 99))
 
@@ -120,10 +124,10 @@ def _timed(feeds: Any, journals: Any, tell: Tell) -> None:
         returned[0] = time.perf_counter()
         return found
 
-    def timed_commit(journal: Any, entry: Any, *arguments: Any, **named: Any) -> Any:
-        sealed = commit(journal, entry, *arguments, **named)
+    def timed_commit(journal: Any, entry: Any, tables: Any, **named: Any) -> Any:
+        sealed = commit(journal, entry, tables, **named)
         if entry is not None:
-            tell((time.perf_counter() - returned[0]) * 1e3)
+            tell([(time.perf_counter() - returned[0]) * 1e3, float("orders" in tables)])
         return sealed
 
     feeds.poll, journals.commit = timed_poll, timed_commit

@@ -1,0 +1,37 @@
+"""Many ticks in one life: memory and files do not grow with them."""
+
+import numpy as np
+import psutil
+
+from tests.chaos.harness import scenario
+from tests.chaos.session import Session, Source, market, until
+
+NOISE_MB = 10.0  # of an allocator
+
+
+@scenario(
+    small={"ticks": 300_000}, full={"ticks": 10_000_000}, zero=("beyond_mb",),
+    most={"more_files": 2.0}, least={"samples": 10},
+)  # fmt: skip
+def endurance(lab, seed, ticks):
+    topic, seen = lab.topic(), list[tuple[int, float, int]]()
+    words = "feed.max_records=100000", "runtime.snapshot_s=1", "snapshots=1m", "bars=1m"
+    source = Source(lab, topic, market(ticks / 50))
+    with source, Session(lab, topic, *words) as session:
+        session.begin()
+        process = psutil.Process(session.process.pid)
+        read = 0
+        while read < ticks:
+            until(lambda least=read + ticks // 100: sum(session.positions().values()) >= least, 300)
+            read = sum(session.positions().values())
+            seen.append((read, process.memory_info().rss / 2**20, process.num_fds()))
+        session.end()
+    count, memory, files = np.array(seen[len(seen) // 5 :], float).T  # once all is loaded
+    half = len(files) // 2
+    per_million = float(np.polyfit(count / 1e6, memory, 1)[0])
+    grown = per_million * ticks / 1e6
+    return {
+        "ticks": read, "samples": len(seen), "mb_per_million": per_million,
+        "beyond_mb": max(0.0, grown - max(ticks / 1e6, NOISE_MB)), "memory_mb": memory.max(),
+        "more_files": float(np.median(files[half:]) - np.median(files[:half])),
+    }  # fmt: skip
