@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 RUNNER = "runner"
 _STATE_OF = {control.Start: "active", control.Stop: "off", control.Drain: "reducing",
              control.Pause: "paused"}  # fmt: skip
+_ENTRIES_STOP, _ENTRIES_BEGIN = 0.8, 0.5  # of the rows that the outbox may hold
 _TOLD = 100  # refusals at a time that get a row of their own
 
 
@@ -237,6 +238,17 @@ class Desk:
         for name in self._engine.operator.flat():
             if self._engine.accounts()[name]["cash"] > 0:
                 self.operate(record, f"{name} is flat; its cash is in the pool", Release(name))
+
+    def watch_outbox(self, record: Recorder, most: int) -> None:
+        """Stop entries before it is full, and begin again when the store has taken half of it."""
+        waiting = self._journal.outbox_rows
+        held = "outbox" in self._engine.operator.holds
+        if not held and waiting >= _ENTRIES_STOP * most:
+            text = f"entries stopped: {waiting:,} rows wait for the store, at most {most:,} may"
+            self.operate(record, text, Hold("outbox", True))
+        elif held and waiting <= _ENTRIES_BEGIN * most:
+            text = f"entries begin again: {waiting:,} rows wait for the store"
+            self.operate(record, text, Hold("outbox", False))
 
     def leave(self, record: Recorder, flatten: Sequence[str]) -> None:
         """Stop entries and cancel orders, for the process ends; switch off what is to be flat."""

@@ -7,7 +7,6 @@ tick or a year: the effects are the same bytes. No I/O, no wall clock, no global
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,17 +17,18 @@ from sysquant.bars import ClosedBars, Events
 from sysquant.book import book_of, buffers_of, check_activity, check_longer, rules_of
 from sysquant.clockwork import take_history
 from sysquant.effects import Effects
-from sysquant.errors import ConfigError, DataError, StrategyError
+from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution, order_key
 from sysquant.exits import Exits
 from sysquant.facts import USES_TAIL
 from sysquant.keys import check_number
 from sysquant.loop import run
+from sysquant.opinions import Opinions
 from sysquant.orders import Orders
 from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.strategy import Strategy
-from sysquant.types import SECOND, Bars, Columns, Floats, Instrument, Ticks
+from sysquant.types import SECOND, Bars, Floats, Instrument, Ints, Ticks
 
 _STATE = (
     "clock", "market", "active", "accounts", "cells", "orders", "rates", "returns", "covariance",
@@ -105,10 +105,7 @@ class Engine:
         self.risk = risk
         self.interval = interval
         self._bar_clock = clock_of(universe, interval)
-        self._deciders = [s.decider(self.symbols) for s in self.strategies.values()]
-        used = {name for decider in self._deciders for name in decider.fields}
-        self._fields = tuple(sorted(used | {"close", "ts"}))
-        self._names = names = tuple(self.strategies)
+        names = tuple(self.strategies)
         rules = rules_of(names, sizing, orders, exits, len(universe))
         for row, strategy in zip(rules, self.strategies.values(), strict=True):
             row["legs"] = bool(strategy.legs())
@@ -132,8 +129,9 @@ class Engine:
         operation.fund(self._book, names, capital, fractions)
         self._funded = accounts["allocation"].tolist()
         self.operator = operation.Operator(self._book, self._out, names, self.symbols)
-        self._contained = contained
-        self.faults: list[tuple[str, int, StrategyError]] = []
+        failed: Ints = accounts["failed"]
+        self._opinions = Opinions(self.strategies, self.symbols, failed, contained=contained)
+        self.faults = self._opinions.faults
 
     # -- advancing
 
@@ -144,13 +142,9 @@ class Engine:
         for symbol in range(len(self.symbols)):
             own = bars[bars.symbol == symbol]
             take_history(self._book, symbol, own.high, own.low, own.close, own.volume)
-        columns = dict(bars.columns())
-        for strategy, decider in enumerate(self._deciders):
-            if not self._contained:
-                decider.run(columns)
-            elif np.isinf(self._contain(strategy, columns)).any():
-                self._book.accounts["failed"][strategy] = 1  # as the loop does at a bar
-                self.operator(operation.Switch("off", self._names[strategy]))
+        for name in self._opinions.warm(dict(bars.columns())):  # as the loop does at a bar
+            self.operator(operation.Switch("off", name))
+            self._book.accounts["failed"][tuple(self.strategies).index(name)] = 1
 
     def warmup_end(self, batch: Ticks | Bars) -> int:
         """Where history before a batch must end, ns UTC: a bar's end, of activity the batch."""
@@ -175,7 +169,7 @@ class Engine:
             If a `target` is no weight, and that is not contained.
         """
         parts: list[Effects] = []
-        passes = ((*each, self._decide(*each[1:])) for each in self.passes(batch))
+        passes = ((*each, self._opinions.on(*each[1:])) for each in self.passes(batch))
         self._advance(passes, lambda: parts.append(self._drain()))
         return Effects.join(parts)
 
@@ -257,27 +251,6 @@ class Engine:
                 words[:] = 0
         counts[:] = 0
         return Effects(rows)
-
-    def _decide(self, closed: ClosedBars, bars: int) -> Floats:
-        # Weights of every strategy on every closed bar.
-        targets = np.empty((len(self.strategies), bars), np.float64)
-        if bars:
-            columns = {name: getattr(closed, name)[:bars] for name in self._fields}
-            for strategy, decider in enumerate(self._deciders):
-                decide = partial(self._contain, strategy) if self._contained else decider.run
-                targets[strategy] = decide(columns)
-        return targets
-
-    def _contain(self, strategy: int, columns: Columns) -> Floats:
-        # Who failed sees bars go by, so that he is warm when he is started again.
-        decider = self._deciders[strategy]
-        if self._book.accounts["failed"][strategy]:
-            return decider.follow(columns)
-        weights, error = decider.run_until_fault(columns)
-        if error is not None:
-            at = int(columns["ts"][np.isinf(weights)][0])
-            self.faults.append((self._names[strategy], at, error))
-        return weights
 
     # -- operating
 
@@ -367,9 +340,7 @@ class Engine:
     def state(self) -> dict[str, np.ndarray]:
         """A copy of everything that the next step depends on, by name."""
         state = {name: array.copy() for name, array in self._arrays().items()}
-        for name, decider in zip(self.strategies, self._deciders, strict=True):
-            state |= {f"features/{name}/{part}": a for part, a in decider.state().items()}
-        return state
+        return state | self._opinions.state()
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from what `state` returned.
@@ -384,11 +355,7 @@ class Engine:
             if saved is None or saved.shape != array.shape or saved.dtype != array.dtype:
                 raise DataError(f"the snapshot does not fit this book: {name!r} differs")
             array[...] = saved
-        for name, decider in zip(self.strategies, self._deciders, strict=True):
-            prefix = f"features/{name}/"
-            decider.restore(
-                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            )
+        self._opinions.restore(state)
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied: `state` is what a book is between two steps.

@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 MAX_POLL_S = 0.25  # nothing wakes a poll, so this bounds the answer to a signal
 PATIENCE_S = 600.0  # with a store that is away when the feed has ended
 _LAST_S = 1.5  # of the deadline, for state and rows after the market is left
-_ENTRIES_STOP, _ENTRIES_BEGIN = 0.8, 0.5  # of the rows that the outbox may hold
 
 
 class LiveRunner:
@@ -305,7 +304,7 @@ class LiveRunner:
         # What goes on beside the ticks: sealing by age, offsets for lag tools, reports.
         self.outbox.check()
         self.beacon.beat("running")
-        self._watch_outbox()
+        self.desk.watch_outbox(self._record, self.runtime.outbox_rows)
         now = time.monotonic()
         if now - self._report_at >= self.runtime.report_s:
             self._report_at = now
@@ -316,17 +315,6 @@ class LiveRunner:
         if now - self._commit_at >= 1.0:
             self._commit_at = now
             self.feed.commit(self.positions)
-
-    def _watch_outbox(self) -> None:
-        # Entries stop before it is full, and begin again when the store has taken half of it.
-        waiting, most = self.journal.outbox_rows, self.runtime.outbox_rows
-        held = "outbox" in self.engine.operator.holds
-        if not held and waiting >= _ENTRIES_STOP * most:
-            text = f"entries stopped: {waiting:,} rows wait for the store, at most {most:,} may"
-            self.desk.operate(self._record, text, Hold("outbox", True))
-        elif held and waiting <= _ENTRIES_BEGIN * most:
-            text = f"entries begin again: {waiting:,} rows wait for the store"
-            self.desk.operate(self._record, text, Hold("outbox", False))
 
     def _stats(self) -> dict[str, pa.Table]:
         age_s = time.monotonic() - self._snapshot_at
