@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sysquant.errors import FeedError
+from tests.benchmarks import bench_pace, report
 from tests.chaos import harness
 from tests.chaos.lab import Lab
 from tests.chaos.proxy import Proxy
@@ -39,6 +40,11 @@ def test_scenario_holds_at_its_small_size(lab: Lab, name: str):
     zero = {*one.zero} - {"stale"}
     counted = [said for said in row["broken"] if said.split()[0] in zero or "Error" in said]
     assert not counted, row
+
+
+def test_pace_is_measured(lab: Lab):
+    for row in bench_pace.measure(lab, 3.0, 1.0):
+        assert tuple(row) == report.FIELDS and row["ours"] > 0
 
 
 def test_rows_that_were_lost_doubled_or_changed_are_seen(lab: Lab):

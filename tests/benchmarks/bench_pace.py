@@ -38,24 +38,18 @@ WORDS = (  # orders in many bars, at the pace and the snapshots of a session
 )  # fmt: skip
 
 
-def measure(seconds: int) -> list[report.Row]:
-    """Milliseconds to the order, and CPU."""
-    with contextlib.closing(Lab()) as lab:
-        topic = lab.topic()
-        ticks = market(per_second=PER_SECOND)
-        source = Source(lab, topic, ticks, PER_SECOND, "now")
-        with (
-            source,
-            TimedSession(lab, topic, *WORDS, clock="wall") as session,
-            Machine() as machine,
-        ):
-            session.start_trading()
-            assert session.process is not None
-            process = psutil.Process(session.process.pid)
-            session.timed(KNOWN_S)
-            before = process.cpu_times()
-            taken = session.timed(seconds)
-            after = process.cpu_times()
+def measure(lab: Lab, seconds: float, known_s: float = KNOWN_S) -> list[report.Row]:
+    """Milliseconds to the order, and CPU, once a session has traded for `known_s`."""
+    topic = lab.topic()
+    source = Source(lab, topic, market(per_second=PER_SECOND), PER_SECOND, "now")
+    with source, TimedSession(lab, topic, *WORDS, clock="wall") as session, Machine() as machine:
+        session.start_trading()
+        assert session.process is not None
+        process = psutil.Process(session.process.pid)
+        session.timed(known_s)
+        before = process.cpu_times()
+        taken = session.timed(seconds)
+        after = process.cpu_times()
     orders = taken[taken[:, 1] > 0, 0]
     cpu = after.user + after.system - before.user - before.system
     print(f"{len(taken):,} batches, {len(orders):,} with orders, {PER_SECOND:,} ticks/s")
@@ -80,7 +74,8 @@ def main() -> None:
     for name in ("kafka", "sysquant"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     options = report.arguments(SECONDS, 1, "seconds")
-    rows = measure(options.size)
+    with contextlib.closing(Lab()) as lab:
+        rows = measure(lab, options.size)
     report.save(rows)
     print(*judge(rows), sep="\n")
 
