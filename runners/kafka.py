@@ -174,9 +174,14 @@ class Broker:
         return path
 
     def _format(self, properties: Path) -> None:
-        tool = [*self._java("-Xmx128m"), "kafka.tools.StorageTool"]
-        cluster = _run([*tool, "random-uuid"], "Kafka's storage tool").strip()
-        _run([*tool, "format", "-t", cluster, "-c", str(properties)], "Kafka's storage tool")
+        self._format_as(self._tool("random-uuid").strip(), properties)
+
+    def _format_as(self, cluster: str, properties: Path) -> None:
+        self._tool("format", "-t", cluster, "-c", str(properties))
+
+    def _tool(self, *words: str) -> str:
+        java = self._java("-Xmx128m")
+        return _run([*java, "kafka.tools.StorageTool", *words], "Kafka's storage tool")
 
     def _wait_until_ready(self, deadline: float) -> None:
         while not _is_listening(self._port):
