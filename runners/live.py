@@ -74,7 +74,6 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     stop.deadline_s = runtime.deadline_s + 1.5
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)
-    journal = _journal(book, wish)
     dsn, _ = ensure_server(cfg.store.dsn, start=stop.spawn)
 
     def opened() -> Client:
@@ -88,7 +87,8 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
             if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
                 backfill.sample(client, universe)
     except StoreAwayError as error:
-        needs_history = runtime.warmup_bars and journal.meta("warmed") is None
+        known = journal_reader.meta(_directory(book)) if wish != "fresh" else {}
+        needs_history = runtime.warmup_bars and "warmed" not in known
         if compose.choice("feed") == "replay" or needs_history:
             raise
         log.warning("rows wait in the journal: %s", error)
@@ -98,6 +98,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         cfg, universe, parts.funding_of(cfg, universe, opened, feed), contained=True
     )
     flatten = parts.flattened(cfg, list(engine.strategies))
+    journal = _journal(book, wish)
     ingests = compose.choice("feed") == "kafka" and ingest == "auto" and cfg.store.dsn != dsn
     if ingests:
         _start_ingest(stop)
@@ -186,9 +187,13 @@ def _wishes(cfg: DictConfig) -> tuple[str, str, str]:
     return str(book), *parts.wishes_of(cfg)
 
 
+def _directory(book: str) -> Path:
+    return home() / "data" / "journals" / book
+
+
 def _journal(book: str, wish: str) -> Journal:
     # A replay that came to its end is over: the next start is another run.
-    directory = home() / "data" / "journals" / book
+    directory = _directory(book)
     journal = Journal(directory)
     if wish != "fresh" and journal.meta("ended") is None:
         return journal

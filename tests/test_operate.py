@@ -69,7 +69,7 @@ def test_of_two_books_one_is_named(forked, started, home):
         forked("live", *BOOK, f"book.name={name}", "store.dsn=chdb:data/store")
         until(lambda name=name: journaled(home, name) > 0)
     code, said = operator(started, "status")
-    assert code == 1 and "name one with --book: one, two" in said
+    assert code == 1 and "name one book with --book: one, two" in said
     assert operator(started, "--book", "two", "status")[0] == 0
     code, said = operator(started, "--book", "twoo", "status")
     assert code == 1 and "did you mean 'two'" in said

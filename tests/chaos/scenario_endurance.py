@@ -22,7 +22,8 @@ def endurance(lab, seed, ticks):
         process = psutil.Process(session.process.pid)
         read = 0
         while read < ticks:
-            until(lambda least=read + ticks // 100: sum(session.positions().values()) >= least, 300)
+            least = min(ticks, read + ticks // 100)
+            until(lambda: sum(session.positions().values()) >= least, 300)  # noqa: B023
             read = sum(session.positions().values())
             seen.append((read, process.memory_info().rss / 2**20, process.num_fds()))
         session.end()
