@@ -18,7 +18,7 @@ _NS = pa.timestamp("ns", "UTC")
 
 
 def _row(**columns: pa.Array) -> pa.Table:
-    return pa.table(columns)
+    return pa.Table.from_arrays([*columns.values()], names=[*columns])  # `table` takes 70 us more
 
 
 def _time(*values: int) -> pa.Array:

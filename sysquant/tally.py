@@ -43,9 +43,11 @@ class Tally:
 
     def add(self, effects: Effects, events: int, risk: RiskChain) -> None:
         """Count one batch of events and what it caused."""
+        self.events += events
+        if not any(map(len, effects.rows.values())):
+            return
         orders = effects["orders"]
         approved = orders[orders["approved"] == 1]
-        self.events += events
         self.signals += len(effects["signals"])
         self.approved += len(approved)
         self.refused += len(orders) - len(approved)

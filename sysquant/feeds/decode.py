@@ -76,7 +76,8 @@ class TickDecoder:
         partitions : (T,) int64, or one for all, where they were read.
         offsets : (T,) int64, where each of them lies in its partition.
         """
-        partitions = np.broadcast_to(partitions, len(values))
+        if isinstance(partitions, int):
+            partitions = np.full(len(values), partitions)
         parse, reasons = self._parse, dict[int, str]()
         rows = range(len(values))
         try:

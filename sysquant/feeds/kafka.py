@@ -99,7 +99,7 @@ class KafkaFeed:
         start: Literal["earliest", "latest", "stored"] = "earliest",
         group: str = "sysquant",
         max_records: int = 5000,
-        linger_ms: float = 5.0,
+        linger_ms: float = 10.0,
         fetch_mib: int | None = None,
         queue_mib: int = 64,
         connect_timeout_s: float = 5.0,

@@ -193,6 +193,6 @@ def _records(found: Mapping[TopicPartition, Sequence[Any]]) -> Records:
     records = [record for _, batch in ordered for record in batch]
     return Records(
         [record.value for record in records],
-        np.repeat([at.partition for at, _ in ordered], [len(batch) for _, batch in ordered]),
+        np.concatenate([np.full(len(batch), at.partition) for at, batch in ordered]),
         np.fromiter([record.offset for record in records], np.int64, len(records)),
     )

@@ -24,7 +24,7 @@ from tests.chaos.lab import Lab
 from tests.chaos.session import Source, market
 
 SECONDS, PER_SECOND = 120, 1000
-LINGER_MS = 5.0
+LINGER_MS = 10.0
 MOST_MS, MOST_CPU = 5.0, 25.0
 # Every check there is, passed where it knows enough; the tail does after a minute of risk bars.
 CHAIN = ", ".join(
