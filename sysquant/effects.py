@@ -38,6 +38,8 @@ _NAMED = {
     ("financing", "kind"): ("kind", FINANCING_KINDS),
 }
 _TIMES = ("ts", "due", "expires")
+_NS = pa.timestamp("ns", "UTC")
+_FEW = 64  # rows for which plain Python is faster
 _COUNTS = {"fill_no": np.uint32, "attempt": np.uint8}  # narrower than order_no and version
 # NULL in the store where the engine has NaN or NEVER: there is none.
 _ABSENT = (
@@ -165,7 +167,7 @@ def _values(field: str, values: np.ndarray) -> pa.Array:
     if field in _ABSENT:
         absent = values == records.NEVER if field in _TIMES else np.isnan(values)
     if field in _TIMES:
-        return pa.array(values.view("M8[ns]"), pa.timestamp("ns", "UTC"), mask=absent)
+        return pa.array(values, mask=absent).view(_NS)  # a third of the time of `M8`
     if values.dtype == np.int64:
         return pa.array(values.astype(_COUNTS.get(field, np.uint64)))
     return pa.array(values, mask=absent)
@@ -173,5 +175,7 @@ def _values(field: str, values: np.ndarray) -> pa.Array:
 
 def _named(indexes: np.ndarray, names: Sequence[str]) -> pa.Array:
     # The last name stands for -1: what belongs to no strategy or no symbol.
+    if len(indexes) < _FEW:
+        return pa.array([names[index] for index in indexes.tolist()], pa.string())
     places = np.where(indexes < 0, len(names) - 1, indexes)
     return pa.array(names, pa.string()).take(pa.array(places))

@@ -18,7 +18,7 @@ _NS = pa.timestamp("ns", "UTC")
 
 
 def _row(**columns: pa.Array) -> pa.Table:
-    return pa.Table.from_arrays([*columns.values()], names=[*columns])  # `table` takes 70 us more
+    return pa.table(columns)
 
 
 def _time(*values: int) -> pa.Array:
@@ -32,12 +32,12 @@ def _count(*values: int) -> pa.Array:
 def input_row(run: str, entry: Input, rows: int, offsets: str) -> pa.Table:
     """Row of `inputs` for one journaled input."""
     return _row(
-        run=pa.array([run]),
+        run=pa.array([run], pa.string()),  # to look for the type takes longer than the rest
         seq=_count(entry.seq),
-        kind=pa.array([entry.kind]),
+        kind=pa.array([entry.kind], pa.string()),
         rows=pa.array([rows], pa.uint32()),
-        offsets=pa.array([offsets]),
-        effects_hash=pa.array([entry.effects_hash.hex()]),
+        offsets=pa.array([offsets], pa.string()),
+        effects_hash=pa.array([entry.effects_hash.hex()], pa.string()),
         payload=pa.array([entry.payload], pa.binary()),
     )
 

@@ -87,7 +87,7 @@ def test_numbers_of_fills_ends_and_financing_become_names():
 
 
 def test_number_without_a_name_is_an_error():
-    with pytest.raises(pa.ArrowIndexError):
+    with pytest.raises(IndexError):
         labelled("orders", 1, kind=[5])
 
 
