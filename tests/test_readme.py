@@ -149,6 +149,7 @@ class Desk:
     environment: dict[str, str]
     kafka: dict[str, str]
     done: set[str] = field(default_factory=set)
+    beside: subprocess.Popen[str] | None = None
 
     def run(self, command, more):
         """Run one command of the README, with more words; its output."""
@@ -165,6 +166,28 @@ class Desk:
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         self.done.add(command)
         return done.stdout
+
+    def trade_beside(self):
+        """A book that trades, in a home of its own; of the first call."""
+        if self.beside is not None:
+            return
+        home = self.home / "beside"
+        home.mkdir()
+        command = [sys.executable, str(REPOSITORY / "runners" / "live.py"), "book=all"]
+        command += ["feed=synthetic", "feed.speed=60", "runtime.warmup_bars=0"]
+        environment = self.environment | {"SYSQUANT_HOME": str(home)}
+        self.beside = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        until(lambda: journaled(home, "all-synthetic") > 0)
+
+    def end(self):
+        """End what trades beside, as an operator does."""
+        if self.beside is not None:
+            self.beside.send_signal(signal.SIGTERM)
+            try:
+                said, _ = self.beside.communicate(timeout=10)
+                assert self.beside.returncode == 0, said
+            finally:
+                self.beside.kill()
 
     def _words(self, word):
         kind, _, prefix = word.partition(":")
@@ -241,7 +264,9 @@ def desk(tmp_path_factory, broker, new_topic):
             patch.setenv("CLICKHOUSE_DSN", f"{dsn.rpartition('/')[0]}/clickhouse")
             kafka = {"bootstrap": broker.bootstrap, "topic": topic}
             kafka |= {key: str(list(value)) for key, value in broker.client.items()}
-            yield Desk(home, dict(os.environ), kafka)
+            made = Desk(home, dict(os.environ), kafka)
+            yield made
+            made.end()
         finally:
             server.terminate()
             server.wait(10)
@@ -322,25 +347,13 @@ def _answer(url, process, timeout_s=40):
 
 
 def _operator_is_answered(*words):
-    # By a book that trades beside it.
+    # By a book that trades beside all of these.
     def check(desk):
-        home = desk.home / f"operated-{words[0]}"
-        home.mkdir()
-        environment = desk.environment | {"SYSQUANT_HOME": str(home)}
-        command = [sys.executable, str(REPOSITORY / "runners" / "live.py"), "book=all"]
-        command += ["feed=synthetic", "feed.speed=60", "runtime.warmup_bars=0"]
-        live = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        try:
-            until(lambda: journaled(home, "all-synthetic") > 0)
-            asked = [sys.executable, str(REPOSITORY / "runners" / "control.py"), *words]
-            done = subprocess.run(asked, env=environment, capture_output=True, text=True)
-            assert done.returncode == 0 and done.stdout, done.stderr
-            live.send_signal(signal.SIGTERM)
-            said, _ = live.communicate(timeout=10)
-            assert live.returncode == 0, said
-        finally:
-            live.kill()
-            live.communicate()
+        desk.trade_beside()
+        asked = [sys.executable, str(REPOSITORY / "runners" / "control.py"), *words]
+        environment = desk.environment | {"SYSQUANT_HOME": str(desk.home / "beside")}
+        done = subprocess.run(asked, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout, done.stderr
 
     return check
 
