@@ -4,6 +4,7 @@ from tests.chaos.harness import scenario
 from tests.chaos.long_journal import lengthen
 from tests.chaos.session import Session, Source, market, until
 
+FEW = 50_000  # ticks, of which the first life takes some, many an input
 REPLAYED = 2_000  # inputs since the last snapshot: ten seconds of 200 a second
 
 
@@ -12,7 +13,7 @@ REPLAYED = 2_000  # inputs since the last snapshot: ten seconds of 200 a second
     most={"again_s": 5.0},
 )  # fmt: skip
 def long_journal(lab, seed, inputs):
-    topic, ticks = lab.topic(), inputs + 1_000
+    topic, ticks = lab.topic(), inputs + FEW
     with Source(lab, topic, market(ticks / 50)) as source, Session(lab, topic) as session:
         session.forked = False
         source.finish()
