@@ -44,7 +44,7 @@ from sysquant.journal import Journal
 from sysquant.live import LiveRunner
 from sysquant.mailbox import LocalMailbox, Mailbox
 from sysquant.outbox import Outbox
-from sysquant.recovery import is_ours
+from sysquant.recovery import check_feed, is_ours
 from sysquant.rows import run_row
 from sysquant.runtime import Runtime
 from sysquant.sealing import Sealer
@@ -106,9 +106,11 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     outbox = Outbox(journal.path, opened)
     labels = parts.labels_of(engine, journal.id)
     history = parts.warmup_of(cfg, universe, opened, feed)
+    check_feed(journal, feed)
     is_adopted = bool(journal.meta("adopt")) and not is_ours(journal, engine)
     if is_adopted:
         print(adopt(journal, engine, outbox, opened, history, labels), flush=True)
+    journal.remember(adopt="")  # what was asked for is done, or there was nothing to adopt
     _announce(cfg, journal, engine, book, anew=is_adopted)
     screen = Screen(f"{book} on {feed.name}, run {journal.id}")
 

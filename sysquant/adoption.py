@@ -6,6 +6,7 @@ state, so that whoever replays the journal goes on from there; orders that worke
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -20,7 +21,7 @@ from sysquant.journal import Input, Journal
 from sysquant.operation import Charge, Fill, Hold
 from sysquant.outbox import Outbox
 from sysquant.packed import pack, unpack_batch
-from sysquant.recovery import FRESH, carry_out, marks, newest, read_command
+from sysquant.recovery import FRESH, carry_out, marks, newest, read_command, symbols_of
 from sysquant.rows import event, input_row
 from sysquant.store import store_errors
 from sysquant.types import Bars, clock_mark
@@ -29,6 +30,7 @@ History = Callable[[int, Mapping[int, int]], Bars]
 State = dict[str, np.ndarray]
 _PATIENCE_S = 30.0  # with a store that is to take the last rows
 _FEEDS = ("ticks", "bars")
+_CONFIGURED = {"promoted"}  # in accounts
 _OTHERS = (
     "adopting goes on with the same strategies and symbols, and these are others: go on with what "
     f"they were, or {FRESH}"
@@ -82,6 +84,8 @@ def adopt(
     StoreError
         If the store does not take the rows that wait, or does not answer.
     """
+    if symbols_of(journal) != engine.fingerprint()["symbols"]:
+        raise JournalError(_OTHERS)
     _send_all(journal, outbox)
     after, base = newest(journal)
     tail = list(journal.inputs(after=after))
@@ -97,8 +101,9 @@ def adopt(
     engine.restore(state)
     seq = journal.last_seq + 1
     ended = labels.tables(_ends(told.working, engine, labels), seq)
+    fills = sum(map(len, told.fills.values()))
     text = (
-        f"adopted by {journal.meta('adopt')}: {len(told.fills)} fills after input {after}, "
+        f"adopted by {journal.meta('adopt')}: {fills} fills after input {after}, "
         f"{len(told.working)} working orders ended, was {journal.meta('build')}"
     )
     entry = Input(seq, "adopted", pack(state), b"")
@@ -118,8 +123,14 @@ class _Recorded:
             found = client.query(sql, parameters={"run": run, "after": after})
             return [tuple(row) for row in found.result_rows]
 
-        self.fills = [(row[0], Fill(*row[1:])) for row in rows(_FILLS)]
-        self.charges = [(row[0], Charge(*row[1:])) for row in rows(_CHARGES)]
+        self.fills, self.charges = (
+            defaultdict[int, list[Fill]](list),
+            defaultdict[int, list[Charge]](list),
+        )
+        for seq, *fill in rows(_FILLS):
+            self.fills[seq].append(Fill(*fill))
+        for seq, *charge in rows(_CHARGES):
+            self.charges[seq].append(Charge(*charge))
         self.order_no = dict(rows(_ORDERS))
         self.version = int(rows(_VERSION)[0][0])
         self.working = rows(_WORKING)
@@ -161,7 +172,7 @@ def _carried(state: State, base: State) -> State:
             raise JournalError(f"{_OTHERS}: {name!r} has another shape")
         if saved is None or not fits:
             continue
-        for field in set(array.dtype.names or ()) & set(saved.dtype.names or ()):
+        for field in {*(array.dtype.names or ())} & {*(saved.dtype.names or ())} - _CONFIGURED:
             array[field] = saved[field]
         if array.dtype == saved.dtype and array.dtype.names is None:
             array[...] = saved
@@ -189,9 +200,7 @@ def _take_again(engine: Engine, tail: Iterable[Input], told: _Recorded) -> None:
             halted = _commanded(engine, entry, halted=halted)
         elif entry.kind in _FEEDS:
             own = engine.step(unpack_batch(entry.kind, entry.payload))["financing"]
-        charges = [charge for seq, charge in told.charges if seq == entry.seq]
-        fills = [fill for seq, fill in told.fills if seq == entry.seq]
-        engine.operator.correct(fills, charges, own)
+        engine.operator.correct(told.fills[entry.seq], told.charges[entry.seq], own)
     engine.operate(Hold("halt", halted))
 
 

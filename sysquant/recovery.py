@@ -109,6 +109,26 @@ def is_ours(journal: Journal, engine: Engine) -> bool:
     return all(journal.meta(name) in (None, said) for name, said in marks(engine).items())
 
 
+def symbols_of(journal: Journal) -> str | None:
+    """Those of the book that wrote a journal last, as its fingerprint names them; None for none."""
+    return json.loads(journal.meta("fingerprint") or "{}").get("symbols")
+
+
+def check_feed(journal: Journal, feed: Feed) -> None:
+    """Refuse to go on with what was read from another feed.
+
+    Raises
+    ------
+    FeedError
+        If it was.
+    """
+    if journal.meta("feed") not in (None, feed.name):
+        raise FeedError(
+            f"this journal was read from {journal.meta('feed')}, the feed now is {feed.name}; go "
+            f"on with what it was, or {FRESH}"
+        )
+
+
 def read_command(entry: Input) -> Carried:
     """What is journaled of a command."""
     return _decode(entry.payload)
@@ -145,11 +165,7 @@ def _check_book(journal: Journal, engine: Engine, feed: Feed) -> None:
     written = journal.meta("fingerprint")
     if written is None:
         return
-    if journal.meta("feed") != feed.name:
-        raise FeedError(
-            f"this journal was read from {journal.meta('feed')}, the feed now is {feed.name}; go "
-            f"on with what it was, or {FRESH}"
-        )
+    check_feed(journal, feed)
     was = json.loads(written)
     for name, value in engine.fingerprint().items():
         if was.get(name) != value:

@@ -1,5 +1,6 @@
 """Going on under another configuration: the money that was recorded, and nothing doubled."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from sysquant.operation import Hold, Weigh
 from sysquant.outbox import Outbox
 from sysquant.recovery import is_ours
 from sysquant.store import connect
-from tests.market import Flip, engine, ticks
+from tests.market import UNIVERSE, Flip, engine, ticks
 from tests.test_live import MemoryFeed, no_history, session
 
 pytest_plugins = ["tests.served"]
@@ -143,6 +144,14 @@ def test_other_strategies_are_refused(tmp_path, dsn, client):
     killed(tmp_path, ticks(1_500), 900, connected)
     with pytest.raises(JournalError, match="the same strategies"):
         adopted(tmp_path, slow(strategies={"other": Flip()}), connected)
+
+
+def test_other_symbols_are_refused(tmp_path, dsn, client):
+    connected = partial(connect, dsn)
+    killed(tmp_path, ticks(1_500), 900, connected)
+    others = [replace(UNIVERSE[0], symbol="SIM:C"), UNIVERSE[1]]
+    with pytest.raises(JournalError, match="same strategies and symbols"):
+        adopted(tmp_path, slow(universe=others), connected)
 
 
 def test_without_the_store_nothing_is_adopted(tmp_path, dsn, client, monkeypatch):
