@@ -11,6 +11,7 @@ import os
 import secrets
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -85,8 +86,9 @@ class Journal:
 
     Parameters
     ----------
-    directory : made when missing; holds `journal.db` and `journal.lock`.
-    seal_rows, seal_s : a table's rows become a batch at this many, or at this age.
+    directory : made when missing; for `journal.db` and `journal.lock`.
+    seal_rows, seal_s : a table's rows become a batch at this many, or at this age when none of
+        its batches is on its way: what waits for a store that is away waits in large ones.
 
     Attributes
     ----------
@@ -111,11 +113,12 @@ class Journal:
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None)
             self._prepare(fresh)
-            self.id = self.meta("id") or ""
+            self.id: str = self.meta("id") or ""
             pending = self._db.execute(
                 "SELECT tbl, sum(rows) FROM outbox WHERE batch IS NULL GROUP BY tbl"
             )
             self._pending = {table: _Pending(rows) for table, rows in pending}
+            self._unsent = Counter(batch.table for batch in self.sealed())
             self.outbox_rows: int = self._db.execute(
                 "SELECT ifnull(sum(rows), 0) FROM outbox"
             ).fetchone()[0]
@@ -264,9 +267,13 @@ class Journal:
 
     def is_sealing_due(self) -> bool:
         """Whether some table's rows are old enough to become a batch."""
-        return any(
-            time.monotonic() - pending.since >= self._seal_s for pending in self._pending.values()
-        )
+        return any(map(self._is_due, self._pending))
+
+    def _is_due(self, table: str) -> bool:
+        pending = self._pending[table]
+        if pending.rows >= self._seal_rows:
+            return True
+        return not self._unsent[table] and time.monotonic() - pending.since >= self._seal_s
 
     def _put(self, tables: Mapping[str, Table]) -> None:
         for name, table in tables.items():
@@ -281,6 +288,7 @@ class Journal:
         self._db.execute("DELETE FROM outbox WHERE batch=?", [batch.id])
         self._db.execute("DELETE FROM batches WHERE id=?", [batch.id])
         self.outbox_rows -= batch.rows
+        self._unsent[batch.table] -= 1
 
     def _trim(self, sealed: int) -> None:
         # A few at a time, so that no commit waits for long; never what a snapshot may need.
@@ -308,13 +316,12 @@ class Journal:
             db.execute("DELETE FROM snapshots WHERE seq < ?", [seqs[_KEPT_SNAPSHOTS - 1]])
 
     def _seal(self, everything: bool) -> list[Batch]:
-        now = time.monotonic()
-        sealed: list[Batch] = []
-        for table, pending in list(self._pending.items()):
-            aged = now - pending.since >= self._seal_s
-            if everything or aged or pending.rows >= self._seal_rows:
-                sealed.append(self._seal_table(table))
-                del self._pending[table]
+        sealed = [
+            self._seal_table(table) for table in self._pending if everything or self._is_due(table)
+        ]
+        for batch in sealed:
+            del self._pending[batch.table]
+            self._unsent[batch.table] += 1
         return sealed
 
     def _seal_table(self, table: str) -> Batch:

@@ -310,7 +310,7 @@ class LiveRunner:
             self._report_at = now
             self._report(self)
             self.outbox.send(self.journal.commit(None, self._stats()))
-        if self.journal.is_sealing_due():
+        if self.outbox.has_arrived or self.journal.is_sealing_due():
             self.outbox.send(self.journal.commit(None, {}, sent=self.outbox.arrived()))
         if now - self._commit_at >= 1.0:
             self._commit_at = now

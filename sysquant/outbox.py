@@ -68,6 +68,11 @@ class Outbox:
         return batches
 
     @property
+    def has_arrived(self) -> bool:
+        """Whether there is a batch that `arrived` would give."""
+        return not self._arrived.empty()
+
+    @property
     def age_s(self) -> float:
         """Since the oldest batch that has not arrived was taken; 0 when all have."""
         try:

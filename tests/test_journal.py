@@ -41,6 +41,23 @@ def reopen(journal: Journal, **options) -> Journal:
     return Journal(journal.directory, **options)
 
 
+def test_rows_gather_while_a_batch_of_their_table_waits(tmp_path):
+    journal = Journal(tmp_path, seal_rows=5, seal_s=0.0)
+    (first,) = journal.commit(entry(1), {"orders": rows(1)})
+    assert journal.commit(entry(2), {"orders": rows(2)}) == []
+    assert not journal.is_sealing_due()
+    (other,) = journal.commit(entry(3), {"signals": rows(1)})
+    assert other.table == "signals"
+    journal = reopen(journal, seal_rows=5, seal_s=0.0)
+    assert journal.commit(entry(4), {"orders": rows(3)}) == []
+    (full,) = journal.commit(entry(5), {"orders": rows(4, 5, 6)})
+    assert full.rows == 5
+    assert journal.commit(entry(6), {"orders": rows(7)}) == []
+    (last,) = journal.commit(None, {}, sent=[first, full])
+    assert (last.table, last.rows) == ("orders", 1)
+    journal.close()
+
+
 def test_what_was_committed_is_there_after_a_restart(journal):
     state = {"a": np.arange(3.0)}
     journal.commit(

@@ -77,6 +77,10 @@ class MemoryOutbox:
         done, self.done = self.done, []
         return done
 
+    @property
+    def has_arrived(self):
+        return bool(self.done)
+
     def flush(self, timeout_s):
         return True
 
