@@ -19,6 +19,7 @@ import argparse
 import getpass
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -80,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     options.add_argument("--book", help="name of the book; needed where several run")
     options.add_argument("--json", action="store_true", help="the answer as JSON")
-    options.add_argument("--timeout", type=float, help="s to wait for an answer, 10")
-    options.add_argument("--wait", type=float, help="s that stop waits until all is flat, 5")
+    options.add_argument("--timeout", type=_seconds, help="s to wait for an answer, 10")
+    options.add_argument("--wait", type=_seconds, help="s that stop waits until all is flat, 5")
     options.add_argument("--bootstrap", help="host:port of Kafka, for a book on another machine")
     options.add_argument(
         "--kafka", metavar="FILE",
@@ -112,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     word("refresh", control.Refresh, strategy=strategy)
     words.add_parser(ADOPT, parents=[options], help=_let_adopt.__doc__)
     return parser
+
+
+def _seconds(word: str) -> float:
+    value = float(word)
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"seconds from 0 to 1e6, was {word}")
+    return value
 
 
 def _command(said: argparse.Namespace) -> Command:
@@ -183,7 +191,7 @@ class _Line:
         if self._topic:
             try:
                 return self._send_to_topic(raw)
-            except (FeedError, ControlError) as error:
+            except (_NoAnswerError, ControlError) as error:
                 if self._directory is None:
                     raise
                 print(f"over this machine instead: {error}", file=sys.stderr)
@@ -202,7 +210,12 @@ class _Line:
         from sysquant.feeds.control_topic import TopicPost
 
         if self._post is None:
-            self._post = TopicPost(book=self._meta["book"], **self._topic)
+            try:
+                self._post = TopicPost(book=self._meta["book"], **self._topic)
+            except FeedError as error:
+                raise _NoAnswerError(
+                    f"no Kafka answers at {self._topic['bootstrap']}: {error.__cause__}"
+                ) from error
         self._post.send(raw)
         return lambda _request: self._post.answers(0.5)
 
@@ -231,7 +244,9 @@ def _books(book: str | None) -> dict[str, Path]:
     # The journals' directories of books that a process has traded, by name.
     journals = home() / "data" / "journals"
     found = {path.parent.name: path.parent for path in journals.glob("*/journal.db")}
-    found = {n: path for n, path in found.items() if "book" in journal_reader.meta(path)}
+    found = {  # not one that was set aside under another name
+        name: path for name, path in found.items() if journal_reader.meta(path).get("book") == name
+    }
     if book is not None:
         if book not in found:
             hint = nearest(book, found) if found else "; none has run yet"
@@ -260,9 +275,12 @@ def _only(books: dict[str, Path]) -> Path:
 def _let_adopt(book: str | None) -> Answer:
     """Let the next start go on with what a book holds under another build or configuration."""
     directory = _only(_books(book))
-    journal = Journal(directory)
-    journal.remember(adopt=getpass.getuser())
-    journal.close()
+    if "ended" in journal_reader.meta(directory):
+        raise ControlError(
+            f"the feed of {directory.name} came to its end: its next start is a new run"
+        )
+    with closing(Journal(directory)) as journal:
+        journal.remember(adopt=getpass.getuser())
     text = (
         f"the next start of {directory.name} takes its cash and positions over from the fills that "
         "were recorded, and features from history; orders that worked are ended"

@@ -250,6 +250,8 @@ def warmup_of(
         return archive.bars(client, universe, end - most * size, end, size)
 
     def before(end: int, first: Mapping[int, int]) -> Bars:
+        if not most:
+            return Bars.empty()
         if isinstance(feed, ReplayFeed):
             end = min(end, feed.span[0] - feed.span[0] % step)
         client = connect()

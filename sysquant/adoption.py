@@ -21,7 +21,7 @@ from sysquant.journal import Input, Journal
 from sysquant.operation import Charge, Fill, Hold
 from sysquant.outbox import Outbox
 from sysquant.packed import pack, unpack_batch
-from sysquant.recovery import FRESH, carry_out, marks, newest, read_command, symbols_of
+from sysquant.recovery import FRESH, carry_out, changed, marks, newest, read_command
 from sysquant.rows import event, input_row
 from sysquant.store import store_errors
 from sysquant.types import Bars, clock_mark
@@ -31,6 +31,11 @@ State = dict[str, np.ndarray]
 _PATIENCE_S = 30.0  # with a store that is to take the last rows
 _FEEDS = ("ticks", "bars")
 _CONFIGURED = {"promoted"}  # in accounts
+_OF_BARS = ("bar_clock", "open_bars", "activity")
+_PER_BAR = {  # in market: what is measured per bar of the history
+    "bars", "close", "high", "low", "variance", "volume", "reference", "change", "roll_covariance",
+    "roll", "spread",
+}  # fmt: skip
 _OTHERS = (
     "adopting goes on with the same strategies and symbols, and these are others: go on with what "
     f"they were, or {FRESH}"
@@ -84,27 +89,33 @@ def adopt(
     StoreError
         If the store does not take the rows that wait, or does not answer.
     """
-    if symbols_of(journal) != engine.fingerprint()["symbols"]:
+    differing = [name for name, _, _ in changed(journal, engine)]
+    after, base = newest(journal)
+    if not base and journal.last_seq:
+        raise JournalError(
+            f"the journal has no snapshot yet to adopt; go on with what it was, or {FRESH}"
+        )
+    if base and ("symbols" in differing or _keys(base) != _keys(engine.state())):
         raise JournalError(_OTHERS)
     _send_all(journal, outbox)
-    after, base = newest(journal)
     tail = list(journal.inputs(after=after))
     with closing(connect()) as client, store_errors():
         told = _Recorded(client, journal.id, after)
     if base:
         first = journal.positions() | _first_offsets(tail)
-        left_at = clock_mark(int(base["clock"]["engine_ts"][0]))
-        engine.warm(history(engine.warmup_end(left_at), first))
-        engine.restore(_carried(engine.state(), base))
+        if left_at := int(base["clock"]["engine_ts"][0]) or _first_ts(tail):
+            engine.warm(history(engine.warmup_end(clock_mark(left_at)), first))
+        engine.restore(_carried(engine.state(), base, "bars" in differing))
     _take_again(engine, tail, told)
-    state = _numbered(engine.state(), told, labels.strategies)
+    state = _numbered(engine.state(), told, labels)
     engine.restore(state)
     seq = journal.last_seq + 1
     ended = labels.tables(_ends(told.working, engine, labels), seq)
     fills = sum(map(len, told.fills.values()))
     text = (
         f"adopted by {journal.meta('adopt')}: {fills} fills after input {after}, "
-        f"{len(told.working)} working orders ended, was {journal.meta('build')}"
+        f"{len(told.working)} working orders ended; changed: "
+        f"{', '.join(differing) or 'the build, which was ' + str(journal.meta('build'))}"
     )
     entry = Input(seq, "adopted", pack(state), b"")
     tables = {
@@ -147,6 +158,12 @@ def _send_all(journal: Journal, outbox: Outbox) -> None:
     journal.commit(None, {}, sent=outbox.arrived())
 
 
+def _first_ts(tail: Iterable[Input]) -> int:
+    # Of the first event after the snapshot, ns UTC; 0 for none.
+    batches = (unpack_batch(one.kind, one.payload) for one in tail if one.kind in _FEEDS)
+    return next((int(batch.ts[0]) for batch in batches), 0)
+
+
 def _first_offsets(tail: Iterable[Input]) -> dict[int, int]:
     # Partition -> first offset of what the feed brought after the snapshot.
     first = dict[int, int]()
@@ -159,12 +176,16 @@ def _first_offsets(tail: Iterable[Input]) -> dict[int, int]:
     return first
 
 
-def _carried(state: State, base: State) -> State:
+def _keys(state: State) -> list[int]:
+    return state["accounts"]["key"].tolist()
+
+
+def _carried(state: State, base: State, other_bars: bool) -> State:
     # All that is told of the book, by name; what is not known any more is left, orders too.
-    if base["accounts"]["key"].tolist() != state["accounts"]["key"].tolist():
-        raise JournalError(_OTHERS)
+    left = {"orders", *(_OF_BARS if other_bars else ())}
+    configured = _CONFIGURED | (_PER_BAR if other_bars else set())
     for name, array in state.items():
-        if name.startswith("features/") or name == "orders":
+        if name.startswith("features/") or name in left:
             continue
         saved = base.get(name)
         fits = saved is not None and saved.shape == array.shape
@@ -172,14 +193,13 @@ def _carried(state: State, base: State) -> State:
             raise JournalError(f"{_OTHERS}: {name!r} has another shape")
         if saved is None or not fits:
             continue
-        for field in {*(array.dtype.names or ())} & {*(saved.dtype.names or ())} - _CONFIGURED:
+        for field in {*(array.dtype.names or ())} & {*(saved.dtype.names or ())} - configured:
             array[field] = saved[field]
         if array.dtype == saved.dtype and array.dtype.names is None:
             array[...] = saved
     cells, market = state["cells"], state["market"]
     for field in ("working", "pending", "slices", "follow"):
         cells[field] = 0
-    cells["changed"] = 1  # what a dropped order was to bring is proposed again
     state["accounts"]["open_orders"] = 0
     market["orders"] = 0
     market["committed"] = market["held"]
@@ -218,12 +238,16 @@ def _commanded(engine: Engine, entry: Input, *, halted: bool) -> bool:
     return halted
 
 
-def _numbered(state: State, told: _Recorded, strategies: Sequence[str]) -> State:
-    # Orders and rows are counted on from where they were.
-    numbers = [told.order_no.get(name, 0) for name in strategies]
+def _numbered(state: State, told: _Recorded, labels: Labels) -> State:
+    # Orders and rows are counted on from where they were; what an order that worked was to bring
+    # is proposed again.
+    numbers = [told.order_no.get(name, 0) for name in labels.strategies]
     for field, least in (("accounts", numbers), ("clock", [told.version])):
         name = "order_no" if field == "accounts" else "version"
         state[field][name] = np.maximum(state[field][name], least)
+    for strategy, _, symbol, *_ in told.working:
+        place = labels.strategies.index(strategy), labels.symbols.index(symbol)
+        state["cells"]["changed"][place] = 1
     return state
 
 

@@ -6,6 +6,7 @@ whose effects must have the recorded hashes. It decides nothing.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
@@ -25,7 +26,7 @@ from sysquant.operation import Hold
 from sysquant.outbox import Outbox
 from sysquant.packed import pack_batch
 from sysquant.places import Places
-from sysquant.recovery import recover
+from sysquant.recovery import check_book, recover
 from sysquant.rows import dead_letters, event, faults, input_row, offsets_json, stats
 from sysquant.runtime import Runtime
 from sysquant.sealing import Sealer
@@ -98,7 +99,9 @@ class LiveRunner:
         self._merge: Merge | None = None
         self._places = Places(journal.positions())
         self._dead: list[DeadLetter] = []
-        self._snapshot_at = self._report_at = self._commit_at = time.monotonic()
+        self._report_at = self._commit_at = time.monotonic()
+        # The first input has one, too: who adopts a book begins with its capital.
+        self._snapshot_at = self._report_at if journal.last_seq else -math.inf
 
     # -- the session
 
@@ -115,6 +118,7 @@ class LiveRunner:
             If nobody sends rows to the store any more; one that is away is waited for.
         """
         try:
+            check_book(self.journal, self.engine, self.feed)
             self.beacon.begin()
             recover(self.journal, self.engine, self.feed)
             self.outbox.send(self.journal.sealed())

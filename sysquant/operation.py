@@ -234,6 +234,10 @@ class Operator:
 
     def _move(self, wish: Move) -> None:
         check_number("amount", wish.amount, above=0)
+        if wish.source == wish.target:
+            raise ConfigError(
+                f"capital moves between two places, was {wish.source or 'the pool'!r}"
+            )
         amount, book = round(float(wish.amount), 8), self._book
         accounts: dict[str, Any] = {
             name: book.accounts[self._place(name)] for name in (wish.source, wish.target) if name

@@ -6,6 +6,7 @@ last input. Another book, another feed or another build over unfinished inputs i
 
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -64,7 +65,7 @@ def recover(journal: Journal, engine: Engine, feed: Feed) -> None:
     FeedError
         If it was read from another feed.
     """
-    _check_book(journal, engine, feed)
+    check_book(journal, engine, feed)
     replayed = 0
     seq, state = newest(journal)
     if state:
@@ -109,9 +110,12 @@ def is_ours(journal: Journal, engine: Engine) -> bool:
     return all(journal.meta(name) in (None, said) for name, said in marks(engine).items())
 
 
-def symbols_of(journal: Journal) -> str | None:
-    """Those of the book that wrote a journal last, as its fingerprint names them; None for none."""
-    return json.loads(journal.meta("fingerprint") or "{}").get("symbols")
+def changed(journal: Journal, engine: Engine) -> Iterator[tuple[str, str | None, str]]:
+    """What is configured otherwise than for who wrote a journal last: name, was, is."""
+    written = json.loads(journal.meta("fingerprint") or "{}")
+    for name, now in engine.fingerprint().items():
+        if written and written.get(name) != now:
+            yield name, written.get(name), now
 
 
 def check_feed(journal: Journal, feed: Feed) -> None:
@@ -160,19 +164,23 @@ def replay(engine: Engine, entry: Input) -> None:
         )
 
 
-def _check_book(journal: Journal, engine: Engine, feed: Feed) -> None:
-    # Another configuration never continues this book's state; another build only when whole.
+def check_book(journal: Journal, engine: Engine, feed: Feed) -> None:
+    """Refuse another configuration, another feed, and another build unless all is in a snapshot.
+
+    Raises
+    ------
+    JournalError, FeedError
+        With what differs, and the ways out.
+    """
     written = journal.meta("fingerprint")
     if written is None:
         return
     check_feed(journal, feed)
-    was = json.loads(written)
-    for name, value in engine.fingerprint().items():
-        if was.get(name) != value:
-            raise JournalError(
-                f"this journal's book differs: {name} was {was.get(name)}, is {value}; go on with "
-                f"what it was, {WAYS_OUT}"
-            )
+    for name, was, now in changed(journal, engine):
+        raise JournalError(
+            f"this journal's book differs: {name} was {was}, is {now}; go on with what it was, "
+            f"{WAYS_OUT}"
+        )
     found = journal.snapshot()
     whole = found is not None and found[0] == journal.last_seq
     if journal.meta("build") != _build() and not whole:

@@ -17,6 +17,7 @@ from sysquant.operation import Hold, Weigh
 from sysquant.outbox import Outbox
 from sysquant.recovery import is_ours
 from sysquant.store import connect
+from sysquant.types import SECOND
 from tests.market import UNIVERSE, Flip, engine, ticks
 from tests.test_live import MemoryFeed, no_history, session
 
@@ -44,10 +45,11 @@ class Operated(MemoryFeed):
         return super().poll(timeout_s)
 
 
-def killed(directory, events, at, connected, said=()) -> Any:
-    """A session that died at an event, after one that ended well at the 400th."""
+def killed(directory, events, at, connected, said=(), *, ended=400) -> Any:
+    """A session that died at an event, after one that ended well at an earlier one."""
     outbox = partial(Outbox, connect=connected)
-    session(directory, MemoryFeed(events[:400]), {}, book=slow(), outbox=outbox).run()
+    if ended:
+        session(directory, MemoryFeed(events[:ended]), {}, book=slow(), outbox=outbox).run()
     feed = Operated(events, said)
     feed.breaks_at = at
     second = session(directory, feed, {}, book=slow(), outbox=outbox, snapshot_s=3600.0)
@@ -109,6 +111,34 @@ def test_money_and_positions_are_those_of_the_session_that_died(tmp_path, dsn, c
     assert unbalanced == 0
     doubled = "SELECT count() - uniqExact(strategy, order_no) FROM orders WHERE run = {run:String}"
     assert client.query(doubled, parameters=table).result_rows[0][0] == 0
+
+
+def test_before_its_second_snapshot_a_book_keeps_its_capital(tmp_path, dsn, client):
+    connected = partial(connect, dsn)
+    dead = killed(tmp_path, ticks(1_500), 900, connected, ended=0)
+    was = dead.engine.state()
+    assert was["accounts"]["order_no"][0] > 5
+    text, (_, state) = adopted(tmp_path, slow(capital=500_000.0), connected)
+    assert "changed: allocations" in text
+    for field in MONEY:
+        assert state["accounts"][field].tolist() == was["accounts"][field].tolist(), field
+    for field in ("quantity", "cost"):
+        assert state["cells"][field].tolist() == was["cells"][field].tolist(), field
+
+
+def test_bars_are_those_of_the_configuration(tmp_path, dsn, client):
+    connected = partial(connect, dsn)
+    events = ticks(1_500)
+    killed(tmp_path, events, 900, connected)
+    book = slow(interval=5 * SECOND)
+    adopted(tmp_path, book, connected)
+    before = book.bars
+    rest = session(
+        tmp_path, MemoryFeed(events), {}, book=book, outbox=partial(Outbox, connect=connected)
+    )
+    rest.run()
+    seconds = (events.ts[-1] - events.ts[900]) / SECOND
+    assert 0 < book.bars - before <= 2 * (seconds / 5 + 1)
 
 
 @pytest.mark.parametrize("halted", [False, True])
