@@ -4,6 +4,7 @@ Input: a journal, and an engine and feed that are new. Output: the engine as it 
 last input. Another book, another feed or another build over unfinished inputs is refused.
 """
 
+import ast
 import json
 import logging
 from collections.abc import Iterator
@@ -176,7 +177,8 @@ def check_book(journal: Journal, engine: Engine, feed: Feed) -> None:
     if written is None:
         return
     check_feed(journal, feed)
-    for name, was, now in changed(journal, engine):
+    for name, *values in changed(journal, engine):
+        was, now = _apart(*values)
         raise JournalError(
             f"this journal's book differs: {name} was {was}, is {now}; go on with what it was, "
             f"{WAYS_OUT}"
@@ -188,6 +190,16 @@ def check_book(journal: Journal, engine: Engine, feed: Feed) -> None:
             "this journal has inputs after its last snapshot and was written by another build; "
             f"finish with that build, {WAYS_OUT}"
         )
+
+
+def _apart(was: str | None, now: str | None) -> tuple[str | None, str | None]:
+    # Of two dictionaries, written out, what is not the same in both.
+    try:
+        old, new = ast.literal_eval(was or ""), ast.literal_eval(now or "")
+        names = [name for name in new if old.get(name) != new[name]]
+    except (ValueError, SyntaxError, AttributeError, TypeError):  # others, or with infinities
+        return was, now
+    return str({name: old.get(name) for name in names}), str({name: new[name] for name in names})
 
 
 def _build() -> str:

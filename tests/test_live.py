@@ -19,10 +19,11 @@ from sysquant.journal_reader import JournalReader
 from sysquant.live import LiveRunner
 from sysquant.outbox import Outbox
 from sysquant.packed import unpack_batch
+from sysquant.risk import RiskChain
 from sysquant.runtime import Runtime
 from sysquant.sealing import Sealer
 from sysquant.types import CLOCK_MARK, SECOND, Bars, DeadLetter, Poll, Ticks
-from tests.market import Flip, engine, ticks
+from tests.market import CHECKS, Flip, engine, ticks
 
 
 class MemoryFeed:
@@ -95,6 +96,7 @@ def no_history(_before, _first):
     return Bars.empty()
 
 
+ORDER = [one["check"] for one in CHECKS]
 KEYS = Keys({"operate": b"o" * 32, "rearm": b"r" * 32})
 
 
@@ -210,6 +212,15 @@ def test_another_configuration_is_refused_and_names_what_differs(tmp_path):
     with pytest.raises(JournalError, match=r"strategies was flip=Flip\(weight=1.0\)") as error:
         runner.run()
     assert "journal=fresh" in str(error.value)
+
+
+def test_of_other_limits_those_are_named_that_differ(tmp_path):
+    session(tmp_path, MemoryFeed(ticks(200)), {}).run()
+    limits = [{"check": "cash", "limit": 5.0}, *(one for one in CHECKS if one["check"] != "cash")]
+    book = engine(risk=RiskChain(checks=sorted(limits, key=lambda one: ORDER.index(one["check"]))))
+    runner = session(tmp_path, MemoryFeed(ticks(200)), {}, book=book)
+    with pytest.raises(JournalError, match=r"risk was {'cash': 0.0}, is {'cash': 5.0}; go on"):
+        runner.run()
 
 
 def test_another_feed_is_refused(tmp_path):
