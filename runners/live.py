@@ -110,7 +110,6 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     is_adopted = bool(journal.meta("adopt")) and not is_ours(journal, engine)
     if is_adopted:
         print(adopt(journal, engine, outbox, opened, history, labels), flush=True)
-    journal.remember(adopt="")  # what was asked for is done, or there was nothing to adopt
     _announce(cfg, journal, engine, book, anew=is_adopted)
     screen = Screen(f"{book} on {feed.name}, run {journal.id}")
 

@@ -7,6 +7,7 @@ whose effects must have the recorded hashes. It decides nothing.
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
@@ -126,14 +127,8 @@ class LiveRunner:
             try:
                 self.desk.enter(self._record, self._say)
                 self._loop()
-            except JournalError:
-                raise
-            except Exception as error:
-                self.stop.ask(f"error: {error}")
-                if self._is_whole:
-                    self._finish(reads=False)
-                raise
-            self._finish(reads=True)
+            finally:  # one way out, whatever it was
+                self._leave(sys.exc_info()[1])
         finally:
             self.beacon.vitals.close()
             self.feed.close()
@@ -360,6 +355,13 @@ class LiveRunner:
         for name, positions in self.unflat.items():
             told = ", ".join(f"{symbol} {quantity:g}" for symbol, quantity in positions.items())
             self._say(f"not flat: {name} keeps {told or 'working orders'}, no trade came in time")
+
+    def _leave(self, error: BaseException | None) -> None:
+        # Not over a journal that cannot be written, or an engine that is ahead of it.
+        if error is not None:
+            self.stop.ask(f"error: {error}")
+        if self._is_whole and not isinstance(error, JournalError):
+            self._finish(reads=error is None)
 
     def _finish(self, *, reads: bool) -> None:
         # One way out, whatever the reason: the market, state, rows, offsets, goodbye.

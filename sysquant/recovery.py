@@ -58,15 +58,13 @@ def carry_out(engine: Engine, operations: tuple[Operation, ...]) -> Effects:
 def recover(journal: Journal, engine: Engine, feed: Feed) -> None:
     """Bring an engine to where the journal stands, and the feed to its position.
 
+    After `check_book`.
+
     Raises
     ------
     JournalError
-        If it is of another book, or of another build with inputs after its last snapshot, or a
-        replay does not do what was recorded.
-    FeedError
-        If it was read from another feed.
+        If a replay does not do what was recorded, or every snapshot is damaged.
     """
-    check_book(journal, engine, feed)
     replayed = 0
     seq, state = newest(journal)
     if state:
@@ -80,7 +78,8 @@ def recover(journal: Journal, engine: Engine, feed: Feed) -> None:
         log.info("recovered snapshot=%d inputs_replayed=%d", seq, replayed)
     reached(Point.RECOVERED)
     epoch = str(int(journal.meta("epoch") or 0) + 1)
-    journal.remember(epoch=epoch, feed=feed.name, **marks(engine))
+    # Leave to adopt is for one start, also where there was nothing to adopt.
+    journal.remember(epoch=epoch, feed=feed.name, adopt="", **marks(engine))
     feed.seek(journal.positions())
 
 

@@ -214,6 +214,26 @@ def test_another_configuration_is_refused_and_names_what_differs(tmp_path):
     assert "journal=fresh" in str(error.value)
 
 
+def test_an_error_that_nobody_foresaw_ends_a_session_in_order(tmp_path, monkeypatch):
+    feed, said = MemoryFeed(ticks(900)), []
+    runner = session(tmp_path, feed, {}, snapshot_s=3600.0)
+    monkeypatch.setattr(runner, "_say", said.append)
+    poll = feed.poll
+
+    def broken(timeout_s):
+        if feed.at > 400:
+            raise RuntimeError("a fault of a client")
+        return poll(timeout_s)
+
+    feed.poll = broken
+    with pytest.raises(RuntimeError, match="a fault of a client"):
+        runner.run()
+    assert said[0] == "stopping: error: a fault of a client" and "in the store" in said[-1]
+    journal = Journal(tmp_path)
+    assert journal.snapshot()[0] == journal.last_seq
+    journal.close()
+
+
 def test_of_other_limits_those_are_named_that_differ(tmp_path):
     session(tmp_path, MemoryFeed(ticks(200)), {}).run()
     limits = [{"check": "cash", "limit": 5.0}, *(one for one in CHECKS if one["check"] != "cash")]

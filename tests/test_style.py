@@ -144,11 +144,10 @@ def test_engine_sees_no_clock_no_chance_and_nothing_outside():
     assert not found
 
 
-def test_broad_excepts_stand_at_the_top_of_the_driver_and_where_foreign_code_runs_alone():
+def test_one_broad_except_at_most():
     pattern = r"noqa: BLE00[1]|except\s*(\(?\s*(Base)?Exceptio[n]\b[^:]*)?:"
     handled = _found(pattern, tuple(name for name in files(".py") if name.startswith(OURS)))
-    places = [found.split(":")[0] for found in handled]
-    assert sorted(places) == ["sysquant/decider.py", "sysquant/live.py"], handled
+    assert len({found.split(":")[0] for found in handled}) <= 1, handled
 
 
 def test_live_runner_imports_nothing_heavy():

@@ -12,8 +12,8 @@ POINTS = (Point.POLLED, Point.STEPPED, Point.COMMITTING, Point.BEFORE_COMMIT)
 
 
 @scenario(
-    small={"kills": 4}, full={"kills": 40}, rounds=2,
-    zero=WRONG, least={"fills": 10, "rewound": 10},
+    small={"kills": 6}, full={"kills": 40}, rounds=2,
+    zero=WRONG, least={"fills": 10, "rewound": 100},
 )  # fmt: skip
 def redelivered(lab, seed, kills):
     topic = lab.topic()
