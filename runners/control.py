@@ -30,7 +30,8 @@ from sysquant import control, journal_reader
 from sysquant.control import Answer, Command, Keys
 from sysquant.errors import ControlError, FeedError, SysquantError, nearest
 from sysquant.home import home
-from sysquant.journal import Journal, holder
+from sysquant.journal import Journal
+from sysquant.locking import holder
 from sysquant.mailbox import post
 
 ALL, POOL, ADOPT = "all", "pool", "adopt"

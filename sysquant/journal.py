@@ -5,23 +5,21 @@ means the batch never was. All writing is done by the thread that opened it. Wha
 and sending them, is the business of others (`live.py`, `outbox.py`).
 """
 
-import fcntl
 import hashlib
-import os
 import secrets
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from sysquant.errors import JournalError
 from sysquant.failpoints import Point, reached
+from sysquant.locking import lock
 from sysquant.packed import Table, pack, pack_table, unpack
 
 _SCHEMA = """
@@ -50,6 +48,7 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE INDEX IF NOT EXISTS answers_by_age ON answers (at);
 """
 _KEPT_SNAPSHOTS = 2
+_SEAL_BYTES = 8 << 20  # what the sending thread has in memory at a time
 _TRIMMED = 500  # inputs that are forgotten at a time
 _KEPT_ANSWERS_NS = 3600 * 1_000_000_000
 
@@ -78,6 +77,7 @@ class Batch:
 class _Pending:
     # Rows of one table that wait for their batch to be sealed.
     rows: int = 0
+    size: int = 0
     since: float = field(default_factory=time.monotonic)
 
 
@@ -87,8 +87,8 @@ class Journal:
     Parameters
     ----------
     directory : made when missing; for `journal.db` and `journal.lock`.
-    seal_rows, seal_s : a table's rows become a batch at this many, or at this age when none of
-        its batches is on its way: what waits for a store that is away waits in large ones.
+    seal_rows, seal_s : a table's rows become a batch at this many (or at 8 MB), or at this age when
+        none of its batches is on its way: what waits for a store that is away waits in large ones.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class Journal:
         self.directory = directory
         self._seal_rows = seal_rows
         self._seal_s = seal_s
-        self._lock = _lock(directory)
+        self._lock = lock(directory)
         self.path = directory / "journal.db"
         fresh = not self.path.exists()
         try:
@@ -115,9 +115,10 @@ class Journal:
             self._prepare(fresh)
             self.id: str = self.meta("id") or ""
             pending = self._db.execute(
-                "SELECT tbl, sum(rows) FROM outbox WHERE batch IS NULL GROUP BY tbl"
+                "SELECT tbl, sum(rows), sum(length(payload)) FROM outbox WHERE batch IS NULL"
+                " GROUP BY tbl"
             )
-            self._pending = {table: _Pending(rows) for table, rows in pending}
+            self._pending = {table: _Pending(rows, size) for table, rows, size in pending}
             self._unsent = Counter(batch.table for batch in self.sealed())
             self.outbox_rows: int = self._db.execute(
                 "SELECT ifnull(sum(rows), 0) FROM outbox"
@@ -271,17 +272,20 @@ class Journal:
 
     def _is_due(self, table: str) -> bool:
         pending = self._pending[table]
-        if pending.rows >= self._seal_rows:
+        if pending.rows >= self._seal_rows or pending.size >= _SEAL_BYTES:
             return True
         return not self._unsent[table] and time.monotonic() - pending.since >= self._seal_s
 
     def _put(self, tables: Mapping[str, Table]) -> None:
         for name, table in tables.items():
+            payload = pack_table(table)
             self._db.execute(
                 "INSERT INTO outbox (tbl, rows, payload) VALUES (?, ?, ?)",
-                [name, table.num_rows, pack_table(table)],
+                [name, table.num_rows, payload],
             )
-            self._pending.setdefault(name, _Pending()).rows += table.num_rows
+            pending = self._pending.setdefault(name, _Pending())
+            pending.rows += table.num_rows
+            pending.size += len(payload)
             self.outbox_rows += table.num_rows
 
     def _forget(self, batch: Batch) -> None:
@@ -355,47 +359,3 @@ class Journal:
         """Let go of the file and its lock."""
         self._db.close()
         self._lock.close()
-
-
-def _lock(directory: Path) -> IO[str]:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "journal.lock").open("a+", encoding="ascii")
-    except OSError as error:
-        raise JournalError(f"the journal in {directory} cannot be opened: {error}") from error
-    try:
-        _take_lock(lock)
-    except BlockingIOError as error:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        lock.close()
-        raise JournalError(
-            f"the journal in {directory} is in use by process {holder}; stop it, or name another "
-            "book with book.name=..."
-        ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
-
-
-def _take_lock(lock: IO[str]) -> None:
-    # Who only asks for the holder has it for an instant, too.
-    for _ in range(5):
-        with suppress(BlockingIOError):
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(0.02)
-    return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def holder(directory: Path) -> int | None:
-    """Process that holds the journal in a directory; None when nobody does."""
-    try:
-        with (directory / "journal.lock").open(encoding="ascii") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(lock.read().strip() or 0)
-    except OSError:
-        pass
-    return None

@@ -39,6 +39,13 @@ class JournalReader:
         payloads = self._fetch("SELECT payload FROM outbox WHERE batch=? ORDER BY id", batch.id)
         return join_tables([unpack_table(payload) for (payload,) in payloads])
 
+    def inputs_size(self, after: int, last: int) -> int:
+        """Bytes of payload of the inputs after one, up to another."""
+        return self._fetch(
+            "SELECT ifnull(sum(length(payload)), 0) FROM inputs WHERE seq > ? AND seq <= ?",
+            after, last,
+        )[0][0]  # fmt: skip
+
     def inputs(self, after: int, last: int, *, most_bytes: int) -> list[Input]:
         """The inputs after one, up to another: as many as so many bytes of payload, at least one.
 

@@ -26,7 +26,7 @@ from sysquant.journal_reader import JournalReader
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"inputs-(\d+)-(\d+)\.parquet")
-_MOST_BYTES = 64 << 20  # of payloads in a file
+_MOST_BYTES = 16 << 20  # of payloads in a file
 _FIRST = bytes(32)  # what the first file is chained to
 _SCHEMA = pa.schema(
     [
@@ -45,7 +45,7 @@ class Sealer:
     directory : of the run's files; made when there is something to seal.
     newest : the journal's last input. Files that hold more are not of this journal, which was
         restored from a copy then: nothing is sealed, nor after one that cannot be read.
-    least : inputs that are worth a file.
+    least : inputs that are worth a file; or as many as fill one.
     """
 
     def __init__(
@@ -84,11 +84,16 @@ class Sealer:
         reader = JournalReader(self._journal)
         while (last := self._asked.get()) is not None:
             try:
-                while last - self._sealed >= self._least and self._asked.empty():
+                while self._is_worth_it(reader, last) and self._asked.empty():
                     self._seal(reader.inputs(self._sealed, last, most_bytes=_MOST_BYTES))
             except (OSError, JournalError, pa.ArrowException) as error:
                 log.warning("inputs not sealed reason=%s; they stay in the journal", error)
         reader.close()
+
+    def _is_worth_it(self, reader: JournalReader, last: int) -> bool:
+        if last - self._sealed >= self._least:
+            return True
+        return reader.inputs_size(self._sealed, last) >= _MOST_BYTES
 
     def _seal(self, inputs: Sequence[Input]) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -100,7 +105,7 @@ class Sealer:
         path = self._directory / f"inputs-{first:012d}-{last:012d}.parquet"
         new = path.with_suffix(".new")
         with new.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(table, file, compression="zstd", use_dictionary=False)
             file.flush()
             os.fsync(file.fileno())
         reached(Point.FILE_WRITTEN)

@@ -108,6 +108,17 @@ def test_rows_become_a_batch_at_their_number(tmp_path):
     journal.close()
 
 
+def test_rows_become_a_batch_at_their_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("sysquant.journal._SEAL_BYTES", 5_000)
+    large = pa.table({"x": [b"x" * 3_000]})
+    journal = Journal(tmp_path, seal_s=3600)
+    assert journal.commit(entry(1), {"inputs": large, "orders": rows(1)}) == []
+    journal = reopen(journal, seal_s=3600)
+    (batch,) = journal.commit(entry(2), {"inputs": large, "orders": rows(2)})
+    assert (batch.table, batch.rows) == ("inputs", 2)
+    journal.close()
+
+
 def test_a_failed_commit_leaves_nothing(journal):
     journal.commit(entry(1), {"orders": rows(1)}, positions={0: 1})
     with pytest.raises(JournalError, match="cannot be written"):

@@ -55,6 +55,21 @@ def test_inputs_that_two_snapshots_outlived_are_sealed_and_then_forgotten(tmp_pa
     again.close()
 
 
+def test_few_large_inputs_are_worth_a_file_and_no_file_is_larger_than_one_needs(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sysquant.sealing._MOST_BYTES", 1_000)
+    journal = filled(tmp_path, 30, snapshots=(29, 30))
+    sealer = Sealer(journal.path, tmp_path / "run", newest=journal.last_seq)
+    sealer.ask(9)
+    sealer.ask(29)
+    until(lambda: sealer.sealed == 20)
+    sealer.close()
+    files = sorted((tmp_path / "run").iterdir())
+    assert [path.name[7:-8].split("-")[1] for path in files] == ["000000000010", "000000000020"]
+    journal.close()
+
+
 def test_what_a_snapshot_may_need_is_never_forgotten(tmp_path):
     journal = filled(tmp_path, 60, snapshots=(20, 50))
     journal.commit(None, {}, sealed=60)

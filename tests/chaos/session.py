@@ -18,7 +18,7 @@ from sysquant import journal_reader
 from sysquant.feeds.decode import MILLISECOND
 from sysquant.feeds.publish import Publisher
 from sysquant.feeds.synthetic import SAMPLE, synthetic_ticks
-from sysquant.journal import holder
+from sysquant.locking import holder
 from sysquant.types import Ticks
 from tests.chaos.lab import Lab
 from tests.conftest import REPOSITORY

@@ -1,0 +1,61 @@
+"""One live process per book: the lock beside its journal, which ends with the process."""
+
+import fcntl
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from sysquant.errors import JournalError
+
+
+def lock(directory: Path) -> IO[str]:
+    """Lock a journal's directory, made when missing, for this process; closing the file frees it.
+
+    Raises
+    ------
+    JournalError
+        If another process holds it, or nothing can be written there.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / "journal.lock").open("a+", encoding="ascii")
+    except OSError as error:
+        raise JournalError(f"the journal in {directory} cannot be opened: {error}") from error
+    try:
+        _take(file)
+    except BlockingIOError as error:
+        file.seek(0)
+        by = file.read().strip() or "unknown"
+        file.close()
+        raise JournalError(
+            f"the journal in {directory} is in use by process {by}; stop it, or name another "
+            "book with book.name=..."
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _take(file: IO[str]) -> None:
+    # Who only asks for the holder has it for an instant, too.
+    for _ in range(5):
+        with suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.02)
+    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def holder(directory: Path) -> int | None:
+    """Process that holds the journal in a directory; None when nobody does."""
+    try:
+        with (directory / "journal.lock").open(encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read().strip() or 0)
+    except OSError:
+        pass
+    return None
