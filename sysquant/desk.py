@@ -168,7 +168,7 @@ class Desk:
             case control.Rearm():
                 if command.strategy is not None:
                     return (Rearm(command.strategy),), f"{command.strategy} is re-armed"
-                return (Hold("halt", False),), "re-armed: the book trades again"
+                return self._rearmed()
             case control.Refresh():
                 raise ControlError(f"{command.strategy!r} has no model that could be refreshed")
             case control.Status():
@@ -188,6 +188,14 @@ class Desk:
         if not operations:
             raise ControlError("nothing of it is paused or drained; what is off is started")
         return tuple(operations), self._told(command, "active")
+
+    def _rearmed(self) -> tuple[tuple[Operation, ...], str]:
+        holds = self._engine.operator.holds
+        if "halt" not in holds:
+            raise ControlError("the book is not halted: there is nothing to re-arm")
+        others = ", ".join(hold for hold in holds if hold != "halt")
+        does = f"entries stay stopped ({others})" if others else "the book trades again"
+        return (Hold("halt", False),), f"re-armed: {does}"
 
     def _told(self, command: Any, state: str) -> str:
         whom = command.strategy or "every strategy"

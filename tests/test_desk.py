@@ -171,18 +171,30 @@ def test_a_halt_is_latched_over_restarts_until_it_is_rearmed(tmp_path):
     )
 
 
+def test_rearmed_says_what_else_stops_entries(tmp_path):
+    records = ticks(1_500)
+    kept = np.r_[:300, 400:1_500]
+    runner, mailbox, _ = commanded(
+        tmp_path, (194, control.Halt()), (582, control.Rearm()), feed=MemoryFeed(records[kept])
+    )
+    runner.run()
+    assert mailbox.told()[1].text == "re-armed: entries stay stopped (gap)"
+
+
 def test_what_does_not_count_is_refused_recorded_and_answered_and_changes_nothing(tmp_path):
     plain, tables = {}, {}
     session(tmp_path / "plain", MemoryFeed(ticks(1_500)), plain).run()
     runner, mailbox, _ = commanded(
         tmp_path / "told", (291, b"nonsense"), (388, control.Stop("flop")), (485, control.Resume()),
-        (582, control.Weight("flip", 2.0)), (679, control.Refresh("flip")), tables=tables,
+        (582, control.Weight("flip", 2.0)), (679, control.Refresh("flip")),
+        (776, control.Rearm()), tables=tables,
     )  # fmt: skip
     runner.run()
     said = [answer.text for answer in mailbox.told()]
     assert not any(answer.ok for answer in mailbox.told())
     assert "by none of the book's keys" in said[0] and "did you mean 'flip'" in said[1]
     assert "weight must be >= 0 and <= 1" in said[3] and "no model" in said[4]
+    assert "not halted" in said[5]
     assert [row["detail"] for row in events_of(tables, "refused_command")] == said
     for name in DECIDED:
         assert rows(tables, name) == rows(plain, name), name
