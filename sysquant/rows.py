@@ -108,6 +108,28 @@ def stats(
     return {"feed_stats": of_feed, "runtime_metrics": of_runtime}
 
 
+def stream_stats(
+    run: str, feed: str, counts: Any, newest: int, lag_ms: float, *, dropped: int, waiting: int
+) -> pa.Table:
+    """Row of `feed_stats` of a stream from an exchange; `counts` are `SocketFeed.counters`."""
+    return _row(
+        run=pa.array([run]),
+        ts=_time(time.time_ns()),
+        feed=pa.array([feed]),
+        ticks=_count(counts.trades),
+        dead=_count(counts.bad),
+        late=_count(0),
+        engine_ts=_time(newest),
+        lag_ms=pa.array([lag_ms], pa.float64()),
+        outbox_rows=_count(waiting),
+        filled=_count(counts.filled),
+        duplicates=_count(counts.duplicates),
+        lost=_count(counts.lost),
+        dropped=_count(dropped),
+        connections=_count(counts.connections),
+    )
+
+
 def faults(
     run: str, seq: int, found: Iterable[tuple[str, int, BaseException]]
 ) -> dict[str, pa.Table]:

@@ -82,6 +82,17 @@ def broker(
     used.stop()
 
 
+@pytest.fixture
+def mortal(broker: AnyBroker) -> Iterator[AnyBroker]:
+    """The broker, started again after the test."""
+    if broker.kind == "mock":
+        pytest.skip("the mock broker cannot be killed, stalled or restarted")
+    yield broker
+    broker.resume()
+    if not broker.is_running():
+        broker.restart()
+
+
 @pytest.fixture(scope="session")
 def new_topic(broker: AnyBroker) -> Callable[..., str]:
     """Makes an empty topic of its own for each call, and returns its name."""

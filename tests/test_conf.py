@@ -34,16 +34,20 @@ OPTIONS = [(r, g, o) for r in ROOTS for g in groups_of(r) for o in options_of(g)
 SOURCES = {path.stem: path.read_text() for path in (REPOSITORY / "runners").glob("*.py")}
 RUNNERS = sorted(name for name, source in SOURCES.items() if "__main__" in source)
 UNIVERSE = [Instrument("SIM:OAK", tick_size=0.01)]
+UNIVERSE += [Instrument("BINANCE:BTCUSDT"), Instrument("COINBASE:BTC-USD")]
 
 # What only a runner, or the person who starts it, knows.
 GIVEN_BY_RUNNER = {
     "sysquant.feeds.kafka.KafkaFeed": ["universe"],
     "sysquant.feeds.replay.ReplayFeed": ["universe", "connect"],
     "sysquant.feeds.synthetic.SyntheticFeed": ["universe"],
+    "sysquant.feeds.socket.SocketFeed": ["universe"],
+    "sysquant.feeds.publish.Publisher": ["mark", "patience_s"],
 }
 SAID_BY_PERSON = {
     "mapping=bars": ["mapping.symbol=SIM:OAK", "mapping.label=left", "mapping.volume_unit=base"],
     "source=file": ["path=ticks.csv"],
+    "source=finnhub": ["source.venue.token=x"],
     "runtime=default": ["runtime.clock=event"],  # the runner puts it for `auto`
 }
 # Parameters that a file leaves out on purpose: they mean nothing there.
@@ -51,6 +55,8 @@ LEFT_OUT = {
     "mapping=ticks": {"label", "volume_unit"},
     "mapping=funding": {"label", "volume_unit"},
     "source=synthetic": {"end"},
+    "source=store": {"interval"},
+    "source=finnhub": {"hold_s", "give_up_s", "retry_s", "most_filled"},  # its trades have no ids
     "store=embedded": {"read_only"},
     "store=clickhouse": {"read_only"},
 }
@@ -107,7 +113,7 @@ def test_every_file_that_names_an_object_builds_it(home, broker, topic, monkeypa
     (home / "ticks.csv").write_text(TICKS)
     dsn, server = ensure_server("chdb:data/store")
     monkeypatch.setenv("CLICKHOUSE_DSN", dsn)
-    arguments = {"universe": UNIVERSE, "connect": lambda: None}
+    arguments = {"universe": UNIVERSE, "connect": lambda: None, "mark": "", "patience_s": None}
     try:
         for name, node in _nodes().items():
             given = {k: arguments[k] for k in GIVEN_BY_RUNNER.get(node._target_, [])}

@@ -396,17 +396,6 @@ def test_what_is_fetched_ahead_is_bounded_while_nobody_polls(topic, feed_of, bro
     assert [letter.offset for letter in dead] == list(range(1, 101))
 
 
-@pytest.fixture
-def mortal(broker):
-    """The broker, started again after the test."""
-    if broker.kind == "mock":
-        pytest.skip("the mock broker cannot be killed, stalled or restarted")
-    yield broker
-    broker.resume()
-    if not broker.is_running():
-        broker.restart()
-
-
 def within(limit_s, step):
     """Its result; a second more than it takes is what a busy machine may add to any one step."""
     began = time.monotonic()

@@ -3,9 +3,9 @@
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -120,6 +120,14 @@ def test_recording_plays_at_its_own_speed(tmp_path):
     assert 0.35 <= time.monotonic() - began < 2.0  # 39 ms at a tenth of the speed
 
 
+def test_recording_can_be_moved_to_now(tmp_path):
+    path = str(write(tmp_path / "ticks.parquet"))
+    was, now = (RecordingFeed(path, speed="max", now=moved).poll(0.1).events for moved in (0, 1))
+    assert 0 <= time.time_ns() - now.ts[0] < 60e9 and not now.ts[0] % 1_000_000
+    for name in ("ts", "received_at"):
+        assert len(set((getattr(now, name) - getattr(was, name)).tolist())) == 1
+
+
 def test_real_recording_is_published_whole_and_in_order(broker, topic, on, shared_data, tmp_path):
     path = shared_data / "ticks_ethusdt_2025-05-19.parquet"
     done = run("source=file", f"path={path}", "speed=max", *on(topic), cwd=tmp_path)
@@ -168,8 +176,7 @@ def test_signal_ends_it_with_everything_it_sent_acknowledged(
 def test_stopped_source_publishes_nothing_more(broker, topic, tmp_path):
     feed = RecordingFeed(str(write(tmp_path / "ticks.parquet")), speed="max")
     publisher = Publisher(bootstrap=broker.bootstrap, topic=topic, **broker.client)
-    stopped = threading.Event()
-    stopped.set()
+    stopped = SimpleNamespace(reason="SIGTERM")
     assert stream(feed, publisher, feed.universe, stopped).startswith("published 0 records")
     publisher.close()
 

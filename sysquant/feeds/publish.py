@@ -28,6 +28,8 @@ class Publisher:
     batch_kib : most of one batch, KiB.
     most_waiting : records sent and not acknowledged; above it, publishing waits.
     timeout_s : for finding a broker, and for its acknowledgement.
+    patience_s : how long records wait for a broker that went away; `timeout_s` by default.
+    mark : name of a header that holds each tick's offset in its source; empty for none.
     api_version : of the broker, where it cannot be asked (librdkafka's mock); None asks.
     security : arguments of kafka-python's client, e.g. `security_protocol`, `sasl_mechanism`.
 
@@ -48,19 +50,23 @@ class Publisher:
         batch_kib: int = 256,
         most_waiting: int = 100_000,
         timeout_s: float = 10.0,
+        patience_s: float | None = None,
+        mark: str = "",
         api_version: Sequence[int] | None = None,
         security: Mapping[str, Any] | None = None,
     ) -> None:
         self.topic = topic
+        self._mark = mark
         self.acknowledged = 0  # records
         self._sent = 0
         self._failure: BaseException | None = None
         self._bootstrap = bootstrap
         self._most_waiting = most_waiting
         timeout_ms = int(timeout_s * 1000)
-        delivery_ms = timeout_ms + linger_ms + 1
+        patience_ms = timeout_ms if patience_s is None else int(patience_s * 1000)
+        delivery_ms = max(timeout_ms, patience_ms) + linger_ms + 1
         # Above the delivery's own: a producer closed with records waiting cannot end its thread.
-        self._give_up_s = delivery_ms / 1000 + 2.0
+        self._give_up_s = (timeout_ms + linger_ms) / 1000 + 2.0
         settings = client_settings(bootstrap, min(timeout_s, 5.0), api_version, security)
         settings |= {
             "max_block_ms": timeout_ms,
@@ -81,9 +87,12 @@ class Publisher:
             If the broker refused a record, of this batch or of one before.
         """
         keys = [one.symbol.encode() for one in universe]
+        values = zip(
+            ticks.symbol.tolist(), encode(ticks, universe), self._headers(ticks), strict=True
+        )
         try:
-            for symbol, value in zip(ticks.symbol.tolist(), encode(ticks, universe), strict=True):
-                answer = self._producer.send(self.topic, value, key=keys[symbol])
+            for symbol, value, headers in values:
+                answer = self._producer.send(self.topic, value, key=keys[symbol], headers=headers)
                 answer.add_callback(self._acknowledge).add_errback(self._refuse)
                 self._sent += 1
         except KafkaError as error:
@@ -92,8 +101,18 @@ class Publisher:
             raise ConfigError(f"topic cannot be {self.topic!r}: {error}") from error
         if self._failure is not None:
             raise self._lost(self._failure)
-        if self._sent - self.acknowledged > self._most_waiting:
+        if self.waiting > self._most_waiting:
             self.flush()
+
+    @property
+    def waiting(self) -> int:
+        """Records that are sent and not acknowledged."""
+        return self._sent - self.acknowledged
+
+    def _headers(self, ticks: Ticks) -> Sequence[list[tuple[str, bytes]] | None]:
+        if not self._mark:
+            return [None] * len(ticks)
+        return [[(self._mark, b"%d" % offset)] for offset in ticks.offset.tolist()]
 
     def flush(self) -> None:
         """Wait until every record is acknowledged.

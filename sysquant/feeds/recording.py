@@ -5,6 +5,7 @@ batches as any feed; the universe is the symbols of the file. It refuses a file 
 what may be wrong on a topic may not be wrong in a recording that is published as true.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,7 @@ class RecordingFeed:
     path : `.parquet` or `.csv`; below `home()` unless absolute.
     speed : market seconds per wall second, or "max".
     batch : ticks of a poll at most.
+    now : whether all times are moved so that the first tick is of now.
 
     Raises
     ------
@@ -41,9 +43,15 @@ class RecordingFeed:
     kind: Literal["ticks", "bars"] = "ticks"
     interval = 0
 
-    def __init__(self, path: str, *, speed: float | str = 1.0, batch: int = 5000) -> None:
+    def __init__(
+        self, path: str, *, speed: float | str = 1.0, batch: int = 5000, now: bool = False
+    ) -> None:
         self.name = f"recording:{Path(path).name}"
         self.universe, self._ticks = read(under_home(path))
+        if now and len(self._ticks):
+            shift = time.time_ns() // MILLISECOND * MILLISECOND - int(self._ticks.ts[0])
+            for column in (self._ticks.ts, self._ticks.received_at):
+                column += shift
         self._tape = Tape(self._open_at, Ticks.empty(), speed=speed, batch=batch)
 
     def __len__(self) -> int:
@@ -102,7 +110,7 @@ def _columns(table: pa.Table) -> tuple[list[Instrument], Ticks]:
         symbol=symbols.indices.to_numpy(zero_copy_only=False).astype(np.int32),
         price=table["price"].cast(pa.float64()).to_numpy(),
         volume=table["volume"].cast(pa.float64()).to_numpy(),
-        received_at=received.to_numpy(),
+        received_at=received.to_numpy().copy(),
         partition=np.zeros(len(table), np.int32),
         offset=np.arange(len(table), dtype=np.int64),
     )

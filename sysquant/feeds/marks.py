@@ -1,0 +1,88 @@
+"""What of a source lies on a topic already, read from the topic's own end.
+
+Input: a topic whose records carry their id in a header (`Publisher(mark=...)`). Output: the next id
+of each symbol, and which ids before it are missing. The topic itself remembers, so nothing else can
+disagree with it.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from kafka import KafkaConsumer
+from kafka.errors import KafkaError
+from kafka.structs import TopicPartition
+
+from sysquant.errors import FeedError
+from sysquant.feeds.connection import client_settings, connect
+from sysquant.feeds.sequence import Missing
+from sysquant.types import Instrument
+
+_READ_S = 20.0
+
+
+class Published(NamedTuple):
+    """Of one symbol: the id after the greatest, and ids between the least and it that lack."""
+
+    next_id: int
+    missing: list[Missing]
+
+
+def published(
+    *,
+    bootstrap: str,
+    topic: str,
+    mark: str,
+    universe: Sequence[Instrument],
+    last: int = 20_000,
+    timeout_s: float = 10.0,
+    api_version: Sequence[int] | None = None,
+    security: Mapping[str, Any] | None = None,
+) -> dict[int, Published]:
+    """Symbol's index -> what the last records of a topic hold of it.
+
+    Parameters
+    ----------
+    mark : name of the header.
+    last : records of each partition that are read; a symbol without one among them is left out.
+    bootstrap, topic, timeout_s, api_version, security : as for `Publisher`.
+
+    Raises
+    ------
+    FeedError
+        If no broker answers, or it does not bring the records.
+    """
+    settings = client_settings(bootstrap, min(timeout_s, 5.0), api_version, security)
+    consumer, _ = connect(KafkaConsumer, settings)
+    try:
+        found = _read(consumer, topic, mark, last)
+    except KafkaError as error:
+        raise FeedError(f"the end of {topic!r} at {bootstrap} cannot be read: {error!r}") from error
+    finally:
+        consumer.close()
+    ids = {at: sorted(found.get(one.symbol.encode(), ())) for at, one in enumerate(universe)}
+    return {at: Published(some[-1] + 1, _missing(at, some)) for at, some in ids.items() if some}
+
+
+def _read(consumer: KafkaConsumer, topic: str, mark: str, last: int) -> dict[bytes, set[int]]:
+    places = [TopicPartition(topic, one) for one in consumer.partitions_for_topic(topic) or ()]
+    found, until = dict[bytes, set[int]](), time.monotonic() + _READ_S
+    if not places:
+        return found
+    consumer.assign(places)
+    first, end = consumer.beginning_offsets(places), consumer.end_offsets(places)
+    for place in places:
+        consumer.seek(place, max(first[place], end[place] - last))
+    while any((consumer.position(place) or 0) < end[place] for place in places):
+        if time.monotonic() > until:
+            raise FeedError(f"the end of {topic!r} was not read within {_READ_S:.0f} s")
+        for records in consumer.poll(timeout_ms=250).values():
+            for record in records:
+                ids = [int(value) for name, value in record.headers if name == mark]
+                found.setdefault(record.key or b"", set()).update(ids)
+    return found
+
+
+def _missing(symbol: int, ids: Sequence[int]) -> list[Missing]:
+    return [Missing(symbol, one + 1, other - 1) for one, other in pairwise(ids) if other > one + 1]
