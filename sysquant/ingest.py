@@ -45,7 +45,7 @@ class Ingest:
     ----------
     feed, journal, outbox : the parts; closed at the end.
     universe : the feed's.
-    epoch : which life of the topic: a topic made anew counts its offsets from 0 again.
+    epoch : which life of the topic: one made anew counts its offsets from 0 again, and has another.
     most_waiting : rows waiting for the store at which reading pauses.
     stop_after_idle_s : end when nothing came for so long; None never.
     stop_with : process id of the parent to end with; None for none.
@@ -89,6 +89,8 @@ class Ingest:
             self._journal.close()
 
     def _run(self, stop: StopRequest) -> str:
+        if self._journal.begin_topic(self._epoch):
+            log.warning("topic %s was made anew: read from its start", self._feed.name)
         self._feed.seek(self._journal.positions())
         self._outbox.send(self._journal.sealed())
         idle_since = time.monotonic()
@@ -129,7 +131,7 @@ class Ingest:
         if tables:
             self._commit(tables, dict(poll.next_offset))
             self._feed.commit(poll.next_offset)
-        elif self._journal.is_sealing_due():
+        elif self._outbox.has_arrived or self._journal.is_sealing_due():
             self._commit({}, {})
         self.ticks += len(poll.events)
         self.dead += len(poll.dead)

@@ -180,6 +180,17 @@ class Journal:
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [*values.items()])
 
+    def begin_topic(self, epoch: str) -> bool:
+        """Remember which life of its topic the positions are of; whether others were dropped."""
+        known = self.meta("topic")
+        if known == epoch:
+            return False
+        with self._transaction():
+            if known is not None:
+                self._db.execute("DELETE FROM positions")
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('topic', ?)", [epoch])
+        return known is not None
+
     def positions(self) -> dict[int, int]:
         """Partition -> next offset to read."""
         return dict(self._db.execute("SELECT partition, next_offset FROM positions"))

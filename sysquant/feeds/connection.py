@@ -92,6 +92,32 @@ def refuses_settings(why: object) -> ConfigError:
     return ConfigError(f"Kafka's client refuses its settings: {why}; correct bootstrap or security")
 
 
+def topic_life(
+    bootstrap: str,
+    topic: str,
+    timeout_s: float,
+    api_version: Sequence[int] | None,
+    security: Mapping[str, Any] | None,
+) -> str:
+    """Name of this life of a topic: another when it was deleted and made anew.
+
+    Its own name alone where the broker gives topics no id (before Kafka 2.8).
+
+    Raises
+    ------
+    FeedError
+        If no broker answers.
+    """
+    settings = client_settings(bootstrap, timeout_s, api_version, security)
+    consumer, client = connect(KafkaConsumer, settings)
+    try:
+        consumer.partitions_for_topic(topic)
+        found = client.cluster.topic_id(topic)
+        return f"{topic}-{found.hex[:12]}" if found is not None and found.int else topic
+    finally:
+        consumer.close()
+
+
 def connect(make: Callable[..., Client], settings: Mapping[str, Any]) -> tuple[Client, Any]:
     """A consumer or producer that has found its broker, and the network client below it.
 
