@@ -98,12 +98,12 @@ def test_real_frames_are_on_the_topic_once_each_over_kills_and_all_that_a_socket
     later = {4_000 + place: does for place, does in DISTURBED.items()}
     with VenueServer(frames, binance_past(frames), script=DISTURBED | later) as server:
         stream = streaming(server)
-        stream.start()
+        stream.start("report_to_store=false")
         for place in (3_000, 6_000, 9_000):
             until(lambda least=place: server.place >= least)
             stream.end(signal.SIGKILL)
             server.place += 50  # the market goes on
-            stream.start()
+            stream.start("report_to_store=false")
         until(lambda: server.is_over)
         until(lambda: len(records(broker, topic)) >= len(frames))
         code, _, err = stream.end()

@@ -98,7 +98,7 @@ class KafkaFeed:
         client: Literal["kafka_python", "confluent"] = "kafka_python",
         start: Literal["earliest", "latest", "stored"] = "earliest",
         group: str = "sysquant",
-        max_records: int = 5000,
+        max_records: int = 10_000,
         linger_ms: float = 10.0,
         fetch_mib: int | None = None,
         queue_mib: int = 64,

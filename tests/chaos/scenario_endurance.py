@@ -16,7 +16,7 @@ NOISE_MB = 100.0  # while an allocator finds its size: the first hundreds of tho
 )  # fmt: skip
 def endurance(lab, seed, ticks):
     topic, seen = lab.topic(), list[tuple[int, float, int]]()
-    words = "feed.max_records=5000", "runtime.snapshot_s=1", "snapshots=1m", "bars=1m"
+    words = "feed.max_records=10000", "runtime.snapshot_s=1", "snapshots=1m", "bars=1m"
     source = Source(lab, topic, market(ticks / 50))
     with source, Session(lab, topic, *words) as session:
         session.begin()
