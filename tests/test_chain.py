@@ -13,7 +13,8 @@ from sysquant.serve import ensure_server
 from sysquant.store import connect, migrate
 from sysquant.types import Instrument
 from tests import forked
-from tests.test_socket import DISTURBED, binance_past
+from tests.streaming import binance_past
+from tests.test_socket import DISTURBED
 from tests.test_stream_live import ROOT, real_frames, streaming, until
 from tests.venue_server import VenueServer
 

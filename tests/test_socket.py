@@ -16,6 +16,7 @@ from sysquant.feeds.venues.binance import Binance
 from sysquant.feeds.venues.coinbase import Coinbase
 from sysquant.feeds.venues.finnhub import Finnhub
 from sysquant.types import Instrument, Ticks
+from tests.streaming import binance_frame, binance_past
 from tests.venue_server import VenueServer
 
 UNIVERSE = [Instrument("BINANCE:ETHUSDT"), Instrument("BINANCE:BTCUSDT")]
@@ -23,30 +24,6 @@ DISTURBED = {
     20: "ping", 60: "swap", 100: "close", 160: "parts", 200: "half", 260: "again", 300: "cut",
     340: "noise", 380: 1.5, 420: "close", 430: "close", 500: "swap", 502: "half",
 }  # fmt: skip
-
-
-def binance_frame(number, symbol="BTCUSDT", price=None):
-    said = {
-        "e": "trade", "E": number + 5, "s": symbol, "t": number, "p": str(price or 100 + number),
-        "q": "0.5", "T": 1_723_161_600_000 + number, "m": True, "M": True,
-    }  # fmt: skip
-    return json.dumps({"stream": f"{symbol.lower()}@trade", "data": said})
-
-
-def binance_past(frames):
-    told = [json.loads(frame)["data"] for frame in frames]
-
-    def past(path, query):
-        assert path == "/api/v3/historicalTrades"
-        first, limit = int(query["fromId"]), int(query["limit"])
-        rows = [
-            {"id": one["t"], "price": one["p"], "qty": one["q"], "time": one["T"]}
-            for one in told
-            if one["s"] == query["symbol"] and one["t"] >= first
-        ]
-        return sorted(rows, key=lambda row: row["id"])[:limit]
-
-    return past
 
 
 @pytest.fixture

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kafka import KafkaConsumer
-from kafka.structs import TopicPartition
 
 from sysquant.feeds.decode import TickDecoder
 from sysquant.feeds.pump import Pump
 from sysquant.store import connect
 from sysquant.types import Instrument
 from tests.market import ticks as market_ticks
-from tests.test_socket import DISTURBED, binance_frame, binance_past, truth
+from tests.streaming import binance_frame, binance_past, records, stream_words
+from tests.test_socket import DISTURBED, truth
 from tests.venue_server import VenueServer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,13 +27,7 @@ class Stream:
     """Lives of `runners/stream.py source=binance`, ended with the test."""
 
     def __init__(self, server, broker, topic, home):
-        version = str(list(broker.client.get("api_version", ()))).replace(" ", "")
-        self.words = [
-            "source=binance", "universe=crypto", f"source.venue.url={server.url}",
-            f"source.venue.rest={server.rest}", f"publisher.bootstrap={broker.bootstrap}",
-            f"publisher.topic={topic}", "source.silent_s=1", "source.retry_s=0.3", "report_s=0.5",
-            *([f"publisher.api_version={version}"] if broker.client else []),
-        ]  # fmt: skip
+        self.words = stream_words(server, broker, topic)
         self.home, self.process = home, None
 
     def start(self, *words):
@@ -62,20 +55,6 @@ def streaming(broker, topic, home):
         if one.process is not None:
             one.process.kill()
             one.process.communicate()
-
-
-def records(broker, topic):
-    """Header id and value of every record of a topic of one partition, in order."""
-    consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap, **broker.client)
-    place = TopicPartition(topic, 0)
-    consumer.assign([place])
-    consumer.seek_to_beginning(place)
-    end, found = consumer.end_offsets([place])[place], []
-    while consumer.position(place) < end:
-        for batch in consumer.poll(timeout_ms=250).values():
-            found += [(int(dict(r.headers)["binance"]), json.loads(r.value)) for r in batch]
-    consumer.close()
-    return found
 
 
 def until(is_so, timeout_s=60.0):

@@ -35,7 +35,7 @@ class VenueServer:
         self.frames, self.script, self.per_second = frames, dict(script or {}), per_second
         self.past = past
         self.place, self.connections, self.asked, self.greetings = 0, 0, [], []
-        self.is_rest_down = False
+        self.is_rest_down, self.disturbed = False, 0
         self._turn = threading.Lock()
         self._open = threading.Event()
         self._sockets = serve(self._tell, "127.0.0.1", 0, ping_interval=1.0)
@@ -80,6 +80,7 @@ class VenueServer:
                 socket.send(frame)
                 self.place += 1
             elif isinstance(does, float):
+                self.disturbed += 1
                 time.sleep(does)
             elif self._disturb(socket, does, frame):
                 return
@@ -94,6 +95,7 @@ class VenueServer:
 
     def _disturb(self, socket: ServerConnection, does: str, frame: str) -> bool:
         # Whether the connection is over.
+        self.disturbed += 1
         match does:
             case "close":  # and what comes meanwhile is missed
                 self.place += 7
