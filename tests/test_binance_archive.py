@@ -1,10 +1,8 @@
 """Binance's archive into the store: every good row once, and the rest told, whatever happens."""
 
-import io
 import os
 import signal
 import time
-import zipfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -17,106 +15,19 @@ from urllib3.util import Retry
 
 from sysquant import archive, binance_archive, downloads
 from sysquant.binance_archive import BinanceArchive, import_archive
-from sysquant.binance_files import ArchiveFile, check, read
 from sysquant.errors import ConfigError, DataError
 from sysquant.importing import Report
 from sysquant.store import connect, insert
 from sysquant.tables import tick_table
-from sysquant.types import Instrument, Ticks
+from sysquant.types import Ticks
 from tests import forked
+from tests.archive_market import BTC, ETH, PRICES, UNIVERSE, Market, days_of, of, trades_of
 from tests.archive_server import ArchiveServer
 
 pytest_plugins = ["tests.served"]
 
-BTC, ETH = "BINANCE:BTCUSDT", "BINANCE:ETHUSDT"
-UNIVERSE = [Instrument("BTC-PERP"), Instrument(BTC), Instrument(ETH)]
-KLINES = (
-    "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_base,"
-    "taker_buy_quote,ignore"
-)
-TRADES = "id,price,qty,quote_qty,time,is_buyer_maker,is_best_match"
-PRICES = ("open", "high", "low", "close", "volume")
 
-
-# -- an archive
-
-
-def klines_of(day: str, seed: int, minutes: int = 90) -> pd.DataFrame:
-    """A day's last minutes; `open_time` in ms."""
-    random = np.random.default_rng(seed)
-    end = pd.Timestamp(day, tz="UTC") + pd.Timedelta("1D")
-    price = 100 * np.exp(np.cumsum(random.normal(0, 1e-3, (minutes, 4)).ravel())).round(4)
-    price = price.reshape(minutes, 4)
-    opened = end.value // 10**6 - 60_000 * np.arange(minutes, 0, -1)
-    columns = {"open_time": opened, "open": price[:, 0], "high": price.max(1)}
-    columns |= {"low": price.min(1), "close": price[:, 3]}
-    return pd.DataFrame(columns | {"volume": random.integers(1, 10**6, minutes) / 1000})
-
-
-def trades_of(day: str, seed: int, first: int, rows: int = 600) -> pd.DataFrame:
-    """Trades of a day, many of them at one time; `time` in ms."""
-    random = np.random.default_rng(seed)
-    start = pd.Timestamp(day, tz="UTC").value // 10**6
-    at = np.sort(random.integers(0, 3 * 3_600_000, rows))
-    at[rows // 2 :] += 86_400_000 - 3 * 3_600_000
-    at[1::5] = at[0::5][: len(at[1::5])]
-    columns = {"id": first + np.arange(rows), "price": 100 + random.integers(0, 900, rows) / 100}
-    columns |= {"qty": random.integers(1, 10**6, rows) / 1000, "time": start + at}
-    return pd.DataFrame(columns)
-
-
-def csv_of(frame: pd.DataFrame, *, header: bool = False, micro: bool = False) -> str:
-    scale = 1000 if micro else 1
-    if "open_time" in frame:
-        full = frame.assign(
-            open_time=frame.open_time * scale, close_time=(frame.open_time + 60_000) * scale - 1,
-            quote_volume=1.0, count=5, taker_buy_base=0.5, taker_buy_quote=0.5, ignore=0,
-        )  # fmt: skip
-    else:
-        full = frame.assign(quote_qty=frame.price * frame.qty, time=frame.time * scale)
-        full = full.assign(is_buyer_maker="True", is_best_match="True")
-        full = full[TRADES.split(",")]
-    return full.to_csv(index=False, header=header)
-
-
-def zipped(name: str, text: str) -> bytes:
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(name, text)
-    return sink.getvalue()
-
-
-def of(kind: str, symbol: str, label: str) -> ArchiveFile:
-    """A month, as 2024-12, or a day."""
-    is_month = len(label) == 7
-    first = pd.Timestamp(label).date()
-    return ArchiveFile(symbol.removeprefix("BINANCE:"), kind, first, is_month)
-
-
-def days_of(label: str) -> list[str]:
-    """A day, or those of a month."""
-    periods = pd.Period(label).days_in_month if len(label) == 7 else 1
-    return [f"{day:%Y-%m-%d}" for day in pd.date_range(label, periods=periods)]
-
-
-class Market:
-    """Every row of two symbols, and files made of them."""
-
-    def __init__(self, kind: str, first: str, last: str) -> None:
-        self.kind, self.rows = kind, dict[tuple[str, str], pd.DataFrame]()
-        for symbol in (BTC, ETH):
-            for number, at in enumerate(pd.date_range(first, last)):
-                day, seed = f"{at:%Y-%m-%d}", number + 1000 * (symbol == ETH)
-                self.rows[symbol, day] = (
-                    klines_of(day, seed) if kind == "klines" else trades_of(day, seed, 600 * number)
-                )
-
-    def frame(self, symbol: str, *labels: str) -> pd.DataFrame:
-        return pd.concat([self.rows[symbol, day] for label in labels for day in days_of(label)])
-
-    def file(self, symbol: str, label: str, **how: bool) -> tuple[str, bytes]:
-        file = of(self.kind, symbol, label)
-        return file.path, zipped(f"{file.stem}.csv", csv_of(self.frame(symbol, label), **how))
+# -- what the store should have
 
 
 def run(
@@ -493,99 +404,6 @@ def test_klines_hide_the_minutes_of_ticks_and_idle_minutes_are_no_bars(client: C
     both = pd.concat([want, made[~made.close_at.isin(want.close_at)]]).sort_values("close_at")
     equal(stored_bars(client, BTC), both)
     assert archive.bars(client, UNIVERSE).ts.max() == pd.Timestamp("2025-01-02T00:00Z").value
-
-
-# -- rows that cannot be meant
-
-
-def content(text: str, kind: str = "trades", name: str = "") -> tuple[ArchiveFile, bytes]:
-    file = of(kind, BTC, "2025-01-01")
-    return file, zipped(name or f"{file.stem}.csv", text)
-
-
-GOOD = csv_of(trades_of("2025-01-01", 1, 100, 4), micro=True).splitlines()
-BARS = csv_of(klines_of("2025-01-01", 1, 4), micro=True).splitlines()
-
-
-def cells(line: str, **changed: object) -> str:
-    names = (KLINES if line.count(",") > 7 else TRADES).split(",")
-    values = dict(zip(names, line.split(","), strict=True)) | {
-        k: str(v) for k, v in changed.items()
-    }
-    return ",".join(values.values())
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ([GOOD[0], cells(GOOD[1], price="nan")], "csv row 1: price must be positive and finite"),
-        ([GOOD[0], cells(GOOD[1], price=-1)], "row 1: price must be positive"),
-        ([GOOD[0], cells(GOOD[1], qty="")], "row 1: volume must be >= 0, was nan"),
-        ([GOOD[0], cells(GOOD[1], price="12x")], "its rows cannot be read: .*12x"),
-        ([GOOD[0], cells(GOOD[1], time="")], "row 1: time must be a time"),
-        ([GOOD[0], cells(GOOD[1], id="")], "a trade has no id"),
-        ([GOOD[0], "1,2,3"], "its rows cannot be read: .*7 columns, got 3"),
-        ([GOOD[0], GOOD[1][:30]], "its rows cannot be read"),
-        ([GOOD[0], cells(GOOD[1], time=1_735_689_600_000)], "a time from 2000 to tomorrow in us"),
-        ([cells(GOOD[0], time=1_735_689_599_999_999)], "a row is of 2024-12-31T23:59:59.999Z"),
-        ([cells(GOOD[0], time=1_735_776_000_000_000)], "a row is of 2025-01-02T00:00:00Z"),
-        ([GOOD[1], GOOD[0]], "trade 100 comes after trade 101"),
-        ([GOOD[0], cells(GOOD[0], qty=7)], "trade 100 comes after trade 100"),
-        (["id,prize,qty,quote_qty,time,is_buyer_maker,is_best_match", GOOD[0]], "name its columns"),
-        (["nonsense", GOOD[0]], "its first line must be a row or name its columns, was 'nonsense'"),
-        ([TRADES], "it has no rows"),
-        ([], "it has no rows"),
-        ([BARS[0], cells(BARS[1], high=1)], "row 1: high must be >= open and close"),
-        ([BARS[0], cells(BARS[1], open_time=1_735_689_600_000_001)], "row 1: time must be a whole"),
-        ([BARS[0], cells(BARS[0], close=cells(BARS[0]).split(",")[2])], "are the same bar"),
-        ([cells(BARS[0], open_time=1_735_776_000_000_000)], "a row is of 2025-01-02T00:00:00Z"),
-        ([BARS[0], BARS[2]], "must hold bars of one minute, were 120 s apart"),
-    ],
-)  # fmt: skip
-def test_file_with_a_row_that_cannot_be_meant_is_refused(
-    tmp_path: Path, lines: list[str], message: str
-) -> None:
-    kind = "klines" if any(line.count(",") > 7 for line in lines) else "trades"
-    file, data = content("".join(f"{line}\n" for line in lines), kind)
-    (tmp_path / "a.zip").write_bytes(data)
-    with pytest.raises(DataError, match=message):
-        check(file, tmp_path / "a.zip", UNIVERSE)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: b"no zip at all", "its zip cannot be read: File is not a zip file"),
-        (lambda data: data[: len(data) // 2], "its zip cannot be read"),
-        (lambda data: data.replace(data[80:90], bytes(10), 1), "its zip cannot be read"),
-    ],
-)
-def test_zip_that_cannot_be_read_is_refused(tmp_path: Path, change, message: str) -> None:
-    file, data = content("\n".join(GOOD))
-    (tmp_path / "a.zip").write_bytes(change(data))
-    with pytest.raises(DataError, match=message):
-        check(file, tmp_path / "a.zip", UNIVERSE)
-
-
-def test_zip_of_another_symbol_is_refused(tmp_path: Path) -> None:
-    file, data = content("\n".join(GOOD), name="ETHUSDT-trades-2025-01-01.csv")
-    (tmp_path / "a.zip").write_bytes(data)
-    with pytest.raises(DataError, match=r"must hold BTCUSDT-trades-2025-01-01\.csv alone, has ETH"):
-        check(file, tmp_path / "a.zip", UNIVERSE)
-
-
-@pytest.mark.parametrize("chunk", [50, 333, 1 << 24])
-def test_trade_that_comes_again_as_it_was_counts_once_wherever_blocks_are_cut(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
-) -> None:
-    monkeypatch.setattr("sysquant.binance_files._CHUNK", chunk)
-    lines = [line for line in GOOD for _ in range(3)]
-    file, data = content("\ufeff" + TRADES.upper() + "\r\n" + "\r\n".join(lines))
-    (tmp_path / "a.zip").write_bytes(data)
-    assert check(file, tmp_path / "a.zip", UNIVERSE) == 4
-    blocks = list(read(file, tmp_path / "a.zip", UNIVERSE))
-    assert np.concatenate([block.offset for block in blocks]).tolist() == [100, 101, 102, 103]
-    assert {int(index) for block in blocks for index in block.symbol} == {1}
 
 
 # -- what is asked for
