@@ -186,17 +186,18 @@ class _Import:
         waiting = deque(begun(file) for file in files)
         while waiting:
             file, future = waiting.popleft()
+            rows, by_days = 0, file.is_month
             try:
-                rows = future.result()
-                if rows is None and not file.is_month:
+                rows = future.result() or 0
+                if not rows and not file.is_month:
                     self.missing.append(file)
             except (DataError, FeedError) as error:
                 self.bad.append(f"{file.stem}.zip: {error}")
-                rows = None
-            if rows is None and file.is_month:
+                by_days &= isinstance(error, DataError)  # a server that is away has no days either
+            if by_days and not rows:
                 waiting.extendleft(reversed([begun(day) for day in file.days()]))
             else:
-                yield file, rows or 0
+                yield file, rows
 
     def store(self, file: ArchiveFile, rows: int) -> None:
         """Write what the store does not have of a checked file."""

@@ -356,6 +356,18 @@ def test_server_that_fails_for_one_file_does_not_stop_the_others(client: Client)
         assert run(client, server, "trades", days[0], "2025-01-05").added == 500
 
 
+def test_month_that_the_server_fails_for_is_left_out_until_it_does_not(client: Client) -> None:
+    market = Market("klines", "2024-02-01", "2024-03-01")
+    files = dict(market.file(BTC, label) for label in ("2024-02", *days_of("2024-02")))
+    files |= [market.file(BTC, "2024-03-01")]
+    with ArchiveServer(files, {of("klines", BTC, "2024-02").path: [503] * 3}) as server:
+        report = run(client, server, "klines", "2024-02-01", "2024-03-02")
+        assert [bad[:23] for bad in report.bad] == ["BTCUSDT-1m-2024-02.zip:"]
+        assert (report.added, len(server.sent)) == (90, 2)
+        assert run(client, server, "klines", "2024-02-01", "2024-03-02").added == 29 * 90
+    equal(stored_bars(client, BTC), bars_of_klines(market.frame(BTC, "2024-02", "2024-03-01")))
+
+
 def test_month_that_is_bad_comes_by_its_days(client: Client) -> None:
     market = Market("klines", "2024-02-01", "2024-02-29")
     files = dict(market.file(BTC, label) for label in ("2024-02", *days_of("2024-02")))
