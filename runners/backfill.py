@@ -1,7 +1,8 @@
 """History into the store: a file of ticks or minute bars, or the synthetic sample.
 
 `python runners/backfill.py source=sample`, or
-`python runners/backfill.py source=file path=ticks.parquet universe=crypto`.
+`python runners/backfill.py source=file path=ticks.parquet universe=crypto`, or
+`python runners/backfill.py source=binance_archive universe=crypto source.start=2024-01-01`.
 """
 
 import sys
@@ -19,9 +20,9 @@ from tqdm import tqdm
 
 from runners import compose, parts
 from sysquant import backfill
+from sysquant.binance_archive import import_archive
 from sysquant.errors import ConfigError, nearest
 from sysquant.home import under_home
-from sysquant.inspection import iso
 from sysquant.mapping import row_count
 from sysquant.store import connect, migrate
 from sysquant.types import Instrument
@@ -43,6 +44,8 @@ def main(cfg: DictConfig) -> None:
     finally:
         client.close()
     show(report)
+    if report is not None and not report.rows:
+        raise SystemExit(1)
 
 
 def _from_file(cfg: DictConfig, client: Client, universe: list[Instrument]) -> backfill.Report:
@@ -67,12 +70,26 @@ def _sample(cfg: DictConfig, client: Client, universe: list[Instrument]) -> back
         return backfill.sample(client, universe, progress=bar.update, **cfg.source)
 
 
-IMPORTS = {"file": _from_file, "sample": _sample}
+def _from_binance(cfg: DictConfig, client: Client, universe: list[Instrument]) -> backfill.Report:
+    archive = compose.build(cfg.source)
+    with _bar(archive.days(universe), "days") as bar:
+        return import_archive(
+            client,
+            universe,
+            archive,
+            gap_s=cfg.gap_s,
+            absurd=cfg.absurd,
+            overlap=cfg.overlap,
+            progress=bar.update,
+        )
 
 
-def _bar(total: int | None = None) -> tqdm:
+IMPORTS = {"file": _from_file, "sample": _sample, "binance_archive": _from_binance}
+
+
+def _bar(total: int | None = None, unit: str = "rows") -> tqdm:
     # On a terminal only: piped output is plain lines.
-    return tqdm(unit=" rows", unit_scale=True, total=total, leave=False, disable=None)
+    return tqdm(unit=f" {unit}", unit_scale=True, total=total, leave=False, disable=None)
 
 
 def show(report: backfill.Report | None) -> None:
@@ -85,7 +102,7 @@ def show(report: backfill.Report | None) -> None:
         return
     table = Table(
         title=f"{report.added} of {report.rows} {report.kind} added as {report.source}",
-        caption=f"{iso(report.first)} to {iso(report.last)}",
+        caption=report.span,
     )
     table.add_column("symbol")
     table.add_column("what")
@@ -97,8 +114,8 @@ def show(report: backfill.Report | None) -> None:
         table.add_row(escape(found.symbol), found.kind, f"{found.count:,}", escape(found.example))
     console = Console()
     console.print(table)
-    for note in report.notes:
-        console.print(escape(note))
+    for remark in report.remarks:
+        console.print(escape(remark))
 
 
 if __name__ == "__main__":

@@ -9,21 +9,27 @@ never meet those of a topic.
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-
-import numpy as np
-import pyarrow as pa
 
 from sysquant import archive
 from sysquant.archive import MINUTE
 from sysquant.errors import ConfigError, DataError
 from sysquant.feeds.synthetic import SAMPLE, synthetic_bars, synthetic_ticks
-from sysquant.inspection import Finding, Inspection, iso
+from sysquant.importing import (
+    INSIDE,
+    Report,
+    count_rows,
+    refuse_bars,
+    refuse_contradictions,
+    refuse_overlap,
+    repair,
+)
+from sysquant.inspection import Inspection, iso
 from sysquant.mapping import FileMapping
-from sysquant.store import insert, store_errors
+from sysquant.store import insert
 from sysquant.tables import bar_table, rate_table, tick_table
 from sysquant.times import instant
 from sysquant.types import SECOND, Bars, Instrument, Rates, Ticks
@@ -33,70 +39,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int], object]
 
-_NS = pa.timestamp("ns", "UTC")
 _SAMPLE_BLOCK = 200_000
-
-_INSIDE = """symbol IN {symbols:Array(String)}
-  AND ts >= fromUnixTimestamp64Nano({first:Int64}, 'UTC')
-  AND ts <= fromUnixTimestamp64Nano({last:Int64}, 'UTC')"""
-
-# Minutes whose states do not count each tick once: an insert was repeated after the store forgot
-# its token. They are made anew from the ticks, unless a bar of another source stands there.
-_REPAIR = f"""
-INSERT INTO bars_imported (symbol, ts, open, high, low, close, volume, source)
-SELECT made.symbol, made.close_at, made.open, made.high, made.low, made.close, made.volume, 'ticks'
-FROM (
-  SELECT t.symbol AS symbol,
-    toDateTime64(toStartOfMinute(t.ts) + INTERVAL 1 MINUTE, 9, 'UTC') AS close_at,
-    argMin(t.price, (t.ts, t.offset)) AS open, max(t.price) AS high, min(t.price) AS low,
-    argMax(t.price, (t.ts, t.offset)) AS close, sum(t.volume) AS volume, count() AS rows
-  FROM ticks AS t FINAL
-  WHERE {_INSIDE} GROUP BY symbol, close_at
-) AS made
-LEFT JOIN (
-  SELECT b.symbol AS symbol, b.ts AS close_at, sum(b.ticks) AS rows
-  FROM bars_1m AS b WHERE symbol IN {{symbols:Array(String)}} GROUP BY symbol, close_at
-) AS there ON made.symbol = there.symbol AND made.close_at = there.close_at
-WHERE made.rows != there.rows AND (made.symbol, made.close_at) NOT IN (
-  SELECT symbol, ts FROM bars_imported FINAL WHERE source != 'ticks'
-)
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What an import did.
-
-    Parameters
-    ----------
-    source : epoch of the ticks, source of the bars or rates.
-    kind : ticks | bars | funding.
-    rows : in the source.
-    added : that the store did not have.
-    first, last : times of the earliest and the latest row, ns UTC.
-    counts : rows of each symbol.
-    findings : what is odd about them.
-    notes : what was decided on the way.
-    """
-
-    source: str
-    kind: str
-    rows: int
-    added: int
-    first: int
-    last: int
-    counts: dict[str, int]
-    findings: list[Finding] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.source}: {self.rows} {self.kind}, {self.added} added, "
-            f"{iso(self.first)} to {iso(self.last)}"
-        ]
-        lines += [f"  {name}: {rows} {self.kind}" for name, rows in self.counts.items()]
-        lines += [f"  {f.symbol}: {f.count} x {f.kind}, {f.example}" for f in self.findings]
-        return "\n".join(lines + [f"  {note}" for note in self.notes])
 
 
 def import_file(
@@ -175,7 +118,7 @@ class _Import:
         }  # fmt: skip
 
     def ask(self, sql: str) -> int:
-        return _count(self.client, sql, self.bound())
+        return count_rows(self.client, sql, self.bound())
 
     def report(self, added: int, *notes: str) -> Report:
         look = self.inspection
@@ -195,25 +138,16 @@ def _import_ticks(job: _Import, overlap: bool) -> Report:
             f"{job.path.name} is in the store with another mapping: remove that first, DELETE FROM"
             f" ticks WHERE startsWith(epoch, '{job.content}'), and its minutes from bars_1m"
         )
-    others = job.ask(f"ticks FINAL WHERE {_INSIDE} AND epoch != {{source:String}}")
-    if others and not overlap:
-        raise DataError(
-            f"the store has {others} ticks of {', '.join(job.inspection.counts)} from another"
-            f" source between {iso(job.inspection.first)} and {iso(job.inspection.last)}:"
-            " trades would count twice; overlap=true adds them all the same"
-        )
-    mine = f"ticks FINAL WHERE {_INSIDE} AND epoch = {{source:String}}"
+    look = job.inspection
+    if not overlap:
+        refuse_overlap(job.client, list(look.counts), look.first, look.last, job.source)
+    mine = f"ticks FINAL WHERE {INSIDE} AND epoch = {{source:String}}"
     before = job.ask(mine)
     names = [i.symbol for i in job.universe]
     for number, block in enumerate(job.blocks(look=False)):
         rows = tick_table(cast("Ticks", block), names, job.source)
         insert(job.client, "ticks", rows, f"{job.source}-{number}")
-    whole = {
-        "first": job.inspection.first // MINUTE * MINUTE,
-        "last": (job.inspection.last // MINUTE + 1) * MINUTE - 1,
-    }
-    with store_errors():
-        job.client.command(_REPAIR, job.bound() | whole)
+    repair(job.client, list(look.counts), look.first, look.last)
     return job.report(job.ask(mine) - before)
 
 
@@ -221,11 +155,10 @@ def _import_bars(job: _Import, overlap: bool) -> Report:
     bars = cast("Bars", Bars.join([Bars.empty(), *job.blocks(look=True)]))  # pyright: ignore
     if not len(bars):
         return job.report(0)
-    _refuse_contradictions(bars, job, "bar", ("open", "high", "low", "close", "volume"))
-    _refuse_longer_bars(bars, job)
-    have = f"bars_imported FINAL WHERE {_INSIDE}"
+    refuse_bars(bars, job.path.name)
+    have = f"bars_imported FINAL WHERE {INSIDE}"
     before = job.ask(have)
-    hidden = job.ask(f"bars_1m FINAL WHERE {_INSIDE}")
+    hidden = job.ask(f"bars_1m FINAL WHERE {INSIDE}")
     names = [i.symbol for i in job.universe]
     insert(job.client, "bars_imported", bar_table(bars, names, job.source), job.source)
     job.done(len(bars))
@@ -243,8 +176,8 @@ def _import_rates(job: _Import, overlap: bool) -> Report:
     rates = cast("Rates", Rates.join([Rates.empty(), *job.blocks(look=True)]))  # pyright: ignore
     if not len(rates):
         return job.report(0)
-    _refuse_contradictions(rates, job, "funding time", ("rate",))
-    have = f"funding FINAL WHERE {_INSIDE}"
+    refuse_contradictions(rates, job.path.name, "funding time", ("rate",))
+    have = f"funding FINAL WHERE {INSIDE}"
     before, replaced = job.ask(have), _replaced(rates, job)
     names = [i.symbol for i in job.universe]
     # What was imported last holds, so a file may come again after another one: no token of its own.
@@ -267,31 +200,6 @@ def _replaced(rates: Rates, job: _Import) -> int:
         new = dict(zip(mine.ts, mine.rate, strict=True))
         count += sum(was.get(at, value) != value for at, value in new.items())
     return count
-
-
-def _refuse_contradictions(
-    batch: Bars | Rates, job: _Import, what: str, names: Sequence[str]
-) -> None:
-    # The same bar or funding time twice with other values: either could be meant.
-    order = np.lexsort((batch.ts, batch.symbol))
-    same = (np.diff(batch.ts[order]) == 0) & (np.diff(batch.symbol[order]) == 0)
-    for name in names:
-        rows = np.flatnonzero(same & (np.diff(getattr(batch, name)[order]) != 0))
-        if len(rows):
-            first, second = np.sort(order[rows[0] : rows[0] + 2]).tolist()
-            raise DataError(
-                f"{job.path.name} rows {first} and {second} are the same {what} with another"
-                f" {name}: leave one of them out"
-            )
-
-
-def _refuse_longer_bars(bars: Bars, job: _Import) -> None:
-    spacing = int(np.gcd.reduce(np.diff(np.unique(bars.ts))))  # 0 for a single bar
-    if spacing > MINUTE:
-        raise DataError(
-            f"{job.path.name} must hold bars of one minute, were {spacing // SECOND} s apart:"
-            " import minutes, longer bars are made of them"
-        )
 
 
 def sample(
@@ -332,7 +240,7 @@ def sample(
     if not 0 < hours <= days * 24:
         raise ConfigError(f"hours must be in [1, 24 * days], was {hours} with days={days}")
     names = [i.symbol for i in universe]
-    if _count(client, "ticks WHERE symbol IN {symbols:Array(String)}", {"symbols": names}):
+    if count_rows(client, "ticks WHERE symbol IN {symbols:Array(String)}", {"symbols": names}):
         return None
     until = _last_hour() if end is None else instant(end)
     since, turn = until - days * 1440 * MINUTE, until - hours * 60 * MINUTE
@@ -365,11 +273,6 @@ def _joined(blocks: Iterator[Ticks]) -> Iterator[Ticks]:
             waiting = []
     if any(map(len, waiting)):
         yield Ticks.join(waiting)
-
-
-def _count(client: "Client", where: str, bound: dict[str, object]) -> int:
-    with store_errors():
-        return int(client.query(f"SELECT count() FROM {where}", bound).result_rows[0][0])
 
 
 def _content(path: Path) -> str:

@@ -106,12 +106,29 @@ class FileMapping:
         try:
             for batch in _batches(path, names):
                 if batch.num_rows:
-                    yield self._block(_Reading(batch, path.name, row), universe)
+                    yield self.block(batch, universe, name=path.name, first=row)
                     row += batch.num_rows
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
-    def _block(self, rows: "_Reading", universe: Sequence[Instrument]) -> Ticks | Bars | Rates:
+    def block(
+        self, batch: pa.RecordBatch, universe: Sequence[Instrument], *, name: str, first: int
+    ) -> Ticks | Bars | Rates:
+        """What rows mean that were read already.
+
+        Parameters
+        ----------
+        batch : the rows, with the columns that are named here.
+        universe : which symbols may come.
+        name : of their file.
+        first : number of the first of them in it.
+
+        Raises
+        ------
+        DataError
+            If a row cannot be meant.
+        """
+        rows = _Reading(batch, name, first)
         ts = rows.times(self._named("ts"), self.unit)
         symbol = self._symbols(rows, universe)
         if self.kind == "funding":

@@ -14,7 +14,7 @@ from sysquant.types import Instrument
 
 PAGE = 1_000  # trades of one answer
 _ASKING_S = 5.0
-_BUSY = (418, 429, 500, 502, 503, 504)
+BUSY = (418, 429, 500, 502, 503, 504)  # answers of a server that may be asked again
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def asked(
     FeedError
         If there is none, or it is another than was expected.
     """
-    retry = Retry(total=3, backoff_factor=0.5, status_forcelist=_BUSY)
+    retry = Retry(total=3, backoff_factor=0.5, status_forcelist=BUSY)
     try:
         found = http.request("GET", url, fields=dict(fields), retries=retry, timeout=_ASKING_S)
         if found.status != 200:
