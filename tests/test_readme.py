@@ -8,11 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -244,7 +244,7 @@ def _sample_universe():
 def _publish(broker, topic, universe):
     feed = SyntheticFeed(universe, start="2026-01-01T00:00:00Z", length_s=120, speed="max")
     publisher = Publisher(bootstrap=broker.bootstrap, topic=topic, **broker.client)
-    stream(feed, publisher, universe, threading.Event())
+    stream(feed, publisher, universe, SimpleNamespace(reason=""))
     publisher.close()
 
 
