@@ -208,13 +208,28 @@ def _import_ticks(job: _Import, overlap: bool) -> Report:
     for number, block in enumerate(job.blocks(look=False)):
         rows = tick_table(cast("Ticks", block), names, job.source)
         insert(job.client, "ticks", rows, f"{job.source}-{number}")
-    whole = {
-        "first": job.inspection.first // MINUTE * MINUTE,
-        "last": (job.inspection.last // MINUTE + 1) * MINUTE - 1,
-    }
-    with store_errors():
-        job.client.command(_REPAIR, job.bound() | whole)
+    first = job.inspection.first // MINUTE * MINUTE
+    last = (job.inspection.last // MINUTE + 1) * MINUTE
+    repair(job.client, list(job.inspection.counts), first, last)
     return job.report(job.ask(mine) - before)
+
+
+def repair(client: "Client", symbols: Sequence[str], start: int, end: int) -> None:
+    """Make minutes anew from their ticks where the bar does not count each tick once.
+
+    Parameters
+    ----------
+    client : of a migrated store.
+    symbols : whose minutes.
+    start, end : whole minutes, ns UTC, as in [start, end).
+
+    Raises
+    ------
+    StoreError
+        If the store does not answer.
+    """
+    with store_errors():
+        client.command(_REPAIR, {"symbols": list(symbols), "first": start, "last": end - 1})
 
 
 def _import_bars(job: _Import, overlap: bool) -> Report:
