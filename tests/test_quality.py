@@ -12,11 +12,13 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from sysquant import backfill, quality
+from sysquant.defects import spikes
 from sysquant.errors import ConfigError
+from sysquant.inspection import Inspection
 from sysquant.quality import Limits, Quality, measure
 from sysquant.store import insert
 from sysquant.times import DAY
-from sysquant.types import SECOND, Instrument
+from sysquant.types import SECOND, Bars, Instrument, Ticks
 from tests.test_backfill import CRYPTO, ETHUSDT, mapping
 
 pytest_plugins = ["tests.served"]
@@ -405,6 +407,31 @@ def test_a_day_of_which_there_is_nothing_has_score_0(client):
 def test_limits_that_cannot_be_meant_are_refused(key, value):
     with pytest.raises(ConfigError, match=rf"limits\.{key} must be "):
         Limits(**{key: value})
+
+
+@pytest.mark.parametrize("absurd", [0.05, 0.2])
+def test_absurd_is_what_an_import_calls_absurd(client, absurd):
+    rng = np.random.default_rng(5)
+    frame, bars = spike(a_day()), flat_bars()
+    frame["price"] *= np.where(rng.random(len(frame)) < 0.05, rng.uniform(0.7, 1.4, len(frame)), 1)
+    for name in ("close", "high"):
+        bars[name] *= np.where(rng.random(len(bars)) < 0.05, rng.uniform(1.0, 1.4, len(bars)), 1)
+    bars["high"] = bars[["open", "high", "close"]].max(axis=1)
+    zeros = np.zeros(len(frame), np.int32)
+    columns = [frame[name].to_numpy() for name in ("ts", "price", "volume", "received_at")]
+    ticks = Ticks(columns[0], zeros, *columns[1:], zeros, frame.offset.to_numpy())
+    prices = [bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume")]
+    ts, zeros = bars.ts.to_numpy(), np.zeros(len(bars), np.int32)
+    imported = Bars(ts, zeros, *prices, zeros, np.arange(len(bars)))
+    put(client, frame)
+    put_bars(client, bars, symbol="SIM:B")
+    for block, symbol in ((ticks, "SIM:A"), (imported, "SIM:B")):
+        inspection = Inspection([symbol], absurd=absurd)
+        inspection.take(block)
+        (wanted,) = [one for one in inspection.findings if one.kind == "absurd price"]
+        found = measured(client, Instrument(symbol), limits=Limits(absurd=absurd))
+        assert found.spikes == wanted.count > 20, symbol
+        assert len(spikes(client, symbol, MIDNIGHT, MIDNIGHT + DAY, absurd)[0]) == found.spikes
 
 
 # -- a real recording
