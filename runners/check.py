@@ -4,7 +4,7 @@ python runners/check.py data                               # the sample market, 
 python runners/check.py data universe=crypto start=-7d
 python runners/check.py data start=-1d end=now json=true   # for scripts
 
-The first word says what is checked, key=value the rest; the first word and --help tell its keys.
+A word says what is checked, key=value the rest; `python runners/check.py data --help` has its keys.
 Exit codes: 0 all is well, 1 something is not, 2 not understood.
 """
 
@@ -115,7 +115,8 @@ def _failures(measured: list[Quality], least: float) -> Iterator[str]:
 
 
 def _weakest(one: Quality) -> str:
-    return min(one.parts, key=lambda name: one.parts[name])
+    # The part that the score is; none where all is well.
+    return min(one.parts, key=lambda name: one.parts[name]) if one.score < 1 else ""
 
 
 def _names(some: list[Quality]) -> str:
@@ -132,9 +133,7 @@ def _show(measured: list[Quality], least: float, failures: list[str], *, as_json
         _table(measured, least)
     else:
         for each in measured:
-            print(
-                f"{each.symbol} {each.day} score {each.score:.3f} ({_weakest(each)}); {_of(each)}"
-            )
+            print(_line(each))
     worst = sorted(measured, key=lambda each: each.score)
     told = [(each, one) for each in worst for one in each.findings]
     console = Console(soft_wrap=True, highlight=False)
@@ -147,11 +146,17 @@ def _show(measured: list[Quality], least: float, failures: list[str], *, as_json
         print(f"failed: {failure}")
 
 
-def _of(one: Quality) -> str:
+def _line(one: Quality) -> str:
+    weakest = f" ({_weakest(one)})" if _weakest(one) else ""
     return (
+        f"{one.symbol} {one.day} score {one.score:.3f}{weakest}; "
         f"{one.bars} of {one.open_minutes} minutes, {one.ticks} ticks, {one.gaps} gaps, longest "
-        f"{one.gap_longest_s:g} s, skew {one.skew_median_ms:.0f} ms, jitter {one.jitter_ms:.0f} ms"
+        f"{one.gap_longest_s:g} s, skew {_ms(one.skew_median_ms)}, jitter {_ms(one.jitter_ms)}"
     )
+
+
+def _ms(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:,.0f} ms"
 
 
 def _table(measured: list[Quality], least: float) -> None:
@@ -168,10 +173,10 @@ def _table(measured: list[Quality], least: float) -> None:
         color = "green" if one.score >= least else "red"
         table.add_row(
             escape(one.symbol), str(one.day), f"[{color}]{one.score:.3f}[/]",
-            _weakest(one) if one.score < 1 else "", f"{one.bars:,}/{one.open_minutes:,}",
+            _weakest(one), f"{one.bars:,}/{one.open_minutes:,}",
             f"{one.ticks:,}", f"{one.gaps:,}", f"{one.gap_longest_s:,.0f} s",
             f"{one.disordered:,}", f"{one.stuck_longest} min", f"{one.spikes:,}",
-            f"{one.skew_median_ms:,.0f} ms", f"{one.jitter_ms:,.0f} ms", f"{one.differing:,}",
+            _ms(one.skew_median_ms), _ms(one.jitter_ms), f"{one.differing:,}",
         )  # fmt: skip
     Console().print(table)
 
@@ -188,20 +193,22 @@ WORDS: dict[str, Callable[[], None]] = {"data": data}  # what can be checked
 
 
 def main() -> None:
-    """Hand the rest of the command line to what its first word names."""
-    word, *rest = sys.argv[1:] or ["--help"]
-    if word in ("--help", "-h"):
+    """Hand the rest of the command line to what its word names, wherever that stands."""
+    words = sys.argv[1:]
+    named = [word for word in words if "=" not in word and not word.startswith(("-", "~"))]
+    if not named and not set(words) - {"--help", "-h"}:
         print(__doc__)
         print("Words:")
         for name, check in WORDS.items():
             print(f"  {name:8} {(check.__doc__ or '').splitlines()[0]}")
         return
-    if word not in WORDS:
-        print(f"error: the first word says what is checked, was {word!r}{nearest(word, WORDS)}",
-              file=sys.stderr)  # fmt: skip
+    if not named or named[0] not in WORDS:
+        said = f"was {named[0]!r}{nearest(named[0], WORDS)}" if named else "as in check.py data"
+        print(f"error: a word says what is checked, {said}", file=sys.stderr)
         raise SystemExit(2)
-    sys.argv[1:] = rest
-    WORDS[word]()
+    words.remove(named[0])
+    sys.argv[1:] = words
+    WORDS[named[0]]()
 
 
 if __name__ == "__main__":

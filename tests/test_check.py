@@ -34,7 +34,7 @@ def test_good_days_are_told_line_by_line_and_their_scores_stay(run, store):
     code, out, err = said(run("check", "data", *WHOLE))
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        f"SIM:{name} 2024-03-04 score 1.000 (coverage); 1440 of 1440 minutes, 4320 ticks, 0 gaps, "
+        f"SIM:{name} 2024-03-04 score 1.000; 1440 of 1440 minutes, 4320 ticks, 0 gaps, "
         "longest 20 s, skew 250 ms, jitter 0 ms"
         for name in "AB"
     ]
@@ -125,5 +125,8 @@ def test_the_first_word_says_what_is_checked_and_help_lists_the_words(home):
     wrong = started("dta", "start=-1d")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "was 'dta'; did you mean 'data'?" in wrong.stderr
-    key = started("data", "lest=1")
-    assert key.returncode == 2 and "did you mean 'least'?" in key.stderr
+    for words in (["data", "lest=1"], ["lest=1", "data"]):
+        key = started(*words)
+        assert key.returncode == 2 and "did you mean 'least'?" in key.stderr
+    none = started("start=-1d")
+    assert (none.returncode, none.stdout) == (2, "") and "as in check.py data" in none.stderr
