@@ -95,7 +95,8 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         log.warning("rows wait in the journal: %s", error)
 
     feed = parts.feed_of(cfg, universe, opened)
-    quality = parts.rate(cfg, opened, feed, _known_quality(book, wish))
+    known_quality = _known_quality(book, wish)
+    quality = parts.rate(cfg, opened, feed, known_quality)
     universe = parts.universe_of(cfg)
     engine = parts.engine_of(
         cfg, universe, parts.funding_of(cfg, universe, opened, feed), contained=True
@@ -109,7 +110,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     labels = parts.labels_of(engine, journal.id)
     history = parts.warmup_of(cfg, universe, opened, feed)
     check_feed(journal, feed)
-    journal.remember(quality=quality)
+    journal.remember(quality=known_quality or quality)  # a start that is refused changes nothing
     is_adopted = bool(journal.meta("adopt")) and not is_ours(journal, engine)
     if is_adopted:
         print(adopt(journal, engine, outbox, opened, history, labels), flush=True)

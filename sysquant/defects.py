@@ -172,7 +172,7 @@ FROM (
         toInt64(-1), 1 {_IMPORTED.replace("!= 'ticks'", "= 'ticks'")}
     ) AS bar GROUP BY close_at
   ) AS there ON made.close_at = there.close_at
-)
+) SETTINGS join_use_nulls = 0
 """
 
 _QUESTIONS = {

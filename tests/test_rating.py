@@ -110,6 +110,9 @@ def test_a_restart_has_the_scores_that_its_session_began_with_until_it_adopts_ot
     first = stopped(live)
     rated(market, A=0.1, B=1.0, C=1.0)
     before = refusals()
+    refused = run("live", *SESSION)
+    _, err = refused.communicate(timeout=90)
+    assert refused.returncode == 1 and "this journal's book differs" in err
     live = run("live", *paced)
     until(lambda: refusals() > before + 10)
     assert stopped(live) == first
