@@ -111,6 +111,7 @@ def main(
                 guarded
             )()
 
+        entry.__doc__ = task.__doc__
         return entry
 
     return decorate

@@ -95,6 +95,9 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         log.warning("rows wait in the journal: %s", error)
 
     feed = parts.feed_of(cfg, universe, opened)
+    known_quality = _known_quality(book, wish)
+    quality = parts.rate(cfg, opened, feed, known_quality)
+    universe = parts.universe_of(cfg)
     engine = parts.engine_of(
         cfg, universe, parts.funding_of(cfg, universe, opened, feed), contained=True
     )
@@ -107,6 +110,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     labels = parts.labels_of(engine, journal.id)
     history = parts.warmup_of(cfg, universe, opened, feed)
     check_feed(journal, feed)
+    journal.remember(quality=known_quality or quality)  # a start that is refused changes nothing
     is_adopted = bool(journal.meta("adopt")) and not is_ours(journal, engine)
     if is_adopted:
         print(adopt(journal, engine, outbox, opened, history, labels), flush=True)
@@ -207,6 +211,13 @@ def _journal(book: str, wish: str) -> Journal:
     directory.rename(directory.with_name(kept))
     log.info("the old journal is kept as %s", kept)
     return Journal(directory)
+
+
+def _known_quality(book: str, wish: str) -> str:
+    # The scores that a session began with, for its restart; none for one that begins now.
+    known = journal_reader.meta(_directory(book)) if wish != "fresh" else {}
+    begins = "fingerprint" not in known or "ended" in known or known.get("adopt")
+    return "" if begins else known.get("quality", "")
 
 
 def _start_ingest(stop: StopRequest) -> None:

@@ -1,15 +1,19 @@
 """The parts that live and backtest share, built from one composed configuration."""
 
+import json
+import math
+import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import fields, replace
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from runners.compose import build, check_types, choice, overrides, value
-from sysquant import archive
+from sysquant import archive, quality
 from sysquant.activity import Activity, bar_size, closed_bars
 from sysquant.compiled import is_compiled
 from sysquant.effects import Labels
@@ -19,6 +23,7 @@ from sysquant.execution import Execution
 from sysquant.feeds.replay import ReplayFeed
 from sysquant.keys import check_choice, check_number
 from sysquant.operation import Hold, Switch
+from sysquant.risk import RiskChain
 from sysquant.runtime import Runtime
 from sysquant.strategy import Strategy
 from sysquant.times import interval_ns
@@ -27,6 +32,7 @@ from sysquant.types import SECOND, Bars, Feed, Floats, Instrument, Ints, Ticks, 
 Connect = Callable[[], Any]
 Funding = Mapping[str, tuple[Ints, Floats]]
 _FARTHEST = 4**7 * archive.MINUTE  # back for bars of activity: eleven days of ticks are read
+_QUALITY = "data_quality"  # the check
 INSTRUMENT = [field.name for field in fields(Instrument)]
 
 
@@ -88,7 +94,7 @@ def engine_of(
     return Engine(
         universe=universe,
         strategies=strategies,
-        risk=build(cfg.risk, risk_bar=_interval_of(cfg, "risk.risk_bar")),
+        risk=_risk_of(cfg),
         execution=_execution_of(cfg, funding),
         sizing=build(cfg.sizing),
         orders=build(cfg.orders),
@@ -101,6 +107,62 @@ def engine_of(
         currency=value(cfg, "book.currency", str),
         contained=contained,
     )
+
+
+def _risk_of(cfg: DictConfig) -> RiskChain:
+    # With a threshold of data quality, the check that holds to it is in every chain.
+    risk_bar = _interval_of(cfg, "risk.risk_bar")
+    least = _least_quality(cfg)
+    if least is None:
+        return build(cfg.risk, risk_bar=risk_bar)
+    checks = value(cfg, "risk.checks", list[dict[str, object]])
+    others = [check for check in checks if check.get("check") != _QUALITY]
+    return build(cfg.risk, risk_bar=risk_bar, checks=[*others, {"check": _QUALITY, "limit": least}])
+
+
+def _least_quality(cfg: DictConfig) -> float | None:
+    least = value(cfg, "quality.least", float | None)
+    if least is not None:
+        check_number("quality.least", least, least=0, most=1)
+    return least
+
+
+def rate(cfg: DictConfig, connect: Connect, feed: Feed, known: str = "") -> str:
+    """Put into `cfg.universe` how good the store's data of each symbol is, where that is asked for.
+
+    Read once, before a session: it is part of the configuration that the session records. A symbol
+    that was not measured gets NaN, which the check `data_quality` refuses.
+
+    Parameters
+    ----------
+    cfg : of which `universe` is changed, if `quality.least` is set.
+    connect : to the store.
+    feed : scores count that were known when it starts: at its first event, or now.
+    known : what this returned when the session began; the store is not asked then.
+
+    Returns
+    -------
+    JSON, symbol -> score; empty where it is not asked for.
+    """
+    least, days = _least_quality(cfg), value(cfg, "quality.days", int)
+    check_number("quality.days", days, least=1, whole=True)
+    if least is None:
+        return ""
+    symbols = [instrument.symbol for instrument in universe_of(cfg)]
+    if not known:
+        at = feed.span[0] if isinstance(feed, ReplayFeed) else time.time_ns()
+        with closing(connect()) as client:
+            known = json.dumps(quality.scores(client, symbols, at, days))
+    found: dict[str, float] = json.loads(known)
+    for symbol, keys in zip(symbols, cfg.universe.instruments, strict=True):
+        with open_dict(keys):
+            keys.quality = found.get(symbol, math.nan)
+        if not keys.quality >= least:
+            said = f"is {keys.quality:.3f}" if symbol in found else f"was not told in {days} days"
+            print(
+                f"{symbol} is not entered: the score of its data {said}, quality.least is {least}"
+            )
+    return known
 
 
 def strategies_of(cfg: DictConfig) -> dict[str, Strategy]:

@@ -71,6 +71,8 @@ def past_of(cfg: DictConfig) -> Past:
     if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
         backfill.sample(client, universe)
     feed = parts.feed_of(cfg, universe, opened)
+    parts.rate(cfg, opened, feed)
+    universe = parts.universe_of(cfg)
     funding = parts.funding_of(cfg, universe, opened, feed)
     history = parts.warmup_of(cfg, universe, opened, feed) if warmup_bars else None
     return Past(universe, client, feed, funding, history)

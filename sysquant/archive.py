@@ -50,7 +50,7 @@ GROUP BY close_at, number
 # in the view `bars`, which would group every row to find that out: here only the states of ticks
 # are, and only minutes that have both are looked for.
 _MINUTE_INSIDE = INSIDE.replace(">=", ">").replace("ts <", "ts <=")
-_MINUTES_SQL = f"""
+MINUTES_SQL = f"""
 SELECT symbol, ts, open, high, low, close, volume
 FROM bars_imported FINAL WHERE {_MINUTE_INSIDE} AND ts <= now64(9, 'UTC')
 UNION ALL
@@ -65,7 +65,7 @@ _BARS_OF_ONE_MINUTE_SQL = f"""
 SELECT toUnixTimestamp64Nano(b.ts) AS close_at,
   toInt32(indexOf({{symbols:Array(String)}}, b.symbol) - 1) AS number,
   b.open AS open, b.high AS high, b.low AS low, b.close AS close, b.volume AS volume
-FROM ({_MINUTES_SQL}) AS b
+FROM ({MINUTES_SQL}) AS b
 """
 _BARS_OF_MINUTES_SQL = f"""
 SELECT (intDiv(toUnixTimestamp64Nano(b.ts) - 1, {{interval:Int64}}) + 1) * {{interval:Int64}}
@@ -73,7 +73,7 @@ SELECT (intDiv(toUnixTimestamp64Nano(b.ts) - 1, {{interval:Int64}}) + 1) * {{int
   toInt32(indexOf({{symbols:Array(String)}}, b.symbol) - 1) AS number,
   argMin(b.open, b.ts) AS open, max(b.high) AS high, min(b.low) AS low,
   argMax(b.close, b.ts) AS close, sum(b.volume) AS volume
-FROM ({_MINUTES_SQL}) AS b
+FROM ({MINUTES_SQL}) AS b
 GROUP BY close_at, number
 """
 

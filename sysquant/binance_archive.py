@@ -28,8 +28,8 @@ from sysquant.inspection import Finding, Inspection
 from sysquant.keys import check_choice, check_number
 from sysquant.store import insert
 from sysquant.tables import bar_table, tick_table
-from sysquant.times import instant
-from sysquant.types import SECOND, Bars, Instrument, Ticks
+from sysquant.times import DAY, instant
+from sysquant.types import Bars, Instrument, Ticks
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 SOURCE = "binance_archive"  # epoch of its trades, source of its bars
 DIRECTORY = "data/archive/binance"
 
-_DAY = 86_400 * SECOND
 _BARS = f"bars_imported FINAL WHERE {INSIDE}"
 _HIDDEN = f"""bars_1m FINAL WHERE {INSIDE} AND ts IN (
   SELECT ts FROM bars_imported WHERE {INSIDE} AND source = {{source:String}})"""
@@ -304,9 +303,9 @@ class _Import:
 
 def _day(key: str, said: str) -> date:
     ns = instant(said, key)
-    if ns % _DAY:
+    if ns % DAY:
         raise ConfigError(f"{key} must be a whole day UTC, like 2024-01-31, was {said!r}")
-    return date(1970, 1, 1) + timedelta(days=ns // _DAY)
+    return date(1970, 1, 1) + timedelta(days=ns // DAY)
 
 
 def _ranges(days: Sequence[ArchiveFile]) -> list[str]:

@@ -162,7 +162,8 @@ def _instruments(
             **steps_of(i.tick_size, i.lot_size), "min_notional": i.min_notional,
             "max_position": i.max_position, "multiplier": i.multiplier,
             "quote_volume": i.volume_unit == "quote", "shortable": i.shortable,
-            "perpetual": i.perpetual, "restricted": i.restricted, "maker": maker, "taker": taker,
+            "perpetual": i.perpetual, "restricted": i.restricted, "quality": i.quality,
+            "maker": maker, "taker": taker,
             "conversion": symbols.index(i.conversion) if foreign else -1,
             "funding_from": start, "funding_to": start + len(ts),
         })  # fmt: skip

@@ -299,6 +299,7 @@ def gather(book: Book, strategy: int, symbol: int, ts: int, leg: bool) -> None:
     order.max_position = instrument.max_position
     order.shortable = instrument.shortable
     order.restricted = instrument.restricted
+    order.quality = instrument.quality
     order.session_left_s = session_left(book.sessions, instrument, market, ts)
     order.state = max(clock.state, min(cell.state, 2), 2 * market.halted)
     order.allocation = account.allocation

@@ -27,7 +27,7 @@ INSTRUMENT = _row(  # (Y,)
     ints="quote_volume shortable perpetual restricted conversion converts"
     " session_from session_to funding_from funding_to",
     floats="tick_size ticks_per_unit lot_size lots_per_unit min_notional max_position multiplier"
-    " maker taker",
+    " maker taker quality",
 )
 TERMS = _row(  # (1,): the broker's, and those of the whole book
     ints="seed snapshot_ns interval"
@@ -90,8 +90,8 @@ OPEN_BAR = _row(ints="ticks first_ts last_ts", floats="open high low close volum
 FACTS = _row(  # one order as the risk chain sees it; "others" without the order's own cell
     ints="reduces side exposed",
     floats="quantity held unit price worst reference previous"
-    " stale_s feed_lag_s min_notional max_position shortable restricted session_left_s state"
-    " allocation stake equity peak cash_others unit_cost fixed_cost"
+    " stale_s feed_lag_s min_notional max_position shortable restricted quality"
+    " session_left_s state allocation stake equity peak cash_others unit_cost fixed_cost"
     " shorts_others gross_others net_others largest_others positions_others open_orders"
     " book_equity book_peak book_gross_others book_net_others book_held book_largest_others"
     " book_positions_others book_open_orders"

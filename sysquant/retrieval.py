@@ -16,13 +16,12 @@ from sysquant.errors import ConfigError, DataError, StoreError, nearest
 from sysquant.past import History
 from sysquant.sessions import sessions_of
 from sysquant.store import DEFAULT_DSN, connect
-from sysquant.times import Moment, check_moment, interval_ns
+from sysquant.times import DAY, Moment, check_moment, interval_ns
 from sysquant.types import SECOND, Bars, Floats, Gaps, Instrument, Ints
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-DAY = 86_400 * SECOND
 _LOOKED_AT = 20_000  # bars of a symbol, at most, to see its steps
 _DECIMALS = 8  # of a step, at most
 _PRICES = ("open", "high", "low", "close")

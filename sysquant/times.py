@@ -9,7 +9,9 @@ from sysquant.types import SECOND
 
 Moment = int | str | datetime | None
 
-_UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
+DAY = 86_400 * SECOND
+
+_UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": DAY}
 _LEAST_NS = 10**15  # what is less, eleven days from 1970, lacks its unit
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -49,6 +49,7 @@ class Instrument(Spelled):
     shortable : whether it may be sold short.
     perpetual : whether positions pay funding.
     restricted : whether positions may only be reduced.
+    quality : score of its data, 0 to 1, which the check `data_quality` holds to; NaN: not measured.
     calendar : `24/7`, or the name of a calendar of `exchange_calendars`, e.g. `XNYS`.
     fee_tier : name of the broker's fee tier.
     currency : quote currency; empty for the book's.
@@ -71,6 +72,7 @@ class Instrument(Spelled):
     shortable: bool = True
     perpetual: bool = False
     restricted: bool = False
+    quality: float = 1.0
     calendar: str = ALWAYS
     fee_tier: str = "default"
     currency: str = ""
@@ -89,6 +91,8 @@ class Instrument(Spelled):
         check_choice(f"volume_unit of {self.symbol}", self.volume_unit, VOLUME_UNITS)
         for name in ("shortable", "perpetual", "restricted"):
             check_flag(f"{name} of {self.symbol}", getattr(self, name))
+        if not (isinstance(self.quality, float) and math.isnan(self.quality)):
+            check_number(f"quality of {self.symbol}", self.quality, least=0, most=1)
         if self.conversion == self.symbol:
             raise ConfigError(f"conversion of {self.symbol} is itself; name another symbol, or ''")
         if self.conversion and not self.currency:

@@ -7,8 +7,8 @@ from tests.streams import XNYS
 
 INSTRUMENT = {
     "max_position": math.inf, "multiplier": 1.0, "volume_unit": "base", "shortable": True,
-    "perpetual": False, "restricted": False, "calendar": "24/7", "fee_tier": "default",
-    "conversion": "",
+    "perpetual": False, "restricted": False, "quality": 1.0, "calendar": "24/7",
+    "fee_tier": "default", "conversion": "",
 }  # fmt: skip
 EXECUTION = {
     "latency_ms": 50.0, "latency_sigma": 0.0, "latency_sample_ms": None, "cancel_latency_ms": None,

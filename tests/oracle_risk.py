@@ -307,6 +307,7 @@ CHECKS = {
     ),
     "trading_window": (lambda f, x: (session_left(f), None), False, True),
     "restricted": (lambda f, x: (int(f.rules.restricted), None), True, True),
+    "data_quality": (lambda f, x: (f.rules.quality, None), False, True),
     "state": (
         lambda f, x: (max(f.book.state, STATES[f.cell.state], 2 * f.market.halted), None),
         True,

@@ -124,6 +124,7 @@ def _instruments(s: Switches, rng: random.Random) -> list[dict]:
                 "volume_unit": rng.choice(("base", "quote")),
                 "shortable": rng.random() < 0.7,
                 "restricted": rng.random() < 0.1,
+                "quality": (*(1.0,) * 5, 0.95, 0.5, math.nan)[(s.seed + y) % 8],
                 "calendar": rng.choice(("24/7", "24/7", "XNYS")),
                 "fee_tier": rng.choice(("default", "pro")),
             }
@@ -295,6 +296,7 @@ def _limits() -> dict:
         "not_promoted": up_to(0.0, 0.3),
         "trading_window": up_to(0.0, 600.0),
         "restricted": up_to(0),
+        "data_quality": up_to(0.9, 0.95),
         "state": up_to(0, 1),
     }
 

@@ -20,8 +20,8 @@ SAFE = {
     "reduces": 0, "side": 1, "quantity": 1.0, "held": 0.0, "unit": 2.0, "price": 64.0,
     "worst": 64.0, "reference": 64.0, "previous": 64.0, "stale_s": 0.0, "feed_lag_s": 0.0,
     "min_notional": 16.0, "max_position": INF, "shortable": 1.0, "restricted": 0.0,
-    "session_left_s": INF, "state": 0.0, "allocation": 1024.0, "equity": 1024.0, "peak": 1024.0,
-    "stake": 1024.0,
+    "quality": 1.0, "session_left_s": INF, "state": 0.0, "allocation": 1024.0, "equity": 1024.0,
+    "peak": 1024.0, "stake": 1024.0,
     "cash_others": 1024.0, "unit_cost": UNIT, "fixed_cost": 2.0, "shorts_others": 0.0,
     "gross_others": 0.0, "net_others": 0.0, "largest_others": 0.0, "positions_others": 0.0,
     "open_orders": 0.0, "book_equity": 4096.0, "book_peak": 4096.0, "book_gross_others": 0.0,
@@ -55,6 +55,7 @@ CASES = {
     "warm_up": (8.0, lambda v: {"bars": v}),
     "trading_window": (8.0, lambda v: {"session_left_s": v}),
     "restricted": (0.0, lambda v: {"restricted": v}),
+    "data_quality": (0.5, lambda v: {"quality": v}),
     "state": (1.0, lambda v: {"state": v}),
     "position_quantity": (16.0, lambda v: {"held": v - 1}),
     "position_notional": (1024.0, lambda v: {"held": v / UNIT - 1}),
@@ -92,8 +93,8 @@ CASES = {
     "expected_shortfall": (0.25, lambda v: {"base": [0, -v * 4096, 0, 0, -v * 4096, 0, 0, 0]}),
 }  # fmt: skip
 LEAST = {
-    "min_notional", "cash", "duplicate_order", "warm_up", "trading_window", "long_only",
-    "shortable", "cooldown",
+    "min_notional", "cash", "duplicate_order", "warm_up", "trading_window", "data_quality",
+    "long_only", "shortable", "cooldown",
 }  # fmt: skip
 NEVER_EXEMPT = {
     "order_quantity", "order_notional", "price_collar", "stale_price", "feed_lag",

@@ -101,7 +101,9 @@ def _nodes():
     # One node for each file that names an object, as its main user composes it (backfill reads
     # of `source`, and ingest of `feed`, less than there is), and those of the roots themselves.
     found = {}
-    for root in sorted(ROOTS, key=["watchdog", "ingest", "backfill", "stream", "config"].index):
+    for root in sorted(
+        ROOTS, key=["watchdog", "check_data", "ingest", "backfill", "stream", "config"].index
+    ):
         for group in groups_of(root):
             for name in (f"{group}={option}" for option in options_of(group)):
                 found[name] = composed(root, name, *SAID_BY_PERSON.get(name, []))[group]
@@ -207,6 +209,8 @@ UNMEANT = [
     ("book.fraction=0", "must be > 0 and <= 1, was 0.0"),
     ("book.fraction=1.5", "must be > 0 and <= 1, was 1.5"),
     ("strategy.fast=1.5", "must be int, was 1.5"),
+    ("quality.least=2", "must be >= 0 and <= 1, was 2.0"),
+    ("quality.least=high", "must be a number or null, was 'high'"),
     ("seed=1.7", "must be a whole number, was 1.7"),
 ]
 
@@ -285,6 +289,21 @@ def test_a_word_that_only_the_runner_understands_becomes_what_it_means(monkeypat
     rates = {"SIM:OAK": ([1, 5], [0.1, -0.2])}
     engine, without = (parts.engine_of(cfg, UNIVERSE, funding) for funding in (rates, None))
     assert engine.fingerprint()["series"] != without.fingerprint()["series"]
+
+
+@pytest.mark.parametrize(
+    ("words", "limits"),
+    [
+        (["quality.least=0.8"], [0.8]),
+        (["risk=full", "quality.least=0.8"], [0.8]),
+        (["risk=full"], [0.9]),
+        ([], []),
+    ],
+)
+def test_a_threshold_of_data_quality_is_the_limit_of_its_check(words, limits, monkeypatch):
+    chain = parts.engine_of(configured(monkeypatch, *words), UNIVERSE).risk
+    pairs = zip(chain.names, chain.limits, strict=True)
+    assert [limit for name, limit in pairs if name == "data_quality"] == limits
 
 
 @pytest.mark.parametrize("size", ["500ticks", "10volume", "1e6value", "0.5volume"])
@@ -517,7 +536,8 @@ def test_argument_that_a_constructor_does_not_take_is_refused():
 
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_help_says_what_the_runner_does_and_its_examples_can_be_meant(runner, home):
-    command = [sys.executable, str(REPOSITORY / "runners" / f"{runner}.py"), "--help"]
+    first_word = ["data"] if runner == "check" else []
+    command = [sys.executable, str(REPOSITORY / "runners" / f"{runner}.py"), *first_word, "--help"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     first = SOURCES[runner].removeprefix('"""').splitlines()[0]
@@ -528,6 +548,8 @@ def test_help_says_what_the_runner_does_and_its_examples_can_be_meant(runner, ho
     assert len(examples) >= 3
     root = root_of(runner)
     for words in (shlex.split(example, comments=True) for example in examples):
+        assert words[: len(first_word)] == first_word
+        words = words[len(first_word) :]
         if root is not None:
             check_command_line(root, words)
         elif runner == "kafka":

@@ -73,6 +73,7 @@ CASES = {
         60.0, flat(100, 100, first=-4_460), {-4_460: 0.5}, {"instrument": {"calendar": "XNYS"}}
     ),
     "restricted": (1.0, flat(100, 100), [0.5], {"instrument": {"restricted": True}}),
+    "data_quality": (0.75, flat(100, 100), [0.5], {"instrument": {"quality": 0.75}}),
     "state": (
         2.0, [*ticks((0.2, 100)), ("halt", START + SECOND // 2, 0), *ticks((1.0, 100))], [0.5], {}
     ),

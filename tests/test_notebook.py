@@ -23,6 +23,7 @@ SECOND = FIRST.with_name("02_sweep_parameters.ipynb")
 THIRD = FIRST.with_name("03_validate_out_of_sample.ipynb")
 FOURTH = FIRST.with_name("04_measure_costs.ipynb")
 FIFTH = FIRST.with_name("05_compare_strategies.ipynb")
+SIXTH = FIRST.with_name("06_inspect_data.ipynb")
 NOTEBOOKS = sorted(FIRST.parent.glob("*.ipynb"))
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -195,6 +196,19 @@ def test_fifth_notebook_compares_and_gives_capital_by_its_rule(papermill, dsn):
     *_, verdict = shown(cells)
     passed = [line.split()[0] for line in verdict.splitlines() if line.endswith("True")]
     assert printed(cells) == f"capital for: {', '.join(passed) or 'none'}\n"
+
+
+def test_sixth_notebook_shows_where_the_data_is_not_good_enough(papermill, dsn):
+    cells = papermill(SIXTH, dsn=dsn, days=2, skew_span="6m", gap_s=5.0, least=0.99)
+    coverage, prices, skew = figures(cells)
+    assert coverage["data"][0]["type"] == "heatmap"
+    assert len(coverage["data"][0]["y"]) == 5 and coverage["layout"]["title"]["text"].startswith(
+        "Coverage: "
+    )
+    assert [trace["mode"] for trace in prices["data"]] == ["lines", "markers"]
+    assert {trace["type"] for trace in skew["data"]} == {"histogram"}
+    assert re.search(r"[1-9]\d* findings on \d+ days\n", printed(cells))
+    assert re.search(r"below 0\.99: (none|SIM:)", printed(cells))
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

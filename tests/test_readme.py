@@ -66,6 +66,14 @@ RUN = {
     ),
     "python runners/backtest.py strategy=momentum universe=crypto feed.kind=bars feed.start=null "
     "execution.funding=store": ([], "600 bars"),
+    "python runners/check.py data universe=crypto start=-7d": (
+        ["least=0", "symbols=[BTC-PERP]"],
+        r"BTC-PERP \d{4}-\d\d-\d\d score 0\.\d{3} \(",
+    ),
+    "python runners/live.py strategy=momentum quality.least=0.9": (
+        ["feed.start=-5m", "journal=fresh"],
+        "SIM:OAK is not entered: (.|\\n)*ended: end of feed",
+    ),
     "python runners/stream.py": (
         ["speed=max", "source.length_s=60", "KAFKA:publisher"],
         r"published \d+ records to price_ticks",
@@ -120,6 +128,7 @@ NEEDS = {
             "feed.start=null",
             ["ticks.parquet", "bars.csv"],
         ),
+        ("python runners/check.py data universe=crypto start=-7d", ["bars.csv"]),
         (
             "python runners/backtest.py strategy=momentum universe=crypto feed.kind=bars "
             "feed.start=null execution.funding=store",

@@ -53,6 +53,8 @@ def test_smallest_order_may_be_nothing_and_largest_position_unbounded():
         ({"shortable": 1}, "shortable of SIM:A must be true or false, was 1"),
         ({"perpetual": "no"}, "perpetual of SIM:A must be true or false, was 'no'"),
         ({"restricted": None}, "restricted of SIM:A must be true or false, was None"),
+        ({"quality": 1.5}, "quality of SIM:A must be >= 0 and <= 1, was 1.5"),
+        ({"quality": "good"}, "quality of SIM:A must be >= 0 and <= 1, was 'good'"),
         ({"calendar": ""}, "calendar of SIM:A is empty"),
         ({"fee_tier": ""}, "fee_tier of SIM:A is empty"),
         ({"symbol": ""}, "symbol of an instrument is empty"),

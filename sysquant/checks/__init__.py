@@ -10,7 +10,7 @@ _NAMES = (  # by number: the order, its pace, its position, the strategy, the bo
     "order_quantity", "order_notional", "order_size", "min_notional", "price_collar",
     "reference_collar", "stale_price", "feed_lag", "tick_jump", "cash",
     "order_rate_second", "order_rate_minute", "repeated_order", "duplicate_order", "self_match",
-    "warm_up", "trading_window", "restricted", "state",
+    "warm_up", "trading_window", "restricted", "data_quality", "state",
     "position_quantity", "position_notional", "position_weight", "not_promoted", "short_limit",
     "long_only", "shortable",
     "gross_exposure", "net_exposure", "leverage", "concentration", "open_positions",
@@ -26,7 +26,7 @@ _NAMES = (  # by number: the order, its pace, its position, the strategy, the bo
     ORDER_QUANTITY, ORDER_NOTIONAL, ORDER_SIZE, MIN_NOTIONAL, PRICE_COLLAR, REFERENCE_COLLAR,
     STALE_PRICE, FEED_LAG, TICK_JUMP, CASH,
     ORDER_RATE_SECOND, ORDER_RATE_MINUTE, REPEATED_ORDER, DUPLICATE_ORDER, SELF_MATCH, WARM_UP,
-    TRADING_WINDOW, RESTRICTED, STATE,
+    TRADING_WINDOW, RESTRICTED, DATA_QUALITY, STATE,
     POSITION_QUANTITY, POSITION_NOTIONAL, POSITION_WEIGHT, NOT_PROMOTED, SHORT_LIMIT, LONG_ONLY,
     SHORTABLE,
     GROSS_EXPOSURE, NET_EXPOSURE, LEVERAGE, CONCENTRATION, OPEN_POSITIONS, OPEN_ORDERS,
@@ -38,8 +38,8 @@ _NAMES = (  # by number: the order, its pace, its position, the strategy, the bo
     VALUE_AT_RISK, EXPECTED_SHORTFALL,
 ) = range(len(_NAMES))  # fmt: skip
 _LEAST = {
-    "min_notional", "cash", "duplicate_order", "warm_up", "trading_window", "long_only",
-    "shortable", "cooldown",
+    "min_notional", "cash", "duplicate_order", "warm_up", "trading_window", "data_quality",
+    "long_only", "shortable", "cooldown",
 }  # fmt: skip
 _NEVER_EXEMPT = {
     "order_quantity", "order_notional", "price_collar", "stale_price", "feed_lag",

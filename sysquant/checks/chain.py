@@ -102,7 +102,7 @@ def _market(to: Receipt, order: Row) -> int:
 
 @inlined
 def _pace(to: Receipt, order: Row) -> int:
-    # Of its pace, and who may trade.
+    # Of its pace, and whom it would meet.
     refused_by = 0
     if to.places[check.ORDER_RATE_SECOND] >= 0:
         outcome = of_order.order_rate_second(order, _limit(to, check.ORDER_RATE_SECOND))
@@ -119,6 +119,13 @@ def _pace(to: Receipt, order: Row) -> int:
     if to.places[check.SELF_MATCH] >= 0:
         outcome = of_order.self_match(order, _limit(to, check.SELF_MATCH))
         refused_by |= _judge(to, order, check.SELF_MATCH, outcome)
+    return refused_by
+
+
+@inlined
+def _permission(to: Receipt, order: Row) -> int:
+    # Whether the symbol may be traded at all now.
+    refused_by = 0
     if to.places[check.WARM_UP] >= 0:
         outcome = of_order.warm_up(order, _limit(to, check.WARM_UP))
         refused_by |= _judge(to, order, check.WARM_UP, outcome)
@@ -128,6 +135,9 @@ def _pace(to: Receipt, order: Row) -> int:
     if to.places[check.RESTRICTED] >= 0:
         outcome = of_order.restricted(order, _limit(to, check.RESTRICTED))
         refused_by |= _judge(to, order, check.RESTRICTED, outcome)
+    if to.places[check.DATA_QUALITY] >= 0:
+        outcome = of_order.data_quality(order, _limit(to, check.DATA_QUALITY))
+        refused_by |= _judge(to, order, check.DATA_QUALITY, outcome)
     if to.places[check.STATE] >= 0:
         outcome = of_order.state(order, _limit(to, check.STATE))
         refused_by |= _judge(to, order, check.STATE, outcome)
@@ -304,6 +314,7 @@ def review(
         _order(to, order)
         | _market(to, order)
         | _pace(to, order)
+        | _permission(to, order)
         | _position(to, order)
         | _strategy(to, order)
         | _book(to, order)

@@ -135,6 +135,12 @@ def restricted(order: Row, limit: float) -> Outcome:
 
 
 @inlined
+def data_quality(order: Row, limit: float) -> Outcome:
+    """Score of the instrument's data, 0 to 1, NaN where nobody measured it; at least."""
+    return at_least(order.quality, limit)
+
+
+@inlined
 def state(order: Row, limit: float) -> Outcome:
     """Worst of book, strategy and symbol: 0 active, 1 reducing, 2 off or halted; at most."""
     return at_most(order.state, limit)

@@ -1,0 +1,216 @@
+"""Check what a session would rest on, and say in the exit code whether it may.
+
+python runners/check.py data                               # the sample market, every day
+python runners/check.py data universe=crypto start=-7d
+python runners/check.py data start=-1d end=now json=true   # for scripts
+
+A word says what is checked, key=value the rest; `python runners/check.py data --help` has its keys.
+Exit codes: 0 all is well, 1 something is not, 2 not understood.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import json
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+from clickhouse_connect.driver.client import Client
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tqdm import tqdm
+
+from runners import compose, parts
+from sysquant import archive, quality
+from sysquant.errors import ConfigError, DataError, nearest
+from sysquant.importing import repair
+from sysquant.inspection import iso
+from sysquant.keys import check_number
+from sysquant.quality import Quality
+from sysquant.store import connect, migrate
+from sysquant.times import DAY, check_moment
+from sysquant.types import Instrument
+
+_NOW = "now"  # as the end
+_MOST_TOLD = 20  # findings, the worst days first
+
+
+@compose.main("check_data")
+def data(cfg: DictConfig) -> None:
+    """How good the store's data of each symbol is, day by day; scores go to the table `quality`."""
+    least = compose.value(cfg, "least", float)
+    check_number("least", least, least=0, most=1)
+    limits: quality.Limits = compose.build(cfg.limits)
+    universe = _chosen(cfg, parts.universe_of(cfg))
+    check_moment("start", cfg.start)
+    check_moment("end", None if cfg.end == _NOW else cfg.end)
+    with closing(connect(cfg.store.dsn)) as client:
+        migrate(client)
+        start, end = _span(cfg, client, universe)
+        if compose.value(cfg, "repair", bool):
+            repair(client, [i.symbol for i in universe], start, end - 1)
+        days = list(quality.days(start, end))
+        pairs = [(one, *day) for day in days for one in universe]
+        bar = tqdm(pairs, unit=" days", leave=False, disable=None)
+        found = [quality.measure(client, *pair, limits) for pair in bar]
+        measured = [each for each in found if each is not None]
+        quality.write(client, measured, f"quality-{secrets.token_hex(6)}")
+    failures = list(_failures(measured, least))
+    _show(measured, least, failures, as_json=compose.value(cfg, "json", bool))
+    if failures:
+        raise SystemExit(1)
+
+
+def _chosen(cfg: DictConfig, universe: list[Instrument]) -> list[Instrument]:
+    known = {instrument.symbol: instrument for instrument in universe}
+    named = compose.value(cfg, "symbols", list[str] | None)
+    for symbol in named or ():
+        if symbol not in known:
+            raise ConfigError(f"symbols: {symbol!r} is not of the universe{nearest(symbol, known)}")
+    return universe if named is None else [known[symbol] for symbol in named]
+
+
+def _span(cfg: DictConfig, client: Client, universe: list[Instrument]) -> tuple[int, int]:
+    # Midnight of the first day, and where the last one ends; nothing of what is still to come.
+    now = time.time_ns()
+    end = now if cfg.end == _NOW else cfg.end
+    start, until = archive.span(client, universe, cfg.start, end, kind="bars")
+    start, until = start - start % DAY, min(until, now)
+    if not any(quality.days(start, until)):
+        raise DataError(f"no minute of {cfg.start} to {cfg.end} is over: choose an earlier start")
+    return start, until
+
+
+def _failures(measured: list[Quality], least: float) -> Iterator[str]:
+    # What is not as it must be, each with its way out.
+    low = sorted((each for each in measured if each.score < least), key=lambda each: each.score)
+    if low:
+        worst = low[0]
+        yield (
+            f"{len(low)} of {len(measured)} days have a score below {least:g}, the worst is "
+            f"{worst.symbol} on {worst.day} with {worst.score:.3f} ({_weakest(worst)}): import "
+            "what is missing with runners/backfill.py, or set limits to what the symbol is like"
+        )
+    wrong = [each for each in measured if each.differing]
+    if wrong:
+        yield (
+            f"{sum(each.differing for each in wrong)} minute bars of {_names(wrong)} are not those"
+            " of their ticks: repair=true makes those anew that count a tick twice"
+        )
+    twice = [each for each in measured if each.doubled]
+    if twice:
+        yield (
+            f"{sum(each.doubled for each in twice)} ticks of {_names(twice)} have the epoch, "
+            "partition and offset of another: a topic that was made anew needs another epoch, "
+            "runners/ingest.py epoch=..."
+        )
+
+
+def _weakest(one: Quality) -> str:
+    # The part that the score is; none where all is well.
+    return min(one.parts, key=lambda name: one.parts[name]) if one.score < 1 else ""
+
+
+def _names(some: list[Quality]) -> str:
+    return ", ".join(sorted({each.symbol for each in some}))
+
+
+def _show(measured: list[Quality], least: float, failures: list[str], *, as_json: bool) -> None:
+    # JSON; or a table at a terminal, plain lines when piped.
+    if as_json:
+        days = [_plain(each) for each in measured]
+        print(json.dumps({"least": least, "failures": failures, "days": days}, indent=1))
+        return
+    if sys.stdout.isatty():
+        _table(measured, least)
+    else:
+        for each in measured:
+            print(_line(each))
+    worst = sorted(measured, key=lambda each: each.score)
+    told = [(each, one) for each in worst for one in each.findings]
+    console = Console(soft_wrap=True, highlight=False)
+    for each, one in told[:_MOST_TOLD]:
+        line = f"  {one.symbol} {each.day}: {one.count:,} x {one.kind}, {one.example}"
+        console.print(escape(line))
+    if len(told) > _MOST_TOLD:
+        print(f"  and {len(told) - _MOST_TOLD} more, see json=true")
+    for failure in failures:
+        print(f"failed: {failure}")
+
+
+def _line(one: Quality) -> str:
+    weakest = f" ({_weakest(one)})" if _weakest(one) else ""
+    return (
+        f"{one.symbol} {one.day} score {one.score:.3f}{weakest}; "
+        f"{one.bars} of {one.open_minutes} minutes, {one.ticks} ticks, {one.gaps} gaps, longest "
+        f"{one.gap_longest_s:g} s, skew {_ms(one.skew_median_ms)}, jitter {_ms(one.jitter_ms)}"
+    )
+
+
+def _ms(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:,.0f} ms"
+
+
+def _table(measured: list[Quality], least: float) -> None:
+    table = Table(title="Data quality", title_justify="left")
+    table.add_column("symbol")
+    table.add_column("day")
+    names = (
+        "score", "weakest", "minutes", "ticks", "gaps", "longest", "disorder", "stuck", "spikes",
+        "skew", "jitter", "bars differ",
+    )  # fmt: skip
+    for name in names:
+        table.add_column(name, justify="left" if name == "weakest" else "right")
+    for one in measured:
+        color = "green" if one.score >= least else "red"
+        table.add_row(
+            escape(one.symbol), str(one.day), f"[{color}]{one.score:.3f}[/]",
+            _weakest(one), f"{one.bars:,}/{one.open_minutes:,}",
+            f"{one.ticks:,}", f"{one.gaps:,}", f"{one.gap_longest_s:,.0f} s",
+            f"{one.disordered:,}", f"{one.stuck_longest} min", f"{one.spikes:,}",
+            _ms(one.skew_median_ms), _ms(one.jitter_ms), f"{one.differing:,}",
+        )  # fmt: skip
+    Console().print(table)
+
+
+def _plain(one: Quality) -> dict[str, Any]:
+    # As JSON has it: no NaN, times as text.
+    row = one.row | {"day": str(one.day), "until": iso(one.until), "weakest": _weakest(one)}
+    row |= {name: None for name, of in row.items() if isinstance(of, float) and math.isnan(of)}
+    found = [{"kind": f.kind, "count": f.count, "example": f.example} for f in one.findings]
+    return row | {"findings": found}
+
+
+WORDS: dict[str, Callable[[], None]] = {"data": data}  # what can be checked
+
+
+def main() -> None:
+    """Hand the rest of the command line to what its word names, wherever that stands."""
+    words = sys.argv[1:]
+    named = [word for word in words if "=" not in word and not word.startswith(("-", "~"))]
+    if not named and not set(words) - {"--help", "-h"}:
+        print(__doc__)
+        print("Words:")
+        for name, check in WORDS.items():
+            print(f"  {name:8} {(check.__doc__ or '').splitlines()[0]}")
+        return
+    if not named or named[0] not in WORDS:
+        said = f"was {named[0]!r}{nearest(named[0], WORDS)}" if named else "as in check.py data"
+        print(f"error: a word says what is checked, {said}", file=sys.stderr)
+        raise SystemExit(2)
+    words.remove(named[0])
+    sys.argv[1:] = words
+    WORDS[named[0]]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""`runners/check.py data` as a person runs it: what it says, writes, and ends with."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sysquant.times import DAY
+from tests.conftest import REPOSITORY
+from tests.sessions import forked as run
+from tests.sessions import server, store
+from tests.test_quality import MIDNIGHT, MINUTE, a_day, gap, put
+
+__all__ = ["run", "server", "store"]  # fixtures
+
+A_AND_B = "universe.instruments=[{symbol: 'SIM:A'}, {symbol: 'SIM:B'}]"
+WHOLE = [A_AND_B, "end=2024-03-05"]
+
+
+def said(process) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=90)
+    return process.returncode, out, err
+
+
+def scores(store) -> list[tuple]:
+    found = store.query("SELECT symbol, toString(day), score FROM quality FINAL ORDER BY ALL")
+    return list(found.result_rows)
+
+
+def test_good_days_are_told_line_by_line_and_their_scores_stay(run, store):
+    put(store, a_day())
+    put(store, a_day(seed=2), symbol="SIM:B", token="b")
+    code, out, err = said(run("check", "data", *WHOLE))
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        f"SIM:{name} 2024-03-04 score 1.000; 1440 of 1440 minutes, 4320 ticks, 0 gaps, "
+        "longest 20 s, skew 250 ms, jitter 0 ms"
+        for name in "AB"
+    ]
+    assert scores(store) == [("SIM:A", "2024-03-04", 1.0), ("SIM:B", "2024-03-04", 1.0)]
+
+
+def test_a_poor_day_fails_and_is_named_with_the_way_out(run, store):
+    put(store, a_day())
+    put(store, gap(a_day(seed=2)), symbol="SIM:B", token="b")
+    code, out, err = said(run("check", "data", *WHOLE))
+    assert (code, err) == (1, "")
+    assert "  SIM:B 2024-03-04: 1 x gap, 14440 s of open time after 2024-03-04T06:59:40Z\n" in out
+    assert out.splitlines()[-1] == (
+        "failed: 1 of 2 days have a score below 0.9, the worst is SIM:B on 2024-03-04 with 0.833 "
+        "(continuity): import what is missing with runners/backfill.py, or set limits to what the "
+        "symbol is like"
+    )
+    assert said(run("check", "data", *WHOLE, "least=0.8"))[0] == 0
+    assert said(run("check", "data", *WHOLE, "symbols=['SIM:A']"))[0] == 0
+
+
+def test_a_script_reads_json(run, store):
+    put(store, gap(a_day()))
+    code, out, _ = said(run("check", "data", *WHOLE, "symbols=['SIM:A']", "json=true"))
+    found = json.loads(out)
+    (day,) = found["days"]
+    assert code == 1 and len(found["failures"]) == 1
+    assert (day["symbol"], day["day"], day["weakest"]) == ("SIM:A", "2024-03-04", "continuity")
+    assert day["part_coverage"] == day["bars"] / 1440 and day["gaps"] == 1
+    assert day["until"] == "2024-03-05T00:00:00Z"
+    assert [one["kind"] for one in day["findings"]] == ["gap"]
+
+
+def test_a_bar_that_counts_ticks_twice_fails_whatever_the_score_until_it_is_repaired(run, store):
+    put(store, a_day())
+    twice = f"fromUnixTimestamp64Nano({MIDNIGHT + 90 * MINUTE}, 'UTC')"
+    store.command(f"INSERT INTO bars_1m SELECT * FROM bars_1m WHERE ts = {twice}")
+    words = [*WHOLE, "symbols=['SIM:A']"]
+    code, out, _ = said(run("check", "data", *words))
+    assert code == 1 and "failed: 1 minute bars of SIM:A are not those of their ticks" in out
+    assert "repair=true" in out
+    assert said(run("check", "data", *words, "repair=true"))[0] == 0
+    assert said(run("check", "data", *words))[0] == 0
+
+
+def test_an_offset_that_stands_twice_fails_whatever_the_score(run, store):
+    frame = a_day()
+    put(store, frame)
+    put(store, frame.iloc[[9]].assign(ts=lambda f: f.ts + 1_000_000), token="again")
+    code, out, _ = said(run("check", "data", *WHOLE, "symbols=['SIM:A']"))
+    assert code == 1 and "failed: 1 ticks of SIM:A have the epoch, partition and offset" in out
+
+
+def test_now_ends_the_last_day_and_shows_that_a_feed_is_dead(run, store):
+    put(store, a_day().assign(ts=lambda f: f.ts - 2 * DAY))
+    words = ["universe.instruments=[{symbol: 'SIM:A'}]", "start=2024-03-02"]
+    assert said(run("check", "data", *words))[0] == 0
+    now = store.query("SELECT toString(today() - 1), toString(today())").result_rows[0]
+    code, out, _ = said(run("check", "data", *words[:1], f"start={now[0]}", "end=now"))
+    assert code == 1 and f"SIM:A {now[0]} score 0.000 (coverage)" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["least=2"], "least must be >= 0 and <= 1"),
+        (["symbols=['SIM:C']"], "symbols: 'SIM:C' is not of the universe"),
+        (["start=yesterday"], "start must be like -6h, 2026-01-31"),
+        (["limits.gap_s=0"], "limits.gap_s must be > 0"),
+        ([], "the store has no bars of SIM:A, SIM:B: import some"),
+        (["start=2124-01-01", "end=2124-01-02"], "is over: choose an earlier start"),
+    ],
+)
+def test_what_cannot_be_meant_is_answered_in_one_sentence(run, store, words, text):
+    code, out, err = said(run("check", "data", A_AND_B, *words))
+    assert (code, out) == (1, "") and text in err and err.count("\n") == 1
+
+
+def started(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / "runners" / "check.py"), *words]
+    return subprocess.run(command, text=True, capture_output=True, timeout=60)
+
+
+def test_the_first_word_says_what_is_checked_and_help_lists_the_words(home):
+    asked, empty = started("--help"), started()
+    assert asked.returncode == empty.returncode == 0 and asked.stdout == empty.stdout
+    assert "  data     How good the store's data of each symbol is, day by day" in asked.stdout
+    wrong = started("dta", "start=-1d")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "was 'dta'; did you mean 'data'?" in wrong.stderr
+    for words in (["data", "lest=1"], ["lest=1", "data"]):
+        key = started(*words)
+        assert key.returncode == 2 and "did you mean 'least'?" in key.stderr
+    none = started("start=-1d")
+    assert (none.returncode, none.stdout) == (2, "") and "as in check.py data" in none.stderr
