@@ -23,6 +23,7 @@ from sysquant.errors import ConfigError, DataError
 from sysquant.feeds.synthetic import SAMPLE, synthetic_bars, synthetic_ticks
 from sysquant.inspection import Finding, Inspection, iso
 from sysquant.mapping import FileMapping
+from sysquant.months import filed, months
 from sysquant.store import insert, store_errors
 from sysquant.tables import bar_table, rate_table, tick_table
 from sysquant.times import instant
@@ -204,6 +205,8 @@ def _import_ticks(job: _Import, overlap: bool) -> Report:
         )
     mine = f"ticks FINAL WHERE {_INSIDE} AND epoch = {{source:String}}"
     before = job.ask(mine)
+    if _is_archived(job, before):
+        return job.report(0, "some of its ticks lie in archived months")
     names = [i.symbol for i in job.universe]
     for number, block in enumerate(job.blocks(look=False)):
         rows = tick_table(cast("Ticks", block), names, job.source)
@@ -215,6 +218,17 @@ def _import_ticks(job: _Import, overlap: bool) -> Report:
     with store_errors():
         job.client.command(_REPAIR, job.bound() | whole)
     return job.report(job.ask(mine) - before)
+
+
+def _is_archived(job: _Import, there: int) -> bool:
+    # Whether all is there already, in part in files: to these nothing can be added.
+    look = job.inspection
+    path, rows = filed(job.client, list(look.counts), look.first, look.last + 1, job.source)
+    if path and there + rows < look.rows:
+        raise DataError(
+            f"{job.path.name} has ticks of a month that is archived, {path}: leave it out"
+        )
+    return bool(path)
 
 
 def _import_bars(job: _Import, overlap: bool) -> Report:
@@ -332,7 +346,8 @@ def sample(
     if not 0 < hours <= days * 24:
         raise ConfigError(f"hours must be in [1, 24 * days], was {hours} with days={days}")
     names = [i.symbol for i in universe]
-    if _count(client, "ticks WHERE symbol IN {symbols:Array(String)}", {"symbols": names}):
+    there = "ticks WHERE symbol IN {symbols:Array(String)}"
+    if months(client, names) or _count(client, there, {"symbols": names}):
         return None
     until = _last_hour() if end is None else instant(end)
     since, turn = until - days * 1440 * MINUTE, until - hours * 60 * MINUTE

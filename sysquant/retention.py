@@ -1,0 +1,393 @@
+"""Old months of ticks out of the store: into Parquet files that `history` goes on reading.
+
+Input: a client, how long ticks stay, and a folder. Output: one file per symbol and month, a row of
+`archived` for each, and a smaller table `ticks`. A part of the table is dropped after its rows were
+read back from the files and compared with the store; whatever ends this on the way, the next run
+goes on, and each row is in the store or in a file. Bars stay where they are.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from pyarrow import fs, parquet
+
+from sysquant.answers import ask, coded, column
+from sysquant.errors import ConfigError, DataError, StoreError
+from sysquant.months import SCHEMA, Month, compared, hash_of, months, place_of, ticks_of
+from sysquant.store import insert
+from sysquant.times import interval_ns
+from sysquant.types import SECOND
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+_NO_SUCH_PART = 232
+_DAY = 86_400 * SECOND
+_GROUP_ROWS = 131_072  # of a file: what a range reads at least
+_NS = pa.timestamp("ns", "UTC")
+_FILE = pa.schema(
+    {
+        "symbol": pa.string(), "ts": _NS, "price": pa.float64(), "volume": pa.float64(),
+        "received_at": _NS, "epoch": pa.string(), "partition": pa.int32(), "offset": pa.int64(),
+    }
+)  # fmt: skip
+
+_PARTS_SQL = """
+SELECT partition, arraySort(groupArray(name)) AS names FROM system.parts
+WHERE database = currentDatabase() AND table = 'ticks' AND active AND rows > 0
+GROUP BY partition ORDER BY partition
+"""
+_SYMBOLS_SQL = """
+SELECT DISTINCT toString(symbol) AS symbol FROM ticks WHERE toYYYYMM(ts) = {month:UInt32}
+ORDER BY symbol
+"""
+# Of each row the bits of its columns, weighted, mixed, and summed up in 64 bits; `_tally` does the
+# same here.
+_WEIGHTS = [pow(0x9E3779B97F4A7C15, power, 1 << 64) for power in range(1, 7)]
+_MIX = 0xBF58476D1CE4E5B9
+_COLUMNS = {
+    "at": "toUnixTimestamp64Nano(t.ts)", "price": "t.price", "volume": "t.volume",
+    "received": "toUnixTimestamp64Nano(t.received_at)", "place": "toInt64(t.partition)",
+    "record": "t.offset",
+}  # fmt: skip
+_BITS = " + ".join(
+    f"reinterpretAsUInt64({said}) * toUInt64('{weight}')"
+    for said, weight in zip(_COLUMNS.values(), _WEIGHTS, strict=True)
+)
+_TALLY_SQL = f"""
+SELECT epoch, count() AS rows, uniqExact(key) AS keys,
+  sum(bitXor(bits, bitShiftRight(bits, 32)) * toUInt64('{_MIX}')) AS total
+FROM (
+  SELECT toString(t.epoch) AS epoch, (t.ts, t.partition, t.offset) AS key, {_BITS} AS bits
+  FROM ticks AS t FINAL
+  WHERE t.symbol = {{symbol:String}} AND toYYYYMM(t.ts) = {{month:UInt32}}
+)
+GROUP BY epoch
+"""
+
+Tell = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What was done with a month of ticks.
+
+    Parameters
+    ----------
+    month : YYYYMM.
+    files : of its symbols, as the index has them now.
+    left : parts that stay in the store: their rows came, or they were merged, meanwhile.
+    """
+
+    month: int
+    files: tuple[Month, ...]
+    left: int
+
+    def __str__(self) -> str:
+        rows = sum(file.rows for file in self.files)
+        said = f"{_text(self.month)}: {rows} ticks of {len(self.files)} symbols in files"
+        return said + (f", {self.left} parts left for the next run" if self.left else "")
+
+
+def retain(
+    client: "Client",
+    keep: int | str,
+    export: str,
+    *,
+    now: int | None = None,
+    tell: Tell = lambda step: None,
+) -> list[Moved]:
+    """Move the months of ticks that are wholly older than `keep` into files.
+
+    Parameters
+    ----------
+    client : of a migrated store.
+    keep : how long ticks stay, ns or `400d`.
+    export : folder, below `home()` unless absolute, or a URL as `s3://bucket/path`, of which
+        `pyarrow.fs.FileSystem.from_uri` makes a file system; its keys come from the environment.
+    now : ns UTC; by default the clock's.
+    tell : called after each step with its name.
+
+    Returns
+    -------
+    Months that were moved, the oldest first.
+
+    Raises
+    ------
+    ConfigError
+        If `keep` or `export` cannot be meant.
+    DataError
+        If a file that is there cannot be what it should, or what was written differs from the
+        store; nothing of that month was dropped then.
+    StoreError
+        If the store does not answer; repeat it.
+    """
+    length = interval_ns(keep, "keep")
+    if not export:
+        raise ConfigError("export was empty: name a folder, or a URL as s3://bucket/path")
+    cutoff = np.datetime64((time.time_ns() if now is None else now) - length, "ns")
+    before = int(str(cutoff.astype("M8[M]")).replace("-", ""))
+    _forget_replaced(client)
+    parts = ask(client, _PARTS_SQL, {}).to_pylist()
+    old = [(int(each["partition"]), each["names"]) for each in parts]
+    return [
+        _move(client, month, names, export.rstrip("/"), tell)
+        for month, names in old
+        if month < before
+    ]
+
+
+def _move(client: "Client", month: int, parts: list[str], export: str, tell: Tell) -> Moved:
+    symbols = ask(client, _SYMBOLS_SQL, {"month": month}).column("symbol").to_pylist()
+    known = {each.symbol: each for each in months(client, symbols) if each.month == month}
+    files = list[Month]()
+    for symbol in symbols:
+        file = _Export(client, symbol, month, export, known.get(symbol), tell).run()
+        if file != known.get(symbol):
+            # Named by what it holds and where: written again after a crash, it is the same row.
+            insert(client, "archived", _index_row(file), f"{file.path}:{file.version}:{file.hash}")
+            tell(f"indexed {file.path}")
+        files.append(file)
+    left = 0
+    for part in parts:
+        # Parts by their names, not the partition: rows that came since are in other parts.
+        left += not _drop(client, part)
+        tell(f"dropped {part}")
+    _forget_replaced(client, symbols)
+    tell(f"moved {_text(month)}")
+    return Moved(month, tuple(files), left)
+
+
+def _drop(client: "Client", part: str) -> bool:
+    try:
+        client.command("ALTER TABLE ticks DROP PART {part:String}", {"part": part})
+    except ClickHouseError as error:
+        if getattr(error, "code", None) == _NO_SUCH_PART:
+            return False
+        raise StoreError(str(error).strip().splitlines()[0]) from error
+    return True
+
+
+def _forget_replaced(client: "Client", symbols: list[str] | None = None) -> None:
+    # A month with late ticks has a new file: the one before it is of no use any more.
+    for month in months(client, symbols or ()):
+        if month.version > 1:
+            filesystem, path = place_of(_path(month.path, month.month, month.version - 1))
+            if filesystem.get_file_info(path).type == fs.FileType.File:
+                compared(month)
+                filesystem.delete_file(path)
+
+
+def _index_row(month: Month) -> pa.Table:
+    row = month._asdict() | {"table": "ticks"}
+    types = {"month": pa.uint32(), "version": pa.uint32(), "rows": pa.uint64()}
+    types |= {"first": _NS, "last": _NS}
+    return pa.table({name: pa.array([row[name]], types.get(name)) for name in row})
+
+
+# Of each epoch, how many rows there are, and the sum over their bits.
+_Tally = dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Export:
+    """A symbol's month on its way into a file."""
+
+    client: "Client"
+    symbol: str
+    month: int
+    export: str
+    known: Month | None
+    tell: Tell
+
+    def run(self) -> Month:
+        """The file that has every row of the store: the one that is known, if it does."""
+        wanted = self._stored()
+        found = self.known or self._found()
+        if found is not None:
+            rows, kept = self._compare(found)
+            if kept and self.known is None:
+                raise DataError(
+                    f"{found.path} is there already, with ticks that this store does not have: "
+                    "name another folder as export"
+                )
+            if found == self.known and rows == found.rows:
+                return found
+            wanted = _added(wanted, kept)
+        version = 1 if self.known is None else self.known.version + 1
+        path = _path(self._first_path(), self.month, version)
+        filesystem, place = place_of(path)
+        folder, unnamed = place.rpartition("/")[0], f"{place}.unfinished"
+        filesystem.create_dir(folder)
+        self._write(filesystem, unnamed)
+        self.tell(f"wrote {path}")
+        rows, first, last = _verify(filesystem, unnamed, path, wanted)
+        self.tell(f"verified {path}")
+        digest = hash_of(filesystem, unnamed)
+        _sync(filesystem, unnamed)
+        filesystem.move(unnamed, place)
+        _sync(filesystem, folder)
+        self.tell(f"named {path}")
+        return Month(self.symbol, self.month, path, version, rows, first, last, digest)
+
+    def _first_path(self) -> str:
+        if self.known is not None:  # a month stays where it is
+            return self.known.path
+        name = quote(self.symbol, safe="").replace(".", "%2E")
+        return f"{self.export}/ticks/{name}/{_text(self.month)}.parquet"
+
+    def _found(self) -> Month | None:
+        # Left by a run that was cut off before the index knew it, or by another store.
+        path = self._first_path()
+        filesystem, place = place_of(path)
+        if filesystem.get_file_info(place).type != fs.FileType.File:
+            return None
+        return Month(
+            self.symbol, self.month, path, 0, 0, *_ends(self.month), hash_of(filesystem, place)
+        )
+
+    def _stored(self) -> _Tally:
+        bound: dict[str, object] = {"symbol": self.symbol, "month": self.month}
+        rows = ask(self.client, _TALLY_SQL, bound).to_pylist()
+        twice = [row["epoch"] for row in rows if row["keys"] != row["rows"]]
+        if twice:
+            raise DataError(
+                f"{self.symbol} has ticks of one key in {_text(self.month)}, epoch {twice[0]!r}: "
+                "nothing was moved; delete what is wrong of them"
+            )
+        return {row["epoch"]: (row["rows"], row["total"]) for row in rows}
+
+    def _compare(self, found: Month) -> tuple[int, _Tally]:
+        # How many ticks store and file have together, and those that the file alone has.
+        rows, kept = 0, _Tally()
+        for day in self._days(found):
+            rows += day.num_rows
+            kept = _added(kept, _tally(day.filter(day.column("filed"))))
+        return rows, kept
+
+    def _days(self, found: Month | None) -> Iterator[pa.Table]:
+        bound: dict[str, object] = {"symbols": [self.symbol], "source": ""}
+        start, end = _ends(self.month)
+        for at in range(start, end, _DAY):
+            day = ticks_of(self.client, bound, at, at + _DAY, [found] if found else [])
+            names = ("at", "life", "place", "record")
+            order = np.lexsort([column(day, name) for name in reversed(names)])
+            yield day.take(pa.array(order))
+
+    def _write(self, filesystem: fs.FileSystem, place: str) -> None:
+        with (
+            filesystem.open_output_stream(place) as stream,
+            parquet.ParquetWriter(
+                stream,
+                _FILE,
+                compression="zstd",
+                use_dictionary=["symbol", "epoch"],
+                column_encoding=dict.fromkeys(
+                    ("ts", "received_at", "offset"), "DELTA_BINARY_PACKED"
+                ),
+            ) as writer,
+        ):
+            for day in self._days(self.known):
+                names = pa.repeat(pa.scalar(self.symbol), day.num_rows)
+                columns = [names, *(day.column(name) for name in _IN_FILE)]
+                arrays = [each.cast(kind) for each, kind in zip(columns, _FILE.types, strict=True)]
+                writer.write_table(pa.table(arrays, schema=_FILE), row_group_size=_GROUP_ROWS)
+
+
+_IN_FILE = ("at", "price", "volume", "received", "epoch", "place", "record")  # as `_FILE` has them
+
+
+def _verify(
+    filesystem: fs.FileSystem, place: str, path: str, wanted: _Tally
+) -> tuple[int, int, int]:
+    # Rows, first and last time of a file, which has the rows that are wanted, each once, in order.
+    found, ends, before = _Tally(), list[int](), SCHEMA.empty_table()
+    with parquet.ParquetFile(filesystem.open_input_file(place)) as file:
+        for batch in file.iter_batches(_GROUP_ROWS):
+            columns = [batch.column(name) for name in _FILE.names[1:]]
+            block = pa.table(
+                {
+                    name: each.cast(SCHEMA.field(name).type)
+                    for name, each in zip(_IN_FILE, columns, strict=True)
+                }
+            )
+            joined = pa.concat_tables([before.select(_IN_FILE), block])
+            if not _is_rising(joined):
+                raise DataError(
+                    f"{path} was written in disorder: nothing was dropped; run it again"
+                )
+            found = _added(found, _tally(block))
+            before = block.slice(block.num_rows - 1)
+            ends += [block.column("at")[0].as_py(), block.column("at")[-1].as_py()]
+    rows, right = (sum(count for count, _ in each.values()) for each in (found, wanted))
+    if found != wanted:
+        raise DataError(
+            f"{path} was read back with {rows} ticks, which are not the {right} of the store: "
+            "nothing was dropped; run it again"
+        )
+    return rows, min(ends), max(ends)
+
+
+def _is_rising(block: pa.Table) -> bool:
+    # Whether each row lies behind the one before, by (ts, epoch, partition, offset).
+    life = coded(block.column("epoch"))
+    keys = [column(block, "at"), life, column(block, "place"), column(block, "record")]
+    is_behind = np.zeros(max(0, block.num_rows - 1), bool)
+    for key in reversed(keys):
+        step = np.diff(key)
+        is_behind = (step > 0) | ((step == 0) & is_behind)
+    return bool(is_behind.all())
+
+
+def _tally(block: pa.Table) -> _Tally:
+    bits = np.zeros(block.num_rows, np.uint64)
+    for name, weight in zip(_COLUMNS, _WEIGHTS, strict=True):
+        values = column(block, name)
+        values = values if values.dtype.itemsize == 8 else values.astype(np.int64)
+        bits += values.view(np.uint64) * np.uint64(weight)
+    mixed = (bits ^ (bits >> np.uint64(32))) * np.uint64(_MIX)
+    table = pa.table({"epoch": block.column("epoch"), "total": mixed})
+    found = table.group_by("epoch").aggregate([("total", "count"), ("total", "sum")]).to_pylist()
+    return {row["epoch"]: (row["total_count"], row["total_sum"]) for row in found}
+
+
+def _added(one: _Tally, other: _Tally) -> _Tally:
+    found = dict(one)
+    for epoch, (rows, total) in other.items():
+        before = found.get(epoch, (0, 0))
+        found[epoch] = before[0] + rows, (before[1] + total) % (1 << 64)
+    return found
+
+
+def _sync(filesystem: fs.FileSystem, place: str) -> None:
+    # What is on a disk of this machine is there after a loss of power, too.
+    if isinstance(filesystem, fs.LocalFileSystem):
+        number = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _text(month: int) -> str:
+    return f"{month // 100}-{month % 100:02d}"
+
+
+def _ends(month: int) -> tuple[int, int]:
+    # Where a month begins and the next one does, ns UTC.
+    first = np.datetime64(_text(month), "M")
+    start, end = (int(each.astype("M8[ns]").astype(np.int64)) for each in (first, first + 1))
+    return start, end
+
+
+def _path(path: str, month: int, version: int) -> str:
+    # Of a version of a file, from the path of any.
+    name = _text(month) + (f".{version}" if version > 1 else "")
+    return f"{path.rpartition('/')[0]}/{name}.parquet"
