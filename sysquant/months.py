@@ -15,7 +15,6 @@ import pyarrow as pa
 from sysquant.answers import TICKS_INSIDE, ask, coded, column, is_unknown_table
 from sysquant.errors import DataError, StoreError
 from sysquant.home import under_home
-from sysquant.types import SECOND
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -31,7 +30,7 @@ SCHEMA = pa.schema(
     }
 )  # fmt: skip
 KEY = ("number", "at", "epoch", "place", "record")  # names a tick
-_DAY = 86_400 * SECOND
+_CHUNK_ROWS = 1_000_000  # of files, about, at a time
 _BYTES = 1 << 22  # of a file, at a time
 _ALWAYS = (-(1 << 62), 1 << 62)
 # Files that were compared with their hash: path, hash, size and time of the last change.
@@ -124,10 +123,11 @@ def stretches(
 ) -> Iterator[tuple[int, int, bool]]:
     """Pieces that make up [start, end): from, to, and whether some of it lies in files.
 
-    Inner edges are multiples of `unit` since 1970. What lies in files comes a day at a time, or a
-    unit where that is longer.
+    Inner edges are multiples of `unit` since 1970. What lies in files comes in pieces of about a
+    million ticks.
     """
-    step = max(1, _DAY // unit) * unit
+    spans = sum(month.last - month.first for month in held)
+    step = chunk_of(spans // max(1, sum(month.rows for month in held)), unit)
     at = start
     for month in sorted(held, key=lambda month: month.first):
         since, until = month.first // unit * unit, min((month.last // unit + 1) * unit, end)
@@ -142,6 +142,11 @@ def stretches(
             at = edge
     if at < end:
         yield at, end, False
+
+
+def chunk_of(spacing: int, unit: int = 1) -> int:
+    """A length, ns, of about a million ticks that lie so far apart; a multiple of `unit`."""
+    return max(1, spacing * _CHUNK_ROWS // unit) * unit
 
 
 def ticks_of(
@@ -229,12 +234,16 @@ def earliest_of(
     behind = compute.scalar(False)
     for partition, offset in first.items():
         behind |= (compute.field("partition") == partition) & (compute.field("offset") >= offset)
-    for month in months(client, symbols):
+    found: int | None = None
+    for month in months(client, symbols):  # by their first rows
+        if found is not None and month.first >= found:
+            break
         columns = {"at": compute.field("ts").cast(pa.int64())}
         table = _read(month, columns, (compute.field("epoch") == topic) & behind)
         if table.num_rows:
-            return int(column(table, "at").min())
-    return None
+            at = int(column(table, "at").min())
+            found = at if found is None else min(at, found)
+    return found
 
 
 def _read(

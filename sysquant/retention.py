@@ -20,16 +20,23 @@ from pyarrow import fs, parquet
 
 from sysquant.answers import ask, coded, column
 from sysquant.errors import ConfigError, DataError, StoreError
-from sysquant.months import SCHEMA, Month, compared, hash_of, months, place_of, ticks_of
+from sysquant.months import (
+    SCHEMA,
+    Month,
+    chunk_of,
+    compared,
+    hash_of,
+    months,
+    place_of,
+    ticks_of,
+)
 from sysquant.store import insert
 from sysquant.times import interval_ns
-from sysquant.types import SECOND
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 _NO_SUCH_PART = 232
-_DAY = 86_400 * SECOND
 _GROUP_ROWS = 131_072  # of a file: what a range reads at least
 _NS = pa.timestamp("ns", "UTC")
 _FILE = pa.schema(
@@ -45,8 +52,8 @@ WHERE database = currentDatabase() AND table = 'ticks' AND active AND rows > 0
 GROUP BY partition ORDER BY partition
 """
 _SYMBOLS_SQL = """
-SELECT DISTINCT toString(symbol) AS symbol FROM ticks WHERE toYYYYMM(ts) = {month:UInt32}
-ORDER BY symbol
+SELECT toString(ticks.symbol) AS symbol, toInt64(count()) AS rows FROM ticks
+WHERE toYYYYMM(ts) = {month:UInt32} GROUP BY symbol ORDER BY symbol
 """
 # Of each row the bits of its columns, weighted, mixed, and summed up in 64 bits; `_tally` does the
 # same here.
@@ -145,11 +152,12 @@ def retain(
 
 
 def _move(client: "Client", month: int, parts: list[str], export: str, tell: Tell) -> Moved:
-    symbols = ask(client, _SYMBOLS_SQL, {"month": month}).column("symbol").to_pylist()
+    counted = ask(client, _SYMBOLS_SQL, {"month": month}).to_pylist()
+    symbols = [each["symbol"] for each in counted]
     known = {each.symbol: each for each in months(client, symbols) if each.month == month}
     files = list[Month]()
-    for symbol in symbols:
-        file = _Export(client, symbol, month, export, known.get(symbol), tell).run()
+    for symbol, rows in (each.values() for each in counted):
+        file = _Export(client, symbol, month, export, known.get(symbol), tell, rows).run()
         if file != known.get(symbol):
             # Named by what it holds and where: written again after a crash, it is the same row.
             insert(client, "archived", _index_row(file), f"{file.path}:{file.version}:{file.hash}")
@@ -206,6 +214,7 @@ class _Export:
     export: str
     known: Month | None
     tell: Tell
+    rows: int  # in the store, at the start
 
     def run(self) -> Month:
         """The file that has every row of the store: the one that is known, if it does."""
@@ -267,19 +276,21 @@ class _Export:
     def _compare(self, found: Month) -> tuple[int, _Tally]:
         # How many ticks store and file have together, and those that the file alone has.
         rows, kept = 0, _Tally()
-        for day in self._days(found):
-            rows += day.num_rows
-            kept = _added(kept, _tally(day.filter(day.column("filed"))))
+        for piece in self._pieces(found):
+            rows += piece.num_rows
+            kept = _added(kept, _tally(piece.filter(piece.column("filed"))))
         return rows, kept
 
-    def _days(self, found: Month | None) -> Iterator[pa.Table]:
+    def _pieces(self, found: Month | None) -> Iterator[pa.Table]:
         bound: dict[str, object] = {"symbols": [self.symbol], "source": ""}
         start, end = _ends(self.month)
-        for at in range(start, end, _DAY):
-            day = ticks_of(self.client, bound, at, at + _DAY, [found] if found else [])
+        step = chunk_of((end - start) // max(1, self.rows))
+        for at in range(start, end, step):
+            held = [found] if found else []
+            piece = ticks_of(self.client, bound, at, min(at + step, end), held)
             names = ("at", "life", "place", "record")
-            order = np.lexsort([column(day, name) for name in reversed(names)])
-            yield day.take(pa.array(order))
+            order = np.lexsort([column(piece, name) for name in reversed(names)])
+            yield piece.take(pa.array(order))
 
     def _write(self, filesystem: fs.FileSystem, place: str) -> None:
         with (
@@ -294,9 +305,9 @@ class _Export:
                 ),
             ) as writer,
         ):
-            for day in self._days(self.known):
-                names = pa.repeat(pa.scalar(self.symbol), day.num_rows)
-                columns = [names, *(day.column(name) for name in _IN_FILE)]
+            for piece in self._pieces(self.known):
+                names = pa.repeat(pa.scalar(self.symbol), piece.num_rows)
+                columns = [names, *(piece.column(name) for name in _IN_FILE)]
                 arrays = [each.cast(kind) for each, kind in zip(columns, _FILE.types, strict=True)]
                 writer.write_table(pa.table(arrays, schema=_FILE), row_group_size=_GROUP_ROWS)
 

@@ -14,7 +14,8 @@ from xdist.scheduler import LoadScopeScheduling
 GROUPS = {
     "broker": (
         "test_bench_kafka", "test_broker", "test_conf", "test_kafka_feed", "test_readme",
-        "test_secrets", "test_operate", "test_session_kafka", "test_stream", "test_stream_live",
+        "test_kafka_engine", "test_secrets", "test_operate", "test_session_kafka", "test_stream",
+        "test_stream_live",
     ),
     "vectorbt": ("test_bench", "test_screening"),
 }  # fmt: skip

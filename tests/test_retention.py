@@ -43,8 +43,9 @@ def market(rows: int, seed: int, *, start: int = MARCH - 2 * DAY, end: int = APR
     symbol = rng.integers(0, 3, rows).astype(np.int32)
     partition = (symbol // 2).astype(np.int32)
     return Ticks(
-        ts, symbol, rng.integers(80, 120, rows) / 7, rng.exponential(1, rows), ts + 5, partition,
-        3 * np.arange(rows),
+        ts, symbol, rng.integers(80, 120, rows) / 7,
+        rng.integers(1, 99, rows) / 8,  # of others a sum has other last bits from query to query
+        ts + 5, partition, 3 * np.arange(rows),
     )  # fmt: skip
 
 
@@ -63,6 +64,10 @@ class Seen:
     """All that history says, to be compared byte by byte."""
 
     columns: dict[str, bytes]
+
+    def others(self, than: "Seen") -> list[str]:
+        """Names of the columns that differ."""
+        return [name for name, said in self.columns.items() if said != than.columns[name]]
 
     @classmethod
     def of(cls, client: Client) -> "Seen":
@@ -120,7 +125,7 @@ def test_history_is_the_same_before_and_after_months_are_moved(
         for name in ("SIM%3AA", "SIM%3AB%2Fc%2Ed", "SIM%3A%C3%9C")
         for month in (2, 3)
     }
-    assert Seen.of(client) == before
+    assert not Seen.of(client).others(before)
     assert client.query("SELECT count(), sum(volume) FROM bars").result_rows == bars
     assert not moved(client, tmp_path), "nothing is left to move"
 
@@ -196,8 +201,8 @@ def test_ticks_that_come_after_the_move_are_in_history_and_then_in_a_new_file(
     for name, column in archive.bars(client, UNIVERSE, MARCH, APRIL, "1s").columns():
         assert column.tobytes() == getattr(seen, name).tobytes(), name
     there = files(tmp_path)
-    assert sorted(name for name in there if name.endswith(".2.parquet")) == [
-        f"ticks/{name}/2024-03.2.parquet" for name in ("SIM%3AA", "SIM%3AB%2Fc%2Ed", "SIM%3A%C3%9C")
+    assert [name for name in there if name.endswith(".2.parquet")] == [
+        f"ticks/{name}/2024-03.2.parquet" for name in ("SIM%3A%C3%9C", "SIM%3AA", "SIM%3AB%2Fc%2Ed")
     ]
     assert len(there) == 6, "the files before them are gone"
 
@@ -370,11 +375,11 @@ def test_values_that_cannot_be_meant_are_refused(client: Client, tmp_path: Path)
 def test_folder_may_be_a_url(client: Client, tmp_path: Path) -> None:
     fill(client)
     before = Seen.of(client)
-    moved(client, f"file://{tmp_path}/a folder/")
+    moved(client, f"file://{tmp_path}/a%20folder/")
     assert len(files(tmp_path)) == 6
-    assert Seen.of(client) == before
+    assert not Seen.of(client).others(before)
     paths = {row[0] for row in client.query("SELECT path FROM archived").result_rows}
-    assert all(path.startswith(f"file://{tmp_path}/a folder/ticks/SIM%3A") for path in paths)
+    assert all(path.startswith(f"file://{tmp_path}/a%20folder/ticks/SIM%3A") for path in paths)
 
 
 # -- around it
@@ -400,7 +405,7 @@ def test_store_whose_ticks_are_all_archived_still_knows_them(
     assert archive.ticks(client, UNIVERSE).ts.tobytes() == before[1].ts.tobytes()
     assert archive.earliest(client, UNIVERSE, "topic", offsets) == earliest
     assert archive.earliest(client, UNIVERSE, "other", offsets) is None
-    with pytest.raises(DataError, match="no ticks of 'SIM:a'; did you mean 'SIM:A'"):
+    with pytest.raises(DataError, match="no ticks of 'SIM:a'; did you mean 'SIM:"):
         history("SIM:a", MARCH, APRIL, "1s", client=client)
     assert backfill.sample(client, UNIVERSE) is None
 
@@ -427,12 +432,17 @@ def test_file_of_archived_ticks_is_not_imported_twice(client: Client, tmp_path: 
 
 
 def test_runner_moves_what_is_old_and_keeps_all_by_default(
-    home: Path, client: Client, dsn: str
+    home: Path, client: Client, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(client, epochs=1)
-    words = [f"store.dsn={dsn}"]
+    monkeypatch.setenv("CLICKHOUSE_DSN", dsn)
+    words = ["store=clickhouse"]
     said = forked.run("retain", *words, cwd=home)
-    assert (said.returncode, said.stdout) == (0, "keep is null: all ticks stay in the store\n")
+    assert (said.returncode, said.stderr, said.stdout) == (
+        0,
+        "",
+        "keep is null: all ticks stay in the store\n",
+    )
     before = archive.ticks(client, UNIVERSE)
     said = forked.run("retain", *words, "keep=30d", cwd=home)
     assert said.returncode == 0, said.stderr

@@ -61,7 +61,7 @@ FROM price_ticks_read AS r
 WHERE r.reason = '';
 
 CREATE MATERIALIZED VIEW dead_letter_from_kafka TO dead_letter AS
-SELECT r.topic AS topic, r.topic AS epoch, r.partition AS partition, r.offset AS offset,
+SELECT r.topic AS topic, '' AS epoch, r.partition AS partition, r.offset AS offset,
     r.reason AS reason, r.payload AS payload
 FROM price_ticks_read AS r
 WHERE r.reason != '';
