@@ -146,7 +146,7 @@ def stretches(
 
 def chunk_of(spacing: int, unit: int = 1) -> int:
     """A length, ns, of about a million ticks that lie so far apart; a multiple of `unit`."""
-    return max(1, spacing * _CHUNK_ROWS // unit) * unit
+    return max(1, max(1, spacing) * _CHUNK_ROWS // unit) * unit
 
 
 def ticks_of(
@@ -167,12 +167,12 @@ def ticks_of(
     """
     stored = ask(client, _STORED_SQL, {**bound, "start": start, "end": end})
     symbols: Sequence[str] = bound["symbols"]  # pyright: ignore[reportAssignmentType]
-    filed = [
+    in_files = [
         rows_of(month, symbols.index(month.symbol), start, end, str(bound["source"]))
         for month in held
         if month.symbol in symbols and month.first < end and month.last >= start
     ]
-    table = pa.concat_tables([stored.slice(0, 0).cast(SCHEMA), *filed])
+    table = pa.concat_tables([stored.slice(0, 0).cast(SCHEMA), *in_files])
     if stored.num_rows and table.num_rows:
         table = table.join(stored.cast(SCHEMA).select(KEY), list(KEY), join_type="left anti")
     is_filed = np.arange(stored.num_rows + table.num_rows) >= stored.num_rows
@@ -239,7 +239,9 @@ def earliest_of(
         if found is not None and month.first >= found:
             break
         columns = {"at": compute.field("ts").cast(pa.int64())}
-        table = _read(month, columns, (compute.field("epoch") == topic) & behind)
+        # Not compared with its hash: a start of a session is no time to read every file.
+        place = place_of(month.path)
+        table = _read(month, columns, (compute.field("epoch") == topic) & behind, place)
         if table.num_rows:
             at = int(column(table, "at").min())
             found = at if found is None else min(at, found)
@@ -247,11 +249,14 @@ def earliest_of(
 
 
 def _read(
-    month: Month, columns: "Mapping[str, compute.Expression]", where: "compute.Expression"
+    month: Month,
+    columns: "Mapping[str, compute.Expression]",
+    where: "compute.Expression",
+    place: "tuple[FileSystem, str] | None" = None,
 ) -> pa.Table:
     from pyarrow import dataset
 
-    filesystem, path = compared(month)
+    filesystem, path = place or compared(month)
     try:
         return dataset.dataset(path, filesystem=filesystem, format="parquet").to_table(
             columns=dict(columns), filter=where

@@ -18,10 +18,20 @@ import pyarrow as pa
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from pyarrow import fs, parquet
 
-from sysquant.answers import ask, coded, column
+from sysquant.answers import ask, column
+from sysquant.checksums import (
+    FILE,
+    GROUP_ROWS,
+    IN_FILE,
+    Tally,
+    added,
+    read_back,
+    rows_of,
+    stored,
+    tally,
+)
 from sysquant.errors import ConfigError, DataError, StoreError
 from sysquant.months import (
-    SCHEMA,
     Month,
     chunk_of,
     compared,
@@ -37,15 +47,7 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 _NO_SUCH_PART = 232
-_GROUP_ROWS = 131_072  # of a file: what a range reads at least
 _NS = pa.timestamp("ns", "UTC")
-_FILE = pa.schema(
-    {
-        "symbol": pa.string(), "ts": _NS, "price": pa.float64(), "volume": pa.float64(),
-        "received_at": _NS, "epoch": pa.string(), "partition": pa.int32(), "offset": pa.int64(),
-    }
-)  # fmt: skip
-
 _PARTS_SQL = """
 SELECT partition, arraySort(groupArray(name)) AS names FROM system.parts
 WHERE database = currentDatabase() AND table = 'ticks' AND active AND rows > 0
@@ -55,30 +57,6 @@ _SYMBOLS_SQL = """
 SELECT toString(ticks.symbol) AS symbol, toInt64(count()) AS rows FROM ticks
 WHERE toYYYYMM(ts) = {month:UInt32} GROUP BY symbol ORDER BY symbol
 """
-# Of each row the bits of its columns, weighted, mixed, and summed up in 64 bits; `_tally` does the
-# same here.
-_WEIGHTS = [pow(0x9E3779B97F4A7C15, power, 1 << 64) for power in range(1, 7)]
-_MIX = 0xBF58476D1CE4E5B9
-_COLUMNS = {
-    "at": "toUnixTimestamp64Nano(t.ts)", "price": "t.price", "volume": "t.volume",
-    "received": "toUnixTimestamp64Nano(t.received_at)", "place": "toInt64(t.partition)",
-    "record": "t.offset",
-}  # fmt: skip
-_BITS = " + ".join(
-    f"reinterpretAsUInt64({said}) * toUInt64('{weight}')"
-    for said, weight in zip(_COLUMNS.values(), _WEIGHTS, strict=True)
-)
-_TALLY_SQL = f"""
-SELECT epoch, count() AS rows, uniqExact(key) AS keys,
-  sum(bitXor(bits, bitShiftRight(bits, 32)) * toUInt64('{_MIX}')) AS total
-FROM (
-  SELECT toString(t.epoch) AS epoch, (t.ts, t.partition, t.offset) AS key, {_BITS} AS bits
-  FROM ticks AS t FINAL
-  WHERE t.symbol = {{symbol:String}} AND toYYYYMM(t.ts) = {{month:UInt32}}
-)
-GROUP BY epoch
-"""
-
 Tell = Callable[[str], object]
 
 
@@ -163,6 +141,12 @@ def _move(client: "Client", month: int, parts: list[str], export: str, tell: Tel
             insert(client, "archived", _index_row(file), f"{file.path}:{file.version}:{file.hash}")
             tell(f"indexed {file.path}")
         files.append(file)
+    missing = set(files) - set(months(client, symbols))
+    if missing:
+        raise StoreError(
+            f"the table archived has no row of {missing.pop().path}, which was added: nothing was "
+            "dropped; run it again"
+        )
     left = 0
     for part in parts:
         # Parts by their names, not the partition: rows that came since are in other parts.
@@ -200,10 +184,6 @@ def _index_row(month: Month) -> pa.Table:
     return pa.table({name: pa.array([row[name]], types.get(name)) for name in row})
 
 
-# Of each epoch, how many rows there are, and the sum over their bits.
-_Tally = dict[str, tuple[int, int]]
-
-
 @dataclass(frozen=True, slots=True)
 class _Export:
     """A symbol's month on its way into a file."""
@@ -218,7 +198,7 @@ class _Export:
 
     def run(self) -> Month:
         """The file that has every row of the store: the one that is known, if it does."""
-        wanted = self._stored()
+        wanted = stored(self.client, self.symbol, self.month)
         found = self.known or self._found()
         if found is not None:
             rows, kept = self._compare(found)
@@ -227,9 +207,10 @@ class _Export:
                     f"{found.path} is there already, with ticks that this store does not have: "
                     "name another folder as export"
                 )
-            if found == self.known and rows == found.rows:
+            wanted = added(wanted, kept)
+            is_whole = found == self.known and rows == found.rows
+            if is_whole and read_back(*compared(found)).tally == wanted:
                 return found
-            wanted = _added(wanted, kept)
         version = 1 if self.known is None else self.known.version + 1
         path = _path(self._first_path(), self.month, version)
         filesystem, place = place_of(path)
@@ -237,14 +218,21 @@ class _Export:
         filesystem.create_dir(folder)
         self._write(filesystem, unnamed)
         self.tell(f"wrote {path}")
-        rows, first, last = _verify(filesystem, unnamed, path, wanted)
+        back = read_back(filesystem, unnamed)
+        if not back.is_rising or back.tally != wanted:
+            raise DataError(
+                f"{path} was read back with {back.rows} ticks, which are not the {rows_of(wanted)} "
+                "of the store: nothing was dropped; run it again"
+            )
         self.tell(f"verified {path}")
         digest = hash_of(filesystem, unnamed)
         _sync(filesystem, unnamed)
         filesystem.move(unnamed, place)
         _sync(filesystem, folder)
         self.tell(f"named {path}")
-        return Month(self.symbol, self.month, path, version, rows, first, last, digest)
+        return Month(
+            self.symbol, self.month, path, version, back.rows, back.first, back.last, digest
+        )  # fmt: skip
 
     def _first_path(self) -> str:
         if self.known is not None:  # a month stays where it is
@@ -262,23 +250,12 @@ class _Export:
             self.symbol, self.month, path, 0, 0, *_ends(self.month), hash_of(filesystem, place)
         )
 
-    def _stored(self) -> _Tally:
-        bound: dict[str, object] = {"symbol": self.symbol, "month": self.month}
-        rows = ask(self.client, _TALLY_SQL, bound).to_pylist()
-        twice = [row["epoch"] for row in rows if row["keys"] != row["rows"]]
-        if twice:
-            raise DataError(
-                f"{self.symbol} has ticks of one key in {_text(self.month)}, epoch {twice[0]!r}: "
-                "nothing was moved; delete what is wrong of them"
-            )
-        return {row["epoch"]: (row["rows"], row["total"]) for row in rows}
-
-    def _compare(self, found: Month) -> tuple[int, _Tally]:
+    def _compare(self, found: Month) -> tuple[int, Tally]:
         # How many ticks store and file have together, and those that the file alone has.
-        rows, kept = 0, _Tally()
+        rows, kept = 0, Tally()
         for piece in self._pieces(found):
             rows += piece.num_rows
-            kept = _added(kept, _tally(piece.filter(piece.column("filed"))))
+            kept = added(kept, tally(piece.filter(piece.column("filed"))))
         return rows, kept
 
     def _pieces(self, found: Month | None) -> Iterator[pa.Table]:
@@ -297,7 +274,7 @@ class _Export:
             filesystem.open_output_stream(place) as stream,
             parquet.ParquetWriter(
                 stream,
-                _FILE,
+                FILE,
                 compression="zstd",
                 use_dictionary=["symbol", "epoch"],
                 column_encoding=dict.fromkeys(
@@ -307,74 +284,9 @@ class _Export:
         ):
             for piece in self._pieces(self.known):
                 names = pa.repeat(pa.scalar(self.symbol), piece.num_rows)
-                columns = [names, *(piece.column(name) for name in _IN_FILE)]
-                arrays = [each.cast(kind) for each, kind in zip(columns, _FILE.types, strict=True)]
-                writer.write_table(pa.table(arrays, schema=_FILE), row_group_size=_GROUP_ROWS)
-
-
-_IN_FILE = ("at", "price", "volume", "received", "epoch", "place", "record")  # as `_FILE` has them
-
-
-def _verify(
-    filesystem: fs.FileSystem, place: str, path: str, wanted: _Tally
-) -> tuple[int, int, int]:
-    # Rows, first and last time of a file, which has the rows that are wanted, each once, in order.
-    found, ends, before = _Tally(), list[int](), SCHEMA.empty_table()
-    with parquet.ParquetFile(filesystem.open_input_file(place)) as file:
-        for batch in file.iter_batches(_GROUP_ROWS):
-            columns = [batch.column(name) for name in _FILE.names[1:]]
-            block = pa.table(
-                {
-                    name: each.cast(SCHEMA.field(name).type)
-                    for name, each in zip(_IN_FILE, columns, strict=True)
-                }
-            )
-            joined = pa.concat_tables([before.select(_IN_FILE), block])
-            if not _is_rising(joined):
-                raise DataError(
-                    f"{path} was written in disorder: nothing was dropped; run it again"
-                )
-            found = _added(found, _tally(block))
-            before = block.slice(block.num_rows - 1)
-            ends += [block.column("at")[0].as_py(), block.column("at")[-1].as_py()]
-    rows, right = (sum(count for count, _ in each.values()) for each in (found, wanted))
-    if found != wanted:
-        raise DataError(
-            f"{path} was read back with {rows} ticks, which are not the {right} of the store: "
-            "nothing was dropped; run it again"
-        )
-    return rows, min(ends), max(ends)
-
-
-def _is_rising(block: pa.Table) -> bool:
-    # Whether each row lies behind the one before, by (ts, epoch, partition, offset).
-    life = coded(block.column("epoch"))
-    keys = [column(block, "at"), life, column(block, "place"), column(block, "record")]
-    is_behind = np.zeros(max(0, block.num_rows - 1), bool)
-    for key in reversed(keys):
-        step = np.diff(key)
-        is_behind = (step > 0) | ((step == 0) & is_behind)
-    return bool(is_behind.all())
-
-
-def _tally(block: pa.Table) -> _Tally:
-    bits = np.zeros(block.num_rows, np.uint64)
-    for name, weight in zip(_COLUMNS, _WEIGHTS, strict=True):
-        values = column(block, name)
-        values = values if values.dtype.itemsize == 8 else values.astype(np.int64)
-        bits += values.view(np.uint64) * np.uint64(weight)
-    mixed = (bits ^ (bits >> np.uint64(32))) * np.uint64(_MIX)
-    table = pa.table({"epoch": block.column("epoch"), "total": mixed})
-    found = table.group_by("epoch").aggregate([("total", "count"), ("total", "sum")]).to_pylist()
-    return {row["epoch"]: (row["total_count"], row["total_sum"]) for row in found}
-
-
-def _added(one: _Tally, other: _Tally) -> _Tally:
-    found = dict(one)
-    for epoch, (rows, total) in other.items():
-        before = found.get(epoch, (0, 0))
-        found[epoch] = before[0] + rows, (before[1] + total) % (1 << 64)
-    return found
+                columns = [names, *(piece.column(name) for name in IN_FILE)]
+                arrays = [each.cast(kind) for each, kind in zip(columns, FILE.types, strict=True)]
+                writer.write_table(pa.table(arrays, schema=FILE), row_group_size=GROUP_ROWS)
 
 
 def _sync(filesystem: fs.FileSystem, place: str) -> None:
