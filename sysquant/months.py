@@ -105,16 +105,16 @@ def steadily(
     """
     held: tuple[Month, ...] = ()
     while True:
-        failed = None
         try:
             found = read(held)
-        except DataError as error:  # a newer file may have taken the place of one
-            failed = error
-        now = months(client, symbols, start, end)
-        if now == held:
-            if failed is not None:
-                raise failed
-            return found  # pyright: ignore[reportPossiblyUnboundVariable]
+        except DataError:
+            now = months(client, symbols, start, end)
+            if now == held:  # else a newer file may have taken the place of one
+                raise
+        else:
+            now = months(client, symbols, start, end)
+            if now == held:
+                return found
         held = now
 
 
@@ -190,7 +190,8 @@ def rows_of(month: Month, number: int, start: int, end: int, source: str = "") -
     edges = pa.array([start, end], pa.timestamp("ns", "UTC"))
     inside = (compute.field("ts") >= edges[0]) & (compute.field("ts") < edges[1])
     if source:
-        inside &= compute.starts_with(compute.field("epoch"), source)
+        epoch = compute.field("epoch")
+        inside &= compute.starts_with(epoch, source)  # pyright: ignore[reportAttributeAccessIssue]
     columns = {
         "at": compute.field("ts").cast(pa.int64()),
         "number": compute.scalar(pa.scalar(number, pa.int32())),

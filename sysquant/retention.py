@@ -276,7 +276,7 @@ class _Export:
                 stream,
                 FILE,
                 compression="zstd",
-                use_dictionary=["symbol", "epoch"],
+                use_dictionary=["symbol", "epoch"],  # pyright: ignore[reportArgumentType]
                 column_encoding=dict.fromkeys(
                     ("ts", "received_at", "offset"), "DELTA_BINARY_PACKED"
                 ),
