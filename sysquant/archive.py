@@ -29,19 +29,20 @@ BLOCK_ROWS = 262_144
 _WHOLE_ROWS = 1 << 22  # of a block, where everything is asked for
 
 # A minute bar belongs to the instant before its close. Imported bars go before those of ticks, as
-# in the view `bars`, which would group every row to find that out: here only the states of ticks
-# are, and only minutes that have both are looked for.
+# in the view `bars`, which would group every row to find that out: here only minutes that have both
+# are looked for. FINAL merges the states of a minute in the order of the key, without a hash table
+# of all minutes, which takes five times as long over a year.
 _MINUTE_INSIDE = INSIDE.replace(">=", ">").replace("ts <", "ts <=")
 _MINUTES_SQL = f"""
 SELECT symbol, ts, open, high, low, close, volume
 FROM bars_imported FINAL WHERE {_MINUTE_INSIDE} AND ts <= now64(9, 'UTC')
 UNION ALL
-SELECT m.symbol AS symbol, m.ts AS ts, argMinMerge(m.open) AS open, max(m.high) AS high,
-  min(m.low) AS low, argMaxMerge(m.close) AS close, sum(m.volume) AS volume
-FROM bars_1m AS m WHERE {_MINUTE_INSIDE} AND ts <= now64(9, 'UTC') AND (symbol, ts) NOT IN (
+SELECT m.symbol AS symbol, m.ts AS ts, finalizeAggregation(m.open) AS open, m.high AS high,
+  m.low AS low, finalizeAggregation(m.close) AS close, m.volume AS volume
+FROM bars_1m AS m FINAL
+WHERE {_MINUTE_INSIDE} AND ts <= now64(9, 'UTC') AND (symbol, ts) NOT IN (
   SELECT symbol, ts FROM bars_imported WHERE {_MINUTE_INSIDE} AND (symbol, ts) IN (
     SELECT symbol, ts FROM bars_1m WHERE {_MINUTE_INSIDE}))
-GROUP BY symbol, ts
 """
 _BARS_OF_ONE_MINUTE_SQL = f"""
 SELECT toUnixTimestamp64Nano(b.ts) AS close_at,

@@ -266,16 +266,22 @@ def _read(
         raise DataError(f"{month.path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
+def without_options(path: str) -> tuple[str, str, str]:
+    """A URL, the `?`, and what stands behind it; a path of this machine has no options."""
+    return path.partition("?") if "://" in path else (path, "", "")
+
+
 def place_of(path: str) -> "tuple[FileSystem, str]":
     """The file system of a path of the index, and the path in it."""
     from pyarrow import fs
 
-    # Only the folder is read as a URL: names of files may hold what a URL would escape.
-    folder, *names = path.rsplit("/", 3)
-    if "://" not in folder:
+    if "://" not in path:
         return fs.LocalFileSystem(), under_home(path).as_posix()
+    # Only the folder is read as a URL: names of files may hold what a URL would escape.
+    bare, mark, options = without_options(path)
+    folder, *names = bare.rsplit("/", 3)
     try:
-        filesystem, root = fs.FileSystem.from_uri(folder)
+        filesystem, root = fs.FileSystem.from_uri(folder + mark + options)
     except (OSError, ValueError, pa.ArrowException) as error:
         said = str(error).splitlines()[0]
         raise DataError(f"{folder} cannot be opened: {said}; is it a folder's URL?") from error

@@ -39,6 +39,7 @@ from sysquant.months import (
     months,
     place_of,
     ticks_of,
+    without_options,
 )
 from sysquant.store import insert
 from sysquant.times import interval_ns
@@ -96,7 +97,8 @@ def retain(
     client : of a migrated store.
     keep : how long ticks stay, ns or `400d`.
     export : folder, below `home()` unless absolute, or a URL as `s3://bucket/path`, of which
-        `pyarrow.fs.FileSystem.from_uri` makes a file system; its keys come from the environment.
+        `pyarrow.fs.FileSystem.from_uri` makes a file system, options behind a `?`; its keys come
+        from the environment.
     now : ns UTC; by default the clock's.
     tell : called after each step with its name.
 
@@ -122,11 +124,7 @@ def retain(
     _forget_replaced(client)
     parts = ask(client, _PARTS_SQL, {}).to_pylist()
     old = [(int(each["partition"]), each["names"]) for each in parts]
-    return [
-        _move(client, month, names, export.rstrip("/"), tell)
-        for month, names in old
-        if month < before
-    ]
+    return [_move(client, month, names, export, tell) for month, names in old if month < before]
 
 
 def _move(client: "Client", month: int, parts: list[str], export: str, tell: Tell) -> Moved:
@@ -238,7 +236,9 @@ class _Export:
         if self.known is not None:  # a month stays where it is
             return self.known.path
         name = quote(self.symbol, safe="").replace(".", "%2E")
-        return f"{self.export}/ticks/{name}/{_text(self.month)}.parquet"
+        folder, mark, options = without_options(self.export)
+        place = f"{folder.rstrip('/')}/ticks/{name}/{_text(self.month)}.parquet"
+        return place + mark + options
 
     def _found(self) -> Month | None:
         # Left by a run that was cut off before the index knew it, or by another store.
@@ -313,4 +313,5 @@ def _ends(month: int) -> tuple[int, int]:
 def _path(path: str, month: int, version: int) -> str:
     # Of a version of a file, from the path of any.
     name = _text(month) + (f".{version}" if version > 1 else "")
-    return f"{path.rpartition('/')[0]}/{name}.parquet"
+    place, mark, options = without_options(path)
+    return f"{place.rpartition('/')[0]}/{name}.parquet{mark}{options}"

@@ -12,11 +12,12 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from pyarrow import parquet
 
-from sysquant import archive, backfill, history
+from sysquant import archive, backfill, history, retention
 from sysquant.backtesting import backtest
 from sysquant.errors import ConfigError, DataError
 from sysquant.feeds.replay import ReplayFeed
 from sysquant.mapping import FileMapping
+from sysquant.months import place_of
 from sysquant.retention import Moved, retain
 from sysquant.store import connect, insert, migrate
 from sysquant.strategies.momentum import Momentum
@@ -325,8 +326,6 @@ def test_export_of_another_store_is_left_alone(client: Client, tmp_path: Path) -
 def test_what_was_written_wrong_is_not_dropped(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sysquant import retention
-
     fill(client, epochs=1)
     rows = stored(client)
     right = retention.ticks_of
@@ -381,6 +380,18 @@ def test_folder_may_be_a_url(client: Client, tmp_path: Path) -> None:
     assert not Seen.of(client).others(before)
     paths = {row[0] for row in client.query("SELECT path FROM archived").result_rows}
     assert all(path.startswith(f"file://{tmp_path}/a%20folder/ticks/SIM%3A") for path in paths)
+
+
+def test_options_of_a_url_stand_behind_the_path_of_each_file() -> None:
+    options = "?region=us-east-1&scheme=http&endpoint_override=127.0.0.1:1/x"
+    for version, name in ((1, "2024-03"), (2, "2024-03.2")):
+        found = retention._path(
+            f"s3://bucket/a b/ticks/S%3AA/2024-03.parquet{options}", 202403, version
+        )
+        assert found == f"s3://bucket/a b/ticks/S%3AA/{name}.parquet{options}"
+    filesystem, place = place_of(found.replace("a b", "a%20b").replace("/x", ""))
+    assert filesystem.type_name == "s3"
+    assert place == "bucket/a b/ticks/S%3AA/2024-03.2.parquet"
 
 
 # -- around it
