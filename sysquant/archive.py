@@ -11,18 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sysquant.blocks import (
-    INSIDE,
-    TICKS_INSIDE,
-    ask,
-    asking,
-    column,
-    gathered,
-    read_ticks,
-    room,
-    tick_windows,
-)  # fmt: skip
+from sysquant.answers import INSIDE, ask, asking, column, gathered, room
+from sysquant.blocks import read_ticks, tick_bars, tick_windows
 from sysquant.errors import ConfigError, DataError
+from sysquant.months import earliest_of, edges_of
 from sysquant.times import Moment, instant, interval_ns, moment_ns
 from sysquant.types import SECOND, Bars, Floats, Instrument, Ints, Ticks
 
@@ -36,30 +28,21 @@ MINUTE = 60 * SECOND
 BLOCK_ROWS = 262_144
 _WHOLE_ROWS = 1 << 22  # of a block, where everything is asked for
 
-_BARS_OF_TICKS_SQL = f"""
-SELECT (intDiv(toUnixTimestamp64Nano(t.ts), {{interval:Int64}}) + 1) * {{interval:Int64}}
-    AS close_at,
-  toInt32(indexOf({{symbols:Array(String)}}, t.symbol) - 1) AS number,
-  argMin(t.price, (t.ts, t.offset)) AS open, max(t.price) AS high, min(t.price) AS low,
-  argMax(t.price, (t.ts, t.offset)) AS close, sum(t.volume) AS volume
-FROM ticks AS t FINAL WHERE {TICKS_INSIDE}
-GROUP BY close_at, number
-"""
-
 # A minute bar belongs to the instant before its close. Imported bars go before those of ticks, as
-# in the view `bars`, which would group every row to find that out: here only the states of ticks
-# are, and only minutes that have both are looked for.
+# in the view `bars`, which would group every row to find that out: here only minutes that have both
+# are looked for. FINAL merges the states of a minute in the order of the key, without a hash table
+# of all minutes, which takes half as long again over a year.
 _MINUTE_INSIDE = INSIDE.replace(">=", ">").replace("ts <", "ts <=")
 MINUTES_SQL = f"""
 SELECT symbol, ts, open, high, low, close, volume
 FROM bars_imported FINAL WHERE {_MINUTE_INSIDE} AND ts <= now64(9, 'UTC')
 UNION ALL
-SELECT m.symbol AS symbol, m.ts AS ts, argMinMerge(m.open) AS open, max(m.high) AS high,
-  min(m.low) AS low, argMaxMerge(m.close) AS close, sum(m.volume) AS volume
-FROM bars_1m AS m WHERE {_MINUTE_INSIDE} AND ts <= now64(9, 'UTC') AND (symbol, ts) NOT IN (
+SELECT m.symbol AS symbol, m.ts AS ts, finalizeAggregation(m.open) AS open, m.high AS high,
+  m.low AS low, finalizeAggregation(m.close) AS close, m.volume AS volume
+FROM bars_1m AS m FINAL
+WHERE {_MINUTE_INSIDE} AND ts <= now64(9, 'UTC') AND (symbol, ts) NOT IN (
   SELECT symbol, ts FROM bars_imported WHERE {_MINUTE_INSIDE} AND (symbol, ts) IN (
     SELECT symbol, ts FROM bars_1m WHERE {_MINUTE_INSIDE}))
-GROUP BY symbol, ts
 """
 _BARS_OF_ONE_MINUTE_SQL = f"""
 SELECT toUnixTimestamp64Nano(b.ts) AS close_at,
@@ -150,12 +133,15 @@ def _edges(
     bound = {"symbols": names, "source": source, "minute": MINUTE}
     with asking():
         row = client.query(sql, parameters=bound).result_rows[0]
-    if not row[2]:
+    edges = [(int(row[0]), int(row[1]))] if row[2] else []
+    if kind == "ticks":  # after the store: a month leaves it when it stands in the index
+        edges += [(since, until + 1) for since, until in edges_of(client, names, source)]
+    if not edges:
         raise DataError(
             f"the store has no {kind} of {', '.join(names)}: import some with"
             " `python runners/backfill.py`, or choose another universe"
         )
-    return int(row[0]), int(row[1])
+    return min(since for since, _ in edges), max(until for _, until in edges)
 
 
 def ticks(
@@ -256,11 +242,13 @@ def iter_bars(
     width = max(1, block_rows // len(universe)) * step
     bound: dict[str, object] = {"symbols": [i.symbol for i in universe], "interval": step}
     sql = _BARS_OF_ONE_MINUTE_SQL if step == MINUTE else _BARS_OF_MINUTES_SQL
-    if step % MINUTE:
-        sql = _BARS_OF_TICKS_SQL
     row = 0
     for at in range(first, last, width):
-        table = ask(client, sql, bound | {"source": "", "start": at, "end": min(at + width, last)})
+        until = min(at + width, last)
+        if step % MINUTE:
+            table = tick_bars(client, bound | {"source": ""}, at, until)
+        else:
+            table = ask(client, sql, bound | {"start": at, "end": until})
         if row + table.num_rows > first_row:
             block = _bars_of(table, step, len(universe), row)
             yield block[max(0, first_row - row) :]
@@ -385,16 +373,19 @@ def earliest(
     """
     if not first:
         return None
+    names = [instrument.symbol for instrument in universe]
     found = client.query(
         "SELECT min(toUnixTimestamp64Nano(ts)), count() FROM ticks WHERE epoch = {topic:String} "
         "AND symbol IN {symbols:Array(String)} AND offset >= "
         "transform(partition, {partitions:Array(Int32)}, {offsets:Array(Int64)}, {none:Int64})",
         {
             "topic": topic,
-            "symbols": [instrument.symbol for instrument in universe],
+            "symbols": names,
             "partitions": list(first),
             "offsets": list(first.values()),
             "none": np.iinfo(np.int64).max,
         },
     ).result_rows
-    return int(found[0][0]) if found[0][1] else None
+    there = [int(found[0][0])] if found[0][1] else []
+    filed = earliest_of(client, names, topic, first)
+    return min(there + ([] if filed is None else [filed]), default=None)

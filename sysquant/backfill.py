@@ -29,6 +29,7 @@ from sysquant.importing import (
 )
 from sysquant.inspection import Inspection, iso
 from sysquant.mapping import FileMapping
+from sysquant.months import filed, months
 from sysquant.store import insert
 from sysquant.tables import bar_table, rate_table, tick_table
 from sysquant.times import instant
@@ -143,12 +144,25 @@ def _import_ticks(job: _Import, overlap: bool) -> Report:
         refuse_overlap(job.client, list(look.counts), look.first, look.last, job.source)
     mine = f"ticks FINAL WHERE {INSIDE} AND epoch = {{source:String}}"
     before = job.ask(mine)
+    if _is_archived(job, before):
+        return job.report(0, "some of its ticks lie in archived months")
     names = [i.symbol for i in job.universe]
     for number, block in enumerate(job.blocks(look=False)):
         rows = tick_table(cast("Ticks", block), names, job.source)
         insert(job.client, "ticks", rows, f"{job.source}-{number}")
     repair(job.client, list(look.counts), look.first, look.last)
     return job.report(job.ask(mine) - before)
+
+
+def _is_archived(job: _Import, there: int) -> bool:
+    # Whether all is there already, in part in files: to these nothing can be added.
+    look = job.inspection
+    path, rows = filed(job.client, list(look.counts), look.first, look.last + 1, job.source)
+    if path and there + rows < look.rows:
+        raise DataError(
+            f"{job.path.name} has ticks of a month that is archived, {path}: leave it out"
+        )
+    return bool(path)
 
 
 def _import_bars(job: _Import, overlap: bool) -> Report:
@@ -240,7 +254,8 @@ def sample(
     if not 0 < hours <= days * 24:
         raise ConfigError(f"hours must be in [1, 24 * days], was {hours} with days={days}")
     names = [i.symbol for i in universe]
-    if count_rows(client, "ticks WHERE symbol IN {symbols:Array(String)}", {"symbols": names}):
+    there = "ticks WHERE symbol IN {symbols:Array(String)}"
+    if months(client, names) or count_rows(client, there, {"symbols": names}):
         return None
     until = _last_hour() if end is None else instant(end)
     since, turn = until - days * 1440 * MINUTE, until - hours * 60 * MINUTE

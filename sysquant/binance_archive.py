@@ -26,6 +26,7 @@ from sysquant.home import under_home
 from sysquant.importing import INSIDE, Report, count_rows, refuse_overlap, repair
 from sysquant.inspection import Finding, Inspection
 from sysquant.keys import check_choice, check_number
+from sysquant.months import filed
 from sysquant.store import insert
 from sysquant.tables import bar_table, tick_table
 from sysquant.times import DAY, instant
@@ -230,6 +231,15 @@ class _Import:
     def _store_ticks(self, file: ArchiveFile, rows: int) -> None:
         token = f"{SOURCE}:{file.stem}:{self.downloads.checksum(file.path)[:16]}"
         before = there = self._ticks_of(file)
+        path, moved = filed(self.client, [PREFIX + file.symbol], *file.span, SOURCE)
+        if path and before + moved >= rows:
+            for block in self._blocks(file):
+                self.look.take(block)
+            self.good += rows
+            return
+        if path:  # to these nothing can be added
+            self.bad.append(f"{file.stem}.zip: has ticks of a month that is archived, {path}")
+            return
         for number, block in enumerate(self._blocks(file)):
             self.look.take(block)
             self._look_for_gaps(PREFIX + file.symbol, cast("Ticks", block))

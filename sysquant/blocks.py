@@ -1,46 +1,32 @@
-"""Ticks of the store in pieces that can be ordered on their own, and how history asks it at all.
+"""Ticks of history in pieces that can be ordered on their own, and bars made of them.
 
 Input: a client, what is asked for, and a range. Output: Arrow tables, or `Ticks` of one window. A
 window begins where every record before it has both the smaller offset and the smaller ts in its
-partition, so no tick's place depends on another window.
+partition, so no tick's place depends on another window. Months that lie in files are read there.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from clickhouse_connect.driver.exceptions import ClickHouseError
-from numpy.typing import DTypeLike
 
-from sysquant.errors import StoreError
+from sysquant.answers import TICKS_INSIDE, ask, coded, column
+from sysquant.months import Month, steadily, stretches, ticks_of
 from sysquant.types import Ticks
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 _SLOTS = 20_000  # of a range, at most: what is counted to cut it into windows
-_SETTINGS = {
-    # The month is part of the key, so rows of two months never replace each other.
-    "do_not_merge_across_partitions_select_final": 1,
-    # Prices hardly shrink: LZ4, the default, takes a third of the time and saves little.
-    "output_format_arrow_compression_method": "none",
-}
-
-INSIDE = """symbol IN {symbols:Array(String)}
-  AND ts >= fromUnixTimestamp64Nano({start:Int64}, 'UTC')
-  AND ts < fromUnixTimestamp64Nano({end:Int64}, 'UTC')"""
-
-TICKS_INSIDE = INSIDE + "\n  AND startsWith(epoch, {source:String})"
 
 _SLOTS_SQL = f"""
-SELECT cityHash64(epoch) AS life, partition AS place,
+SELECT toString(epoch) AS life, partition AS place,
   intDiv(toUnixTimestamp64Nano(ts), {{width:Int64}}) AS slot,
-  min(offset) AS first, max(offset) AS last, count() AS rows
+  min(offset) AS first, max(offset) AS last, toInt64(count()) AS rows
 FROM ticks FINAL WHERE {TICKS_INSIDE}
-GROUP BY life, place, slot ORDER BY life, place, slot
+GROUP BY life, place, slot
 """
 
 _TICKS_SQL = f"""
@@ -52,49 +38,15 @@ FROM ticks AS t FINAL WHERE {TICKS_INSIDE}
 ORDER BY t.epoch, t.partition, t.offset
 """
 
-
-@contextmanager
-def asking() -> Iterator[None]:
-    """Turn the client's errors into `StoreError` with one line."""
-    try:
-        yield
-    except ClickHouseError as error:
-        raise StoreError(f"history cannot be read: {str(error).strip().splitlines()[0]}") from error
-
-
-def ask(client: "Client", sql: str, bound: dict[str, object]) -> pa.Table:
-    """The answer to `sql` with its parameters `bound`.
-
-    Raises
-    ------
-    StoreError
-        If the store does not answer or refuses.
-    """
-    with asking():
-        return client.query_arrow(sql, parameters=bound, settings=_SETTINGS)
-
-
-def column(table: pa.Table, name: str) -> np.ndarray:
-    """One column as an array; it may be read-only."""
-    return table.column(name).to_numpy()
-
-
-def gathered(table: pa.Table, name: str, dtype: DTypeLike) -> np.ndarray:
-    """One column as an array of its own, in `room`."""
-    values, at = room(table.num_rows, dtype), 0
-    for chunk in table.column(name).chunks:
-        values[at : at + len(chunk)] = chunk.to_numpy()
-        at += len(chunk)
-    return values
-
-
-def room(count: int, dtype: DTypeLike) -> np.ndarray:
-    """An array, not filled, in memory that Arrow keeps for its next use.
-
-    What numpy takes for millions of rows goes back to the system every time, and to be given it
-    anew, page by page, takes longer than to copy the rows.
-    """
-    return np.frombuffer(pa.allocate_buffer(count * np.dtype(dtype).itemsize), dtype)
+_BARS_SQL = f"""
+SELECT (intDiv(toUnixTimestamp64Nano(t.ts), {{interval:Int64}}) + 1) * {{interval:Int64}}
+    AS close_at,
+  toInt32(indexOf({{symbols:Array(String)}}, t.symbol) - 1) AS number,
+  argMin(t.price, (t.ts, t.offset)) AS open, max(t.price) AS high, min(t.price) AS low,
+  argMax(t.price, (t.ts, t.offset)) AS close, sum(t.volume) AS volume
+FROM ticks AS t FINAL WHERE {TICKS_INSIDE}
+GROUP BY close_at, number
+"""
 
 
 class Window(NamedTuple):
@@ -120,7 +72,7 @@ def tick_windows(
     bound : parameters `symbols` and `source` of the queries.
     """
     width = max(1, -(-(end - start) // _SLOTS))
-    table = ask(client, _SLOTS_SQL, bound | {"start": start, "end": end, "width": width})
+    table = _slots(client, bound, start, end, width)
     if not table.num_rows:
         return []
     slots, at = np.unique(column(table, "slot"), return_inverse=True)
@@ -151,7 +103,13 @@ def read_ticks(client: "Client", bound: dict[str, object], window: Window, first
     client, bound : as for `tick_windows`.
     first_row : their `offset` counts from here; `partition` is 0.
     """
-    table = ask(client, _TICKS_SQL, bound | {"start": window.start, "end": window.end})
+
+    def read(held: Sequence[Month]) -> pa.Table:
+        if held:
+            return ticks_of(client, bound, window.start, window.end, held)
+        return ask(client, _TICKS_SQL, bound | {"start": window.start, "end": window.end})
+
+    table = steadily(client, _symbols(bound), window.start, window.end, read)
     ts = column(table, "at")
     running, stream = ts.copy(), np.zeros(len(ts), np.int64)
     for number, rows in enumerate(_streams(table)):
@@ -164,6 +122,99 @@ def read_ticks(client: "Client", bound: dict[str, object], window: Window, first
         ts[order], symbol, price, volume, received,
         np.zeros(len(ts), np.int32), np.arange(first_row, first_row + len(ts)),
     )  # fmt: skip
+
+
+def tick_bars(client: "Client", bound: dict[str, object], start: int, end: int) -> pa.Table:
+    """Bars made of the ticks of [start, end) ns, in no order.
+
+    Parameters
+    ----------
+    client : of the store.
+    bound : parameters `symbols`, `source` and `interval`, ns, of which start and end are multiples.
+
+    Returns
+    -------
+    close_at, number (of the symbol), open, high, low, close, volume.
+    """
+    interval = int(bound["interval"])  # pyright: ignore[reportArgumentType]
+
+    def read(held: Sequence[Month]) -> pa.Table:
+        pieces = [
+            _bars_of(ticks_of(client, bound, a, b, held), interval)
+            if in_files
+            else ask(client, _BARS_SQL, bound | {"start": a, "end": b})
+            for a, b, in_files in stretches(held, start, end, interval)
+        ]
+        return pa.concat_tables(pieces, promote_options="default")
+
+    return steadily(client, _symbols(bound), start, end, read)
+
+
+def _bars_of(ticks: pa.Table, interval: int) -> pa.Table:
+    # As ClickHouse makes them: of equal (ts, offset) the first row counts, and volumes are added
+    # one after another in the order of the table's key, so that the last bits are the same.
+    names = ("number", "at", "life", "place", "record")
+    order = np.lexsort([column(ticks, name) for name in reversed(names)])
+    rows = {name: column(ticks, name)[order] for name in (*names, "price", "volume")}
+    group = (rows["at"] // interval + 1) * interval
+    first = _begins(rows["number"], group)
+    bar = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(order))))
+    by_trade = np.lexsort(
+        (rows["record"], rows["at"], rows["number"])
+    )  # groups stay where they are
+    price = rows["price"][by_trade]
+    same = _begins(rows["number"][by_trade], rows["at"][by_trade], rows["record"][by_trade])
+    last = same[np.searchsorted(same, np.append(first[1:], len(order)), side="left") - 1]
+    return pa.table(
+        {
+            "close_at": group[first],
+            "number": rows["number"][first],
+            "open": price[first],
+            "high": np.maximum.reduceat(price, first) if len(first) else price,
+            "low": np.minimum.reduceat(price, first) if len(first) else price,
+            "close": price[last] if len(first) else price,
+            "volume": np.bincount(bar, rows["volume"], len(first)),
+        }
+    )
+
+
+def _begins(*keys: np.ndarray) -> np.ndarray:
+    # Rows at which one of the keys is another than in the row before; the first is one.
+    if not len(keys[0]):
+        return np.empty(0, np.int64)
+    return np.flatnonzero(np.append(True, np.any([np.diff(key) != 0 for key in keys], axis=0)))
+
+
+def _slots(
+    client: "Client", bound: dict[str, object], start: int, end: int, width: int
+) -> pa.Table:
+    # How many ticks of each (epoch, partition) lie in each slot, and between which offsets.
+    def read(held: Sequence[Month]) -> pa.Table:
+        pieces = [
+            _slots_of(ticks_of(client, bound, a, b, held), width)
+            if in_files
+            else ask(client, _SLOTS_SQL, bound | {"start": a, "end": b, "width": width})
+            for a, b, in_files in stretches(held, start, end, width)
+        ]
+        return pa.concat_tables(pieces, promote_options="default")
+
+    table = steadily(client, _symbols(bound), start, end, read)
+    life = coded(table.column("life"))
+    table = table.set_column(table.schema.get_field_index("life"), "life", pa.array(life))
+    order = np.lexsort((column(table, "slot"), column(table, "place"), life))
+    return table.take(pa.array(order))
+
+
+def _slots_of(ticks: pa.Table, width: int) -> pa.Table:
+    slot = pa.array(column(ticks, "at") // width)
+    keys = ["epoch", "place", "slot"]
+    counted = [("record", "min"), ("record", "max"), ("record", "count")]
+    table = ticks.append_column("slot", slot).group_by(keys).aggregate(counted)
+    return table.rename_columns(["life", "place", "slot", "first", "last", "rows"])
+
+
+def _symbols(bound: dict[str, object]) -> Sequence[str]:
+    return bound["symbols"]  # pyright: ignore[reportReturnType]
 
 
 def _streams(table: pa.Table) -> list[slice]:

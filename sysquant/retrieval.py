@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sysquant import archive
+from sysquant.answers import asking, is_unknown_table
 from sysquant.errors import ConfigError, DataError, StoreError, nearest
+from sysquant.months import months
 from sysquant.past import History
 from sysquant.sessions import sessions_of
 from sysquant.store import DEFAULT_DSN, connect
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 _LOOKED_AT = 20_000  # bars of a symbol, at most, to see its steps
 _DECIMALS = 8  # of a step, at most
 _PRICES = ("open", "high", "low", "close")
-_UNKNOWN_TABLE = 60
 _EMPTY = (
     "the store is empty: `make live` fills it with a sample, `python runners/backfill.py` with "
     "your own data"
@@ -132,7 +133,7 @@ def _read(
         _refuse_unknown(client, names, kind)
         raise
     except StoreError as error:
-        if getattr(error.__cause__, "code", None) == _UNKNOWN_TABLE:
+        if is_unknown_table(error):
             raise DataError(_EMPTY) from error
         raise
     rows = np.bincount(bars.symbol, minlength=len(names))
@@ -144,8 +145,9 @@ def _read(
 
 # A symbol that has no row in the range may still be known.
 def _refuse_unknown(client: "Client", names: list[str], kind: archive.Kind) -> None:
-    with archive.asking():
+    with asking():
         known = {k: {r[0] for r in client.query(q).result_rows} for k, q in _SYMBOLS_SQL.items()}
+    known["ticks"] |= {month.symbol for month in months(client)}
     if not any(known.values()):
         raise DataError(_EMPTY)
     for name in names:

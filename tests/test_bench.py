@@ -12,6 +12,7 @@ import pytest
 from tests.benchmarks import (
     bench_engine,
     bench_features,
+    bench_history,
     bench_store,
     bench_sweep,
     peers,
@@ -179,6 +180,13 @@ def test_store_is_measured_served_and_in_process():
 def test_history_is_measured_against_the_raw_query():
     rows = bench_store.history_vs_arrow(500, 1)
     assert [row["name"] for row in rows] == ["history_vs_arrow", "history_vs_view"]
+    for row in rows:
+        is_measured(row)
+
+
+def test_history_is_measured_over_ticks_that_the_store_generates():
+    rows = bench_history.compare(20_000, 1)
+    assert [row["name"] for row in rows] == ["history_day", "history_year"]
     for row in rows:
         is_measured(row)
 

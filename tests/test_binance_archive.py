@@ -17,6 +17,7 @@ from sysquant import archive, binance_archive, downloads
 from sysquant.binance_archive import BinanceArchive, import_archive
 from sysquant.errors import ConfigError, DataError
 from sysquant.importing import Report
+from sysquant.retention import retain
 from sysquant.store import connect, insert
 from sysquant.tables import tick_table
 from sysquant.types import Ticks
@@ -278,6 +279,16 @@ def test_trades_that_were_deleted_come_again(client: Client) -> None:
         assert not len(stored_ticks(client))
         assert run(client, server, "trades", days[0], "2025-01-05").added == 2000
     check_trades(client, {BTC: market.frame(BTC, *days)})
+
+
+def test_trades_whose_month_was_moved_into_files_come_no_second_time(client: Client) -> None:
+    market, days, files = days_in_january(rows=2_000)
+    with ArchiveServer(files) as server:
+        first = run(client, server, "trades", days[0], "2025-01-05")
+        assert len(retain(client, "1d", "data/archive")) == 1
+        again = run(client, server, "trades", days[0], "2025-01-05")
+    assert (again.added, again.bad, first.added) == (0, [], again.rows)
+    assert not len(stored_ticks(client)), "they lie in the file alone"
 
 
 def test_month_that_comes_after_its_days_doubles_nothing(client: Client) -> None:

@@ -102,7 +102,8 @@ def _nodes():
     # of `source`, and ingest of `feed`, less than there is), and those of the roots themselves.
     found = {}
     for root in sorted(
-        ROOTS, key=["watchdog", "check_data", "ingest", "backfill", "stream", "config"].index
+        ROOTS,
+        key=["retain", "watchdog", "check_data", "ingest", "backfill", "stream", "config"].index,
     ):
         for group in groups_of(root):
             for name in (f"{group}={option}" for option in options_of(group)):

@@ -82,6 +82,10 @@ RUN = {
         ["runtime.stop_after_idle_s=0.5", "KAFKA:feed"],
         "ended: idle",
     ),
+    "python runners/retain.py store=clickhouse keep=400d export=data/archive": (
+        [],
+        "no month of ticks is wholly older than 400d",
+    ),
     "python runners/ingest.py universe=sample store=clickhouse": (
         ["stop_after_idle_s=0.5", "KAFKA:feed"],
         r"ended: idle; [1-9][0-9,]* ticks, 0 dead letters",
