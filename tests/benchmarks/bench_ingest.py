@@ -124,9 +124,8 @@ def main() -> None:
         if before is not None:
             os.environ["SYSQUANT_HOME"] = before
     report.save(rows)
-    for row in rows:
-        if row["ratio"] < OF_SLOWER:
-            print(f"{row['name']}: {row['ratio']:.3g}, promised are {OF_SLOWER:g}")
+    if rows[0]["ratio"] < OF_SLOWER:
+        print(f"{rows[0]['name']}: {rows[0]['ratio']:.3g}, promised are {OF_SLOWER:g}")
 
 
 if __name__ == "__main__":
