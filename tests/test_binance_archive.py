@@ -282,7 +282,7 @@ def test_trades_that_were_deleted_come_again(client: Client) -> None:
 
 
 def test_trades_whose_month_was_moved_into_files_come_no_second_time(client: Client) -> None:
-    market, days, files = days_in_january(rows=2_000)
+    _, days, files = days_in_january(rows=2_000)
     with ArchiveServer(files) as server:
         first = run(client, server, "trades", days[0], "2025-01-05")
         assert len(retain(client, "1d", "data/archive")) == 1
