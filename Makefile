@@ -24,7 +24,7 @@ live: environment  ## sample history, then momentum on the replay feed, to its s
 	@$(PYTHON) runners/live.py strategy=momentum feed.speed=1500 $(ARGS)
 
 test: environment  ## the whole test suite; ARGS="-k bars" for a part
-	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
 
 check-engine: environment  ## the engine against its plain-Python oracle on 100,000 random streams
 	@$(PYTHON) tests/check_engine.py $(ARGS)

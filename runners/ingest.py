@@ -11,7 +11,6 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from omegaconf import DictConfig
 
 from runners import compose, parts
-from sysquant.feeds.connection import topic_life
 from sysquant.ingest import Ingest, ingest_journal
 from sysquant.journal import Journal
 from sysquant.outbox import Outbox
@@ -35,14 +34,7 @@ def main(cfg: DictConfig) -> None:
             journal=journal,
             outbox=Outbox(journal.path, lambda: connect(dsn)),
             universe=universe,
-            epoch=cfg.epoch
-            or topic_life(
-                cfg.feed.bootstrap,
-                cfg.feed.topic,
-                cfg.feed.connect_timeout_s,
-                cfg.feed.api_version,
-                dict(cfg.feed.security),
-            ),
+            epoch=cfg.epoch or parts.life_of(cfg),
             stop_after_idle_s=cfg.stop_after_idle_s,
             stop_with=cfg.stop_with,
         )

@@ -294,6 +294,16 @@ def feed_of(cfg: DictConfig, universe: list[Instrument], connect: Connect) -> Fe
     return feed
 
 
+def life_of(cfg: DictConfig) -> str:
+    """Epoch under which the ingest writes the topic of `cfg.feed`; the broker is asked."""
+    from sysquant.feeds.connection import topic_life
+
+    feed = cfg.feed
+    return topic_life(
+        feed.bootstrap, feed.topic, feed.connect_timeout_s, feed.api_version, dict(feed.security)
+    )
+
+
 def warmup_of(
     cfg: DictConfig, universe: list[Instrument], connect: Connect, feed: Feed
 ) -> Callable[[int, Mapping[int, int]], Bars]:
@@ -316,11 +326,14 @@ def warmup_of(
             return Bars.empty()
         if isinstance(feed, ReplayFeed):
             end = min(end, feed.span[0] - feed.span[0] % step)
+        lives = [feed.name]  # as ClickHouse's own engine writes it, and as our ingest does
+        if choice("feed") == "kafka":
+            lives.append(life_of(cfg))
         client = connect()
         try:
             while True:
                 bars = bars_until(client, end)
-                earliest = archive.earliest(client, universe, feed.name, first)
+                earliest = archive.earliest(client, universe, lives, first)
                 if earliest is None or earliest >= end:
                     return bars
                 end = earliest - earliest % step

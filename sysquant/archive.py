@@ -356,7 +356,7 @@ def check_funding(
 
 
 def earliest(
-    client: "Client", universe: Sequence[Instrument], topic: str, first: Mapping[int, int]
+    client: "Client", universe: Sequence[Instrument], lives: Sequence[str], first: Mapping[int, int]
 ) -> int | None:
     """Time of the earliest stored tick of a topic that lies at or behind given offsets.
 
@@ -364,7 +364,7 @@ def earliest(
     ----------
     client : of the store.
     universe : whose symbols are looked at.
-    topic : epoch under which `ingest` writes it.
+    lives : epochs under which the topic is written.
     first : partition -> offset; partitions not named are left out.
 
     Returns
@@ -375,11 +375,12 @@ def earliest(
         return None
     names = [instrument.symbol for instrument in universe]
     found = client.query(
-        "SELECT min(toUnixTimestamp64Nano(ts)), count() FROM ticks WHERE epoch = {topic:String} "
+        "SELECT min(toUnixTimestamp64Nano(ts)), count() FROM ticks "
+        "WHERE has({lives:Array(String)}, epoch) "
         "AND symbol IN {symbols:Array(String)} AND offset >= "
         "transform(partition, {partitions:Array(Int32)}, {offsets:Array(Int64)}, {none:Int64})",
         {
-            "topic": topic,
+            "lives": list(lives),
             "symbols": names,
             "partitions": list(first),
             "offsets": list(first.values()),
@@ -387,5 +388,5 @@ def earliest(
         },
     ).result_rows
     there = [int(found[0][0])] if found[0][1] else []
-    filed = earliest_of(client, names, topic, first)
+    filed = earliest_of(client, names, lives, first)
     return min(there + ([] if filed is None else [filed]), default=None)

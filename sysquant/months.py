@@ -227,7 +227,7 @@ def edges_of(client: "Client", symbols: Sequence[str], source: str = "") -> list
 
 
 def earliest_of(
-    client: "Client", symbols: Sequence[str], topic: str, first: Mapping[int, int]
+    client: "Client", symbols: Sequence[str], lives: Sequence[str], first: Mapping[int, int]
 ) -> int | None:
     """Time of the earliest archived tick of a topic at or behind given offsets, ns."""
     from pyarrow import compute
@@ -242,7 +242,7 @@ def earliest_of(
         columns = {"at": compute.field("ts").cast(pa.int64())}
         # Not compared with its hash: a start of a session is no time to read every file.
         place = place_of(month.path)
-        table = _read(month, columns, (compute.field("epoch") == topic) & behind, place)
+        table = _read(month, columns, compute.field("epoch").isin(list(lives)) & behind, place)
         if table.num_rows:
             at = int(column(table, "at").min())
             found = at if found is None else min(at, found)

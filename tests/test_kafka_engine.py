@@ -63,6 +63,7 @@ def ingested(client, dsn, home, broker, topic, shared_data, monkeypatch):
     producer.flush(30)
     producer.close()
     words = [f"feed.bootstrap={broker.bootstrap}", f"feed.topic={topic}", "stop_after_idle_s=1"]
+    words += [f"epoch={topic}"]  # as the engine names it
     words += ["feed.api_version=[2,3]"] if broker.kind == "mock" else []
     said = forked.run("ingest", "universe=crypto", "store=clickhouse", *words, cwd=home)
     assert said.returncode == 0, said.stderr

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 
 from runners.kafka import free_ports
 from sysquant.errors import ConfigError, FeedError, SysquantError
 from sysquant.feeds import confluent
-from sysquant.feeds.connection import SECURITY
+from sysquant.feeds.connection import SECURITY, topic_life
 from sysquant.feeds.decode import TickDecoder, encode
 from sysquant.feeds.kafka import KafkaFeed
 from sysquant.feeds.publish import Publisher
@@ -394,6 +394,21 @@ def test_what_is_fetched_ahead_is_bounded_while_nobody_polls(topic, feed_of, bro
     assert grown < 50 << 20, f"{grown >> 20} MiB of 143 were fetched ahead"
     dead = read_until(feed, 100)[1]
     assert [letter.offset for letter in dead] == list(range(1, 101))
+
+
+def test_a_topic_that_is_made_anew_has_another_life(mortal, new_topic):
+    topic = new_topic()
+    lives = [topic_life(mortal.bootstrap, topic, 5.0, None, None) for _ in range(2)]
+    assert lives[0] == lives[1] != topic and lives[0].startswith(f"{topic}-")
+    admin = KafkaAdminClient(bootstrap_servers=mortal.bootstrap)
+    admin.delete_topics([topic])
+    until = time.monotonic() + 20
+    while topic in admin.list_topics():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    admin.close()
+    mortal.create_topic(topic)
+    assert topic_life(mortal.bootstrap, topic, 5.0, None, None) not in lives
 
 
 def within(limit_s, step):

@@ -132,7 +132,7 @@ def test_a_book_on_kafka_is_commanded_over_its_topic(
         pytest.skip("the mock broker has no topics made by others: not shown here")
     publish(forked, broker, topic, shared_data / ETHUSDT)
     session = [*eth_session(broker, topic), "runtime.stop_after_idle_s=60"]
-    session += [f"runtime.control_topic=control_{topic}"]
+    session += [f"runtime.control_topic=control_{topic}", "feed.max_records=2000"]
     live = forked("live", *session)
     until(lambda: journaled(home, "momentum-kafka") > 3)
     code, answer = operator(started, "pause", "momentum", "--timeout", "15")

@@ -410,13 +410,13 @@ def test_store_whose_ticks_are_all_archived_still_knows_them(
     insert(client, "ticks", tick_table(market(900, 1, end=APRIL), NAMES, "topic"), "one")
     before = archive.span(client, UNIVERSE), archive.ticks(client, UNIVERSE)
     offsets = {0: 600, 1: 2400}
-    earliest = archive.earliest(client, UNIVERSE, "topic", offsets)
+    earliest = archive.earliest(client, UNIVERSE, ["topic"], offsets)
     moved(client, tmp_path)
     assert stored(client) == []
     assert archive.span(client, UNIVERSE) == before[0]
     assert archive.ticks(client, UNIVERSE).ts.tobytes() == before[1].ts.tobytes()
-    assert archive.earliest(client, UNIVERSE, "topic", offsets) == earliest
-    assert archive.earliest(client, UNIVERSE, "other", offsets) is None
+    assert archive.earliest(client, UNIVERSE, ["topic"], offsets) == earliest
+    assert archive.earliest(client, UNIVERSE, ["other"], offsets) is None
     with pytest.raises(DataError, match="no ticks of 'SIM:a'; did you mean 'SIM:"):
         history("SIM:a", MARCH, APRIL, "1s", client=client)
     assert backfill.sample(client, UNIVERSE) is None
