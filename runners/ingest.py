@@ -17,13 +17,17 @@ from sysquant.outbox import Outbox
 from sysquant.serve import ensure_server
 from sysquant.store import connect, migrate
 
+OTHER = "one writes a topic into a store"
+
 
 @compose.main("ingest")
 def main(cfg: DictConfig) -> None:
     """Compose the parts and run."""
     compose.start_log()
     universe = parts.universe_of(cfg)
-    journal = Journal(ingest_journal(cfg.feed.topic, cfg.store.dsn), seal_rows=200_000)
+    journal = Journal(
+        ingest_journal(cfg.feed.topic, cfg.store.dsn), seal_rows=200_000, way_out=OTHER
+    )
     dsn, server = ensure_server(cfg.store.dsn)
     try:
         client = connect(dsn)

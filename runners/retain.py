@@ -11,6 +11,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from omegaconf import DictConfig
 
 from runners import compose
+from sysquant.errors import ConfigError
 from sysquant.retention import retain
 from sysquant.store import connect, migrate
 
@@ -21,6 +22,8 @@ def main(cfg: DictConfig) -> None:
     if cfg.keep is None:
         print("keep is null: all ticks stay in the store")
         return
+    if not isinstance(cfg.keep, str):
+        raise ConfigError(f"keep must name its unit, as 400d, was {cfg.keep}")
     client = connect(cfg.store.dsn)
     try:
         migrate(client)

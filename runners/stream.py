@@ -95,17 +95,18 @@ def _live(cfg: DictConfig, stop: StopRequest) -> str:
 
     universe, topic = parts.universe_of(cfg), cfg.publisher.topic
     feed = compose.build(cfg.source, universe=universe)
-    journal = Journal(stream_journal(feed.name, topic))
+    journal = Journal(stream_journal(feed.name, topic), way_out="one streams a source to a topic")
     publisher = compose.build(cfg.publisher, mark=feed.name, patience_s=cfg.patience_s)
     outbox, server = None, None
     try:
+        publisher.find_topic()
         if feed.counts:
             there = {key: cfg.publisher[key] for key in ("bootstrap", "topic", "timeout_s")}
             version = cfg.publisher.api_version
             feed.go_on(
                 published(
-                    **there, mark=feed.name, universe=universe, api_version=version,
-                    security=dict(cfg.publisher.security),
+                    **there, mark=feed.name, universe=universe, wanted=feed.symbols,
+                    api_version=version, security=dict(cfg.publisher.security),
                 )
             )  # fmt: skip
         if cfg.report_to_store:
@@ -114,7 +115,8 @@ def _live(cfg: DictConfig, stop: StopRequest) -> str:
             migrate(client)
             client.close()
             outbox = Outbox(journal.path, lambda: connect(dsn))
-        pump = Pump(publisher, universe, most_waiting=cfg.most_waiting)
+        window = min(20_000, cfg.publisher.most_waiting)
+        pump = Pump(publisher, universe, most_waiting=cfg.most_waiting, window=window)
         return Streamer(
             feed=feed, publisher=publisher, pump=pump, journal=journal, outbox=outbox,
             report_s=cfg.report_s,

@@ -87,6 +87,7 @@ class Journal:
     Parameters
     ----------
     directory : made when missing; for `journal.db` and `journal.lock`.
+    way_out : for who finds it in use, besides to stop the other.
     seal_rows, seal_s : a table's rows become a batch at this many (or at 8 MB), or at this age when
         none of its batches is on its way: what waits for a store that is away waits in large ones.
 
@@ -103,11 +104,18 @@ class Journal:
         If another process holds it, or the file is damaged or cannot be written.
     """
 
-    def __init__(self, directory: Path, *, seal_rows: int = 20_000, seal_s: float = 0.5) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        seal_rows: int = 20_000,
+        seal_s: float = 0.5,
+        way_out: str = "or name another book with book.name=...",
+    ) -> None:
         self.directory = directory
         self._seal_rows = seal_rows
         self._seal_s = seal_s
-        self._lock = lock(directory)
+        self._lock = lock(directory, way_out)
         self.path = directory / "journal.db"
         fresh = not self.path.exists()
         try:

@@ -10,8 +10,12 @@ from typing import IO
 from sysquant.errors import JournalError
 
 
-def lock(directory: Path) -> IO[str]:
+def lock(directory: Path, way_out: str = "or name another book with book.name=...") -> IO[str]:
     """Lock a journal's directory, made when missing, for this process; closing the file frees it.
+
+    Parameters
+    ----------
+    way_out : other than to stop who holds it, as the end of a sentence.
 
     Raises
     ------
@@ -29,10 +33,7 @@ def lock(directory: Path) -> IO[str]:
         file.seek(0)
         by = file.read().strip() or "unknown"
         file.close()
-        raise JournalError(
-            f"the journal in {directory} is in use by process {by}; stop it, or name another "
-            "book with book.name=..."
-        ) from error
+        raise JournalError(f"{directory} is in use by process {by}; stop it, {way_out}") from error
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

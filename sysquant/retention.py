@@ -9,6 +9,7 @@ goes on, and each row is in the store or in a file. Bars stay where they are.
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -31,6 +32,8 @@ from sysquant.checksums import (
     tally,
 )
 from sysquant.errors import ConfigError, DataError, StoreError
+from sysquant.home import under_home
+from sysquant.locking import lock
 from sysquant.months import (
     Month,
     chunk_of,
@@ -115,12 +118,19 @@ def retain(
         store; nothing of that month was dropped then.
     StoreError
         If the store does not answer; repeat it.
+    JournalError
+        If another process of this home moves ticks just now.
     """
     length = interval_ns(keep, "keep")
     if not export:
         raise ConfigError("export was empty: name a folder, or a URL as s3://bucket/path")
     cutoff = np.datetime64((time.time_ns() if now is None else now) - length, "ns")
     before = int(str(cutoff.astype("M8[M]")).replace("-", ""))
+    with closing(lock(under_home("data/retain"), "one moves ticks at a time")):
+        return _moved(client, before, export, tell)
+
+
+def _moved(client: "Client", before: int, export: str, tell: Tell) -> list[Moved]:
     _forget_replaced(client)
     parts = ask(client, _PARTS_SQL, {}).to_pylist()
     old = [(int(each["partition"]), each["names"]) for each in parts]
@@ -216,6 +226,7 @@ class _Export:
         filesystem.create_dir(folder)
         self._write(filesystem, unnamed)
         self.tell(f"wrote {path}")
+        digest = hash_of(filesystem, unnamed)  # of what is read back, and nothing else
         back = read_back(filesystem, unnamed)
         if not back.is_rising or back.tally != wanted:
             raise DataError(
@@ -223,10 +234,14 @@ class _Export:
                 "of the store: nothing was dropped; run it again"
             )
         self.tell(f"verified {path}")
-        digest = hash_of(filesystem, unnamed)
         _sync(filesystem, unnamed)
         filesystem.move(unnamed, place)
         _sync(filesystem, folder)
+        if hash_of(filesystem, place) != digest:
+            raise DataError(
+                f"{path} was changed by another while it was verified: nothing was dropped; run it "
+                "again, alone"
+            )
         self.tell(f"named {path}")
         return Month(
             self.symbol, self.month, path, version, back.rows, back.first, back.last, digest

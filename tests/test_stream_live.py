@@ -157,6 +157,9 @@ class AwayPublisher:
     def waiting(self):
         return len(self.sent) - self.acknowledged
 
+    def check(self):
+        pass
+
     def publish(self, ticks, universe):
         self.sent += ticks.offset.tolist()
 

@@ -6,7 +6,7 @@ disagree with it.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from sysquant.feeds.connection import client_settings, connect
 from sysquant.feeds.sequence import Missing
 from sysquant.types import Instrument
 
-_READ_S = 20.0
+_READ_S = 60.0
+_RECENT = 1_000  # ids of a symbol
 
 
 class Published(NamedTuple):
@@ -35,6 +36,7 @@ def published(
     topic: str,
     mark: str,
     universe: Sequence[Instrument],
+    wanted: Collection[int],
     last: int = 20_000,
     timeout_s: float = 10.0,
     api_version: Sequence[int] | None = None,
@@ -45,7 +47,9 @@ def published(
     Parameters
     ----------
     mark : name of the header.
-    last : records of each partition that are read; a symbol without one among them is left out.
+    wanted : indexes of the symbols that are looked for.
+    last : records of each partition that are read; ten and a hundred times as many when a symbol
+        has none among them.
     bootstrap, topic, timeout_s, api_version, security : as for `Publisher`.
 
     Raises
@@ -55,21 +59,31 @@ def published(
     """
     settings = client_settings(bootstrap, min(timeout_s, 5.0), api_version, security)
     consumer, _ = connect(KafkaConsumer, settings)
+    keys = [one.symbol.encode() for one in universe]
     try:
-        found = _read(consumer, topic, mark, last)
+        found = dict[bytes, list[int]]()
+        for most in (last, 10 * last, 100 * last):
+            found, is_all = _read(consumer, topic, mark, most)
+            if is_all or all(found.get(keys[at]) for at in wanted):
+                break
     except KafkaError as error:
         raise FeedError(f"the end of {topic!r} at {bootstrap} cannot be read: {error!r}") from error
     finally:
         consumer.close()
-    ids = {at: sorted(found.get(one.symbol.encode(), ())) for at, one in enumerate(universe)}
+    # The newest say where it stands: an exchange may have begun to count anew.
+    recent = {at: found.get(keys[at], [])[-_RECENT:] for at in wanted}
+    ids = {at: sorted(set(some)) for at, some in recent.items()}
     return {at: Published(some[-1] + 1, _missing(at, some)) for at, some in ids.items() if some}
 
 
-def _read(consumer: KafkaConsumer, topic: str, mark: str, last: int) -> dict[bytes, set[int]]:
+def _read(
+    consumer: KafkaConsumer, topic: str, mark: str, last: int
+) -> tuple[dict[bytes, list[int]], bool]:
+    # Key -> ids in their order, and whether that is all the topic holds.
     places = [TopicPartition(topic, one) for one in consumer.partitions_for_topic(topic) or ()]
-    found, until = dict[bytes, set[int]](), time.monotonic() + _READ_S
+    found, until = dict[bytes, list[int]](), time.monotonic() + _READ_S
     if not places:
-        return found
+        return found, True
     consumer.assign(places)
     first, end = consumer.beginning_offsets(places), consumer.end_offsets(places)
     for place in places:
@@ -79,9 +93,9 @@ def _read(consumer: KafkaConsumer, topic: str, mark: str, last: int) -> dict[byt
             raise FeedError(f"the end of {topic!r} was not read within {_READ_S:.0f} s")
         for records in consumer.poll(timeout_ms=250).values():
             for record in records:
-                ids = [int(value) for name, value in record.headers if name == mark]
-                found.setdefault(record.key or b"", set()).update(ids)
-    return found
+                ids = [int(v) for name, v in record.headers if name == mark and v.isdigit()]
+                found.setdefault(record.key or b"", []).extend(ids)
+    return found, all(end[place] - last <= first[place] for place in places)
 
 
 def _missing(symbol: int, ids: Sequence[int]) -> list[Missing]:

@@ -99,10 +99,33 @@ class Publisher:
             raise self._lost(error) from error
         except ValueError as error:
             raise ConfigError(f"topic cannot be {self.topic!r}: {error}") from error
-        if self._failure is not None:
-            raise self._lost(self._failure)
+        self.check()
         if self.waiting > self._most_waiting:
             self.flush()
+
+    def check(self) -> None:
+        """Make sure that no record was refused, or waited longer than `patience_s`.
+
+        Raises
+        ------
+        FeedError
+            If one was.
+        """
+        if self._failure is not None:
+            raise self._lost(self._failure)
+
+    def find_topic(self) -> None:
+        """Learn the topic's partitions now, so that no later outage is in the way of that.
+
+        Raises
+        ------
+        FeedError
+            If the broker does not tell them.
+        """
+        try:
+            self._producer.partitions_for(self.topic)
+        except KafkaError as error:
+            raise self._lost(error) from error
 
     @property
     def waiting(self) -> int:

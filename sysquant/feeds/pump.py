@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from sysquant.feeds.publish import Publisher
+from sysquant.keys import check_number
 from sysquant.types import Instrument, Ticks
 
 
@@ -18,7 +19,12 @@ class Pump:
     publisher : of a long `patience_s`, so that it neither refuses nor doubles a record itself.
     universe : of the ticks.
     most_waiting : ticks kept while Kafka is away.
-    window : records that the publisher has at a time.
+    window : records that the publisher has at a time; below the publisher's own most.
+
+    Raises
+    ------
+    ConfigError
+        If one is no positive whole number.
 
     Attributes
     ----------
@@ -33,6 +39,8 @@ class Pump:
         most_waiting: int = 500_000,
         window: int = 20_000,
     ) -> None:
+        check_number("most_waiting", most_waiting, least=1, whole=True)
+        check_number("window", window, least=1, whole=True)
         self.dropped = 0
         self._publisher, self._universe = publisher, universe
         self._most_waiting, self._window = most_waiting, window
@@ -57,6 +65,7 @@ class Pump:
         FeedError
             If the broker refused a record.
         """
+        self._publisher.check()
         if len(ticks):
             self._batches.append(ticks)
             self._rows += len(ticks)

@@ -105,7 +105,7 @@ class Order:
             self._absent.clear()
             self._blocked_at = None
         lost = [one for one in self._passed if now - one[2] >= self._give_up_s]
-        self._passed = [one for one in self._passed if one not in lost]
+        self._passed = [one for one in self._passed if now - one[2] < self._give_up_s]
         return found, [Missing(self.symbol, first, last) for first, last, _ in lost]
 
     def missing(self) -> list[Missing]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -24,17 +25,24 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from sysquant.errors import FeedError
+from sysquant.feeds.decode import LAST_MS, MILLISECOND
 from sysquant.feeds.marks import Published
 from sysquant.feeds.sequence import Missing, Order, Trade
 from sysquant.feeds.venues.venue import Venue
-from sysquant.types import Instrument, Poll, Ticks
+from sysquant.keys import check_number
+from sysquant.types import SECOND, Instrument, Poll, Ticks
 
 log = logging.getLogger(__name__)
 
-_LOST = (WebSocketException, OSError)  # and time-outs, which are of the latter
+_LOST = (WebSocketException, OSError, ValueError)  # time-outs are of the second
 _TURN_S = 0.25
 _MOST = 50_000  # frames of a poll
 _ASK_AFTER_S = 0.2  # most that is missing is on its way
+_PAGE_S = 0.05  # between two askings
+_FAR = 10_000_000  # between two ids of a symbol
+_MOST_ID = 1 << 62
+_ANEW_NS = 60 * SECOND
+_SOUND = 10  # frames after which a connection counts as one, and the next comes without a wait
 
 
 @dataclass(slots=True)
@@ -94,6 +102,10 @@ class SocketFeed:
         retry_s: float = 5.0,
         most_filled: int = 100_000,
     ) -> None:
+        check_number("most_filled", most_filled, least=1, whole=True)
+        for name, value in (("silent_s", silent_s), ("hold_s", hold_s), ("retry_s", retry_s)):
+            check_number(name, value, least=0, most=86_400)
+        check_number("give_up_s", give_up_s, least=0, most=7 * 86_400)
         venue.want(universe)
         self.name, self.counts = venue.name, venue.counts
         self.counters = Counters()
@@ -101,15 +113,22 @@ class SocketFeed:
         self._venue = venue
         self._silent_s, self._retry_s, self._most_filled = silent_s, retry_s, most_filled
         self._symbols = {index: name for name, index in venue.symbols.items()}
-        self._sequences = {
-            index: Order(index, hold_s=hold_s, give_up_s=give_up_s) for index in self._symbols
-        }
+        self._order_of = partial(Order, hold_s=hold_s, give_up_s=give_up_s)
+        self._sequences = {index: self._order_of(index) for index in self._symbols}
+        self._far: dict[int, int] = {}  # symbol -> an id far beyond the others
+        self._back: dict[int, int] = {}  # symbol -> a lower id of a newer trade
+        self._newest: dict[int, int] = {}  # symbol -> time of its newest trade, ns
         self._ask_at: dict[int, float] = {}  # symbol -> when to ask; infinite while it is asked
         self._http = urllib3.PoolManager()
         self._came: queue.SimpleQueue[_Frame | _Answer | str] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._is_connected = False
         self._thread: threading.Thread | None = None
+
+    @property
+    def symbols(self) -> list[int]:
+        """Indexes of what the venue brings."""
+        return list(self._symbols)
 
     def seek(self, next_offset: Mapping[int, int]) -> None:
         """Want trades from these ids on (symbol -> id); of others, from the first that comes."""
@@ -136,10 +155,12 @@ class SocketFeed:
             released, lost = one.tend(now)
             found += released
             self._lose(lost)
-        self._ask_for_missing(now)
+        found += self._ask_for_missing(now)
         good = [trade for trade in found if _is_meant(trade)]
         self.counters.bad += len(found) - len(good)
         self.counters.trades += len(good)
+        for trade in good:
+            self._newest[trade.symbol] = max(self._newest.get(trade.symbol, 0), trade.ts)
         self.counters.duplicates = sum(one.duplicates for one in self._sequences.values())
         return Poll(_ticks(good), next_offset=self._next(), is_connected=self._is_connected)
 
@@ -176,13 +197,41 @@ class SocketFeed:
             self.counters.bad += 1
             log.warning("%s says: %s", self.name, heard.complaint[:300])
         for trade in heard.trades:
-            if self.counts:
+            if not self.counts:
+                found.append(trade)
+            elif self._is_near(trade.symbol, trade.id) and not self._has_gone_back(trade):
                 found += self._sequences[trade.symbol].take((trade,), now)
             else:
-                found.append(trade)
+                self.counters.bad += 1
         for symbol, last in heard.last_ids.items():
-            self._sequences[symbol].expect(last, now)
+            if self._is_near(symbol, last):
+                self._sequences[symbol].expect(last, now)
         return found
+
+    def _is_near(self, symbol: int, number: int) -> bool:
+        # One id that is far from all before it is an error; two of them are the venue's word.
+        next_id, far = self._sequences[symbol].next_id, self._far.pop(symbol, None)
+        if number >= _MOST_ID:
+            return False
+        if next_id is None or number - next_id < _FAR or (far and abs(number - far) < _FAR):
+            return True
+        self._far[symbol] = number
+        return False
+
+    def _has_gone_back(self, trade: Trade) -> bool:
+        # Newer trades of lower ids: the venue began to count anew, and so do we, with the second.
+        order = self._sequences[trade.symbol]
+        newest = self._newest.get(trade.symbol, 0)
+        if trade.id >= (order.next_id or 0) or not 0 < newest < trade.ts - _ANEW_NS:
+            self._back.pop(trade.symbol, None)
+            return False
+        before, self._back[trade.symbol] = self._back.get(trade.symbol), trade.id
+        if before is None or not 0 < trade.id - before < _FAR:
+            return True
+        name = self._symbols[trade.symbol]
+        self._tell(f"{name}: ids went back from {order.next_id} to {trade.id}; others are unknown")
+        self._sequences[trade.symbol] = self._order_of(trade.symbol)
+        return False
 
     def _answered(self, answer: _Answer) -> list[Trade]:
         sequence, now = self._sequences[answer.symbol], time.monotonic()
@@ -199,7 +248,9 @@ class SocketFeed:
 
     # -- what did not come
 
-    def _ask_for_missing(self, now: float) -> None:
+    def _ask_for_missing(self, now: float) -> list[Trade]:
+        # What is too long ago is not asked for: trades that waited for it alone go on.
+        found = list[Trade]()
         for symbol, sequence in self._sequences.items():
             missing = sequence.missing()
             if not missing:
@@ -210,15 +261,18 @@ class SocketFeed:
             elif now >= self._ask_at[symbol]:
                 self._ask_at[symbol] = math.inf
                 for gap in missing:
-                    self._shorten(sequence, gap, now)
+                    found += self._shorten(sequence, gap, now)
                 threading.Thread(
                     target=self._ask, args=(symbol, sequence.missing()), daemon=True
                 ).start()
+        return found
 
-    def _shorten(self, sequence: Order, gap: Missing, now: float) -> None:
-        if gap.size > self._most_filled:
-            too_old = gap._replace(last=gap.last - self._most_filled)
-            self._lose(sequence.give_up(too_old, now)[1])
+    def _shorten(self, sequence: Order, gap: Missing, now: float) -> list[Trade]:
+        if gap.size <= self._most_filled:
+            return []
+        found, lost = sequence.give_up(gap._replace(last=gap.last - self._most_filled), now)
+        self._lose(lost)
+        return found
 
     def _ask(self, symbol: int, gaps: list[Missing]) -> None:
         try:
@@ -229,7 +283,8 @@ class SocketFeed:
                     at = time.time_ns()
                     trades = [trade._replace(received_at=at) for trade in trades]
                     self._came.put(_Answer(symbol, trades, is_last=False))
-        except FeedError as error:
+                    self._stop.wait(_PAGE_S)
+        except (FeedError, ValueError) as error:
             log.warning("missing trades of %s: %s", self._symbols[symbol], error)
         finally:
             self._came.put(_Answer(symbol, [], is_last=True))
@@ -259,8 +314,8 @@ class SocketFeed:
             self._stop.wait(random.uniform(0.0, 0.5))  # not all clients at once
 
     def _connect(self) -> None:
-        # Ends quietly when a connection that had brought something is over.
-        has_heard, since = False, time.time_ns()
+        # Ends quietly when a connection that had brought enough is over.
+        frames, since = 0, time.time_ns()
         try:
             with connect(self._venue.url, open_timeout=10, close_timeout=0.5) as socket:
                 self.counters.connections += 1
@@ -268,15 +323,15 @@ class SocketFeed:
                     socket.send(word)
                 for frame in self._frames(socket):
                     self._came.put((frame, time.time_ns()))
-                    has_heard = self._is_connected = True
+                    frames, self._is_connected = frames + 1, True
         except _LOST as error:
             self._is_connected = False
-            if not has_heard:
+            if frames and not self.counts:
+                lived_s = (time.time_ns() - since) / 1e9
+                self._came.put(f"{self.name}: unknown trades after a connection of {lived_s:.0f} s")
+            if frames < _SOUND:
                 raise
             log.warning("%s was lost (%s); connecting again", self.name, _plain(error))
-        if not self.counts and not self._stop.is_set():
-            self._came.put(f"{self.name}: unknown trades after a connection of "
-                           f"{(time.time_ns() - since) / 1e9:.0f} s")  # fmt: skip
 
     def _frames(self, socket: ClientConnection) -> Iterator[str | bytes]:
         heard_at = time.monotonic()
@@ -299,7 +354,8 @@ def _plain(error: BaseException) -> str:
 
 
 def _is_meant(trade: Trade) -> bool:
-    return 0 < trade.price < math.inf and 0 <= trade.volume < math.inf and trade.ts > 0
+    is_tick = 0 < trade.price < math.inf and 0 <= trade.volume < math.inf
+    return is_tick and 0 < trade.ts <= LAST_MS * MILLISECOND
 
 
 def _ticks(trades: list[Trade]) -> Ticks:

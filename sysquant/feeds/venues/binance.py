@@ -27,7 +27,7 @@ class _Trade(msgspec.Struct, gc=False):
 
 class _Frame(msgspec.Struct, gc=False):
     data: _Trade | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Past(msgspec.Struct, gc=False):
@@ -75,7 +75,7 @@ class Binance:
         """What a frame says; never raises."""
         try:
             found = self._frame(frame)
-            if found.error is not None:
+            if bytes(found.error):
                 return Heard(complaint=bytes(found.error).decode())
             one = found.data
             if one is None or one.e != "trade" or one.s not in self.symbols:

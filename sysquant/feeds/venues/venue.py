@@ -14,6 +14,8 @@ from sysquant.types import Instrument
 
 PAGE = 1_000  # trades of one answer
 _ASKING_S = 5.0
+_MOST_WAIT_S = 30  # that a server may ask for
+_MOST_BYTES = 4 << 20  # of an answer
 BUSY = (418, 429, 500, 502, 503, 504)  # answers of a server that may be asked again
 
 
@@ -101,11 +103,20 @@ def asked(
     FeedError
         If there is none, or it is another than was expected.
     """
-    retry = Retry(total=3, backoff_factor=0.5, status_forcelist=BUSY)
+    retry = Retry(
+        total=3, backoff_factor=0.5, status_forcelist=BUSY, retry_after_max=_MOST_WAIT_S
+    )  # fmt: skip
     try:
-        found = http.request("GET", url, fields=dict(fields), retries=retry, timeout=_ASKING_S)
-        if found.status != 200:
-            raise FeedError(f"{url} answered {found.status}: {found.data[:200]!r}")
-        return answer(found.data)
+        found = http.request(
+            "GET", url, fields=dict(fields), retries=retry, timeout=_ASKING_S,
+            preload_content=False,
+        )  # fmt: skip
+        try:
+            said = found.read(_MOST_BYTES + 1)
+        finally:
+            found.close()
+        if found.status != 200 or len(said) > _MOST_BYTES:
+            raise FeedError(f"{url} answered {found.status}, {len(said)} bytes: {said[:200]!r}")
+        return answer(said)
     except (urllib3.exceptions.HTTPError, msgspec.MsgspecError) as error:
         raise FeedError(f"{url} does not answer as expected: {error}") from error
