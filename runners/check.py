@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
+import numpy as np
 from clickhouse_connect.driver.client import Client
 from omegaconf import DictConfig
 from rich.console import Console
@@ -35,6 +36,7 @@ from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.importing import repair
 from sysquant.inspection import iso
 from sysquant.keys import check_number
+from sysquant.months import months
 from sysquant.quality import Quality
 from sysquant.store import connect, migrate
 from sysquant.times import DAY, check_moment
@@ -58,8 +60,7 @@ def data(cfg: DictConfig) -> None:
         start, end = _span(cfg, client, universe)
         if compose.value(cfg, "repair", bool):
             repair(client, [i.symbol for i in universe], start, end - 1)
-        days = list(quality.days(start, end))
-        pairs = [(one, *day) for day in days for one in universe]
+        pairs = _still_there(client, universe, list(quality.days(start, end)))
         bar = tqdm(pairs, unit=" days", leave=False, disable=None)
         found = [quality.measure(client, *pair, limits) for pair in bar]
         measured = [each for each in found if each is not None]
@@ -68,6 +69,23 @@ def data(cfg: DictConfig) -> None:
     _show(measured, least, failures, as_json=compose.value(cfg, "json", bool))
     if failures:
         raise SystemExit(1)
+
+
+def _still_there(
+    client: Client, universe: list[Instrument], days: list[tuple[int, int]]
+) -> list[tuple[Instrument, int, int]]:
+    # A day whose ticks were moved into files is not measured again: its score was made before.
+    moved = {(each.symbol, each.month) for each in months(client, [i.symbol for i in universe])}
+    pairs = [(one, *day) for day in days for one in universe]
+    found = [pair for pair in pairs if (pair[0].symbol, _month(pair[1])) not in moved]
+    if len(found) < len(pairs):
+        told = f"{len(pairs) - len(found)} days lie in archived months: their scores stay"
+        print(told, file=sys.stderr)
+    return found
+
+
+def _month(ts: int) -> int:
+    return int(str(np.datetime64(ts, "ns").astype("M8[M]")).replace("-", ""))
 
 
 def _chosen(cfg: DictConfig, universe: list[Instrument]) -> list[Instrument]:

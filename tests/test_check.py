@@ -80,6 +80,17 @@ def test_a_bar_that_counts_ticks_twice_fails_whatever_the_score_until_it_is_repa
     assert said(run("check", "data", *words))[0] == 0
 
 
+def test_days_whose_ticks_were_moved_into_files_keep_their_scores(run, store, home):
+    put(store, a_day())
+    words = [*WHOLE, "symbols=['SIM:A']"]
+    assert said(run("check", "data", *words))[0] == 0
+    assert said(run("retain", "keep=1d"))[0] == 0
+    assert not store.query("SELECT count() FROM ticks").result_rows[0][0]
+    _, _, err = said(run("check", "data", *words))
+    assert "1 days lie in archived months: their scores stay" in err
+    assert store.query("SELECT score FROM quality FINAL").result_rows == [(1.0,)]
+
+
 def test_an_offset_that_stands_twice_fails_whatever_the_score(run, store):
     frame = a_day()
     put(store, frame)

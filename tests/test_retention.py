@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from sysquant import archive, backfill, history, retention
 from sysquant.backtesting import backtest
-from sysquant.errors import ConfigError, DataError
+from sysquant.errors import ConfigError, DataError, JournalError
 from sysquant.feeds.replay import ReplayFeed
 from sysquant.mapping import FileMapping
 from sysquant.months import place_of
@@ -357,6 +357,20 @@ def test_ticks_that_come_while_a_month_is_moved_stay(client: Client, tmp_path: P
     moved(client, tmp_path)
     assert len(archive.ticks(client, UNIVERSE)) == 4_010
     assert [month for month, _ in stored(client)] == [202404]
+
+
+def test_two_at_once_are_one_and_a_refusal(client: Client, tmp_path: Path) -> None:
+    fill(client)
+    tried = list[str]()
+
+    def again(step: str) -> None:
+        with pytest.raises(JournalError, match="one moves ticks at a time"):
+            moved(client, tmp_path)
+        tried.append(step)
+
+    before = stored(client)
+    moved(client, tmp_path, tell=again)
+    assert tried and len(stored(client)) < len(before)
 
 
 def test_values_that_cannot_be_meant_are_refused(client: Client, tmp_path: Path) -> None:
