@@ -327,7 +327,7 @@ def warmup_of(
         if isinstance(feed, ReplayFeed):
             end = min(end, feed.span[0] - feed.span[0] % step)
         lives = [feed.name]  # as ClickHouse's own engine writes it, and as our ingest does
-        if choice("feed") == "kafka":
+        if "bootstrap" in cfg.get("feed", {}):
             lives.append(life_of(cfg))
         client = connect()
         try:

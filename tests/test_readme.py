@@ -146,7 +146,7 @@ DRY = {
     "make chaos": "-m tests.chaos",
     "make live": "runners/live.py strategy=momentum feed.speed=1500",  # above, without the install
     "make test": "-m pytest",  # this very run
-    'make test ARGS="-k journal"': "-m pytest -n 2 --dist loadfile -k journal",  # likewise
+    'make test ARGS="-k journal"': "-m pytest -n 3 --dist loadfile -k journal",  # likewise
     "make lint": "-m ruff check",  # test_style runs these tools
     "make check-engine": "tests/check_engine.py",  # hours long; test_oracle runs it small
     "make bench": "tests/benchmarks/bench_*.py",  # minutes long
