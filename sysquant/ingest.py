@@ -20,7 +20,7 @@ from sysquant.errors import FeedError
 from sysquant.home import home
 from sysquant.journal import Journal
 from sysquant.live import MAX_POLL_S
-from sysquant.outbox import Outbox
+from sysquant.outbox import Outbox, tend
 from sysquant.rows import dead_letters
 from sysquant.stop import StopRequest
 from sysquant.store import Dsn
@@ -131,8 +131,8 @@ class Ingest:
         if tables:
             self._commit(tables, dict(poll.next_offset))
             self._feed.commit(poll.next_offset)
-        elif self._outbox.has_arrived or self._journal.is_sealing_due():
-            self._commit({}, {})
+        else:
+            tend(self._journal, self._outbox)
         self.ticks += len(poll.events)
         self.dead += len(poll.dead)
         return bool(tables)

@@ -24,7 +24,7 @@ from sysquant.feeds.merge import Merge
 from sysquant.health import Beacon
 from sysquant.journal import Input, Journal
 from sysquant.operation import Hold
-from sysquant.outbox import Outbox
+from sysquant.outbox import Outbox, tend
 from sysquant.packed import pack_batch
 from sysquant.places import Places
 from sysquant.recovery import check_book, recover
@@ -309,8 +309,7 @@ class LiveRunner:
             self._report_at = now
             self._report(self)
             self.outbox.send(self.journal.commit(None, self._stats()))
-        if self.outbox.has_arrived or self.journal.is_sealing_due():
-            self.outbox.send(self.journal.commit(None, {}, sent=self.outbox.arrived()))
+        tend(self.journal, self.outbox)
         if now - self._commit_at >= 1.0:
             self._commit_at = now
             self.feed.commit(self.positions)

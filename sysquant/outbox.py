@@ -22,13 +22,22 @@ from urllib3.exceptions import HTTPError
 
 from sysquant.errors import JournalError, StoreError
 from sysquant.failpoints import Point, reached
-from sysquant.journal import Batch
+from sysquant.journal import Batch, Journal
 from sysquant.journal_reader import JournalReader
 from sysquant.store import insert
 
 log = logging.getLogger(__name__)
 
 _TRANSIENT = (ClickHouseError, StoreError, JournalError, HTTPError, OSError)
+
+
+def tend(journal: Journal, outbox: "Outbox") -> None:
+    """Let the journal forget what arrived, and send what is due; for when nothing else happens.
+
+    What is due may wait for what is on its way, so each of them alone is a reason.
+    """
+    if outbox.has_arrived or journal.is_sealing_due():
+        outbox.send(journal.commit(None, {}, sent=outbox.arrived()))
 
 
 class Outbox:

@@ -17,7 +17,7 @@ from sysquant.feeds.pump import Pump
 from sysquant.feeds.socket import SocketFeed
 from sysquant.home import home
 from sysquant.journal import Journal
-from sysquant.outbox import Outbox
+from sysquant.outbox import Outbox, tend
 from sysquant.rows import event, stream_stats
 from sysquant.stop import StopRequest
 from sysquant.types import Ticks
@@ -38,7 +38,7 @@ class Streamer:
 
     Parameters
     ----------
-    feed, publisher, pump, journal : the parts; all but the journal are closed at the end.
+    feed, publisher, pump, journal : the parts; the feed is closed at the end.
     outbox : what sends the journal's rows; None keeps them in it.
     report_s : between two rows of `feed_stats`.
     flush_s : what Kafka has for the last records, once asked to stop.
@@ -86,10 +86,8 @@ class Streamer:
         if self._feed.gaps:
             rows = [self._event("gap", text) for text in self._feed.gaps]
             self._record({"events": pa.concat_tables(rows)})
-        elif self._outbox is not None and (
-            self._outbox.has_arrived or self._journal.is_sealing_due()
-        ):
-            self._record({})
+        elif self._outbox is not None:
+            tend(self._journal, self._outbox)
 
     def _finish(self) -> None:
         until = time.monotonic() + self._flush_s

@@ -22,7 +22,6 @@ class _Trade(msgspec.Struct, gc=False):
     p: str = ""
     q: str = ""
     T: int = 0
-    msg: str = ""
 
 
 class _Frame(msgspec.Struct, gc=False):
