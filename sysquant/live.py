@@ -25,6 +25,7 @@ from sysquant.health import Beacon
 from sysquant.journal import Input, Journal
 from sysquant.operation import Hold
 from sysquant.outbox import Outbox, tend
+from sysquant.pace import Pace
 from sysquant.packed import pack_batch
 from sysquant.places import Places
 from sysquant.recovery import check_book, recover
@@ -39,6 +40,7 @@ from sysquant.wall import with_marks
 log = logging.getLogger(__name__)
 
 MAX_POLL_S = 0.25  # nothing wakes a poll, so this bounds the answer to a signal
+_STEP_S = 0.1  # for the same reason a step takes no longer, whatever a poll brings
 PATIENCE_S = 600.0  # with a store that is away when the feed has ended
 _LAST_S = 1.5  # of the deadline, for state and rows after the market is left
 
@@ -98,6 +100,7 @@ class LiveRunner:
         self.unflat: dict[str, dict[str, float]] = {}
         self._is_whole = True  # not while the engine is ahead of the journal
         self._merge: Merge | None = None
+        self._pace = Pace(_STEP_S)
         self._places = Places(journal.positions())
         self._dead: list[DeadLetter] = []
         self._report_at = self._commit_at = time.monotonic()
@@ -138,7 +141,8 @@ class LiveRunner:
             self.journal.close()
 
     def _loop(self) -> None:
-        idle_since = time.monotonic()
+        idle_since, limit = time.monotonic(), self.runtime.stop_after_idle_s
+        longest_idle = math.inf if limit is None else limit
         while not self.stop.reason:
             if self._is_held_back():
                 idle_since = time.monotonic()
@@ -153,13 +157,9 @@ class LiveRunner:
             if poll.ended:
                 self.ended = True
                 self.stop.ask("end of feed")
-            elif self._is_idle(idle_since):
+            elif time.monotonic() - idle_since >= longest_idle:
                 self.stop.ask("idle")
             self._tend()
-
-    def _is_idle(self, since: float) -> bool:
-        limit = self.runtime.stop_after_idle_s
-        return limit is not None and time.monotonic() - since >= limit
 
     def _poll_s(self) -> float:
         waits = [MAX_POLL_S]
@@ -194,13 +194,15 @@ class LiveRunner:
             rest = self._merge.flush()
             batch = Ticks.join([batch, rest]) if isinstance(batch, Ticks) else batch
         if self.runtime.clock == "wall":
+            seen, due = self.engine.engine_ts, self.engine.next_mark
             batch = with_marks(
-                batch, time.time_ns(), engine_ts=self.engine.engine_ts,
-                next_mark=self.engine.next_mark, grace_ms=self.runtime.grace_ms,
-            )  # fmt: skip
-        if len(batch):
-            self._step(batch)
-        elif self._dead:
+                batch, time.time_ns(), engine_ts=seen, next_mark=due, grace_ms=self.runtime.grace_ms
+            )
+        for number, part in enumerate(self._pace.parts(batch)):
+            if number:
+                self.desk.attend(self._record)
+            self._step(part)
+        if self._dead:
             self._commit(None, {})
 
     def _step(self, batch: Ticks | Bars) -> None:

@@ -14,7 +14,8 @@ from tests.chaos.session import Session, Source, market
 )  # fmt: skip
 def kill_switch(lab, seed, times):
     topic, waited, halts = lab.topic(), [], []
-    with Source(lab, topic, market(), 5_000) as source, Session(lab, topic) as session:
+    full = Session(lab, topic, "feed.max_records=10000")  # and more is there than it takes
+    with Source(lab, topic, market(), 60_000) as source, full as session:
         session.begin()
         operator = Operator(session)
         for state in ("busy", "store down"):
