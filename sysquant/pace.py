@@ -8,10 +8,11 @@ from sysquant.types import Bars, Ticks
 
 Batch = TypeVar("Batch", bound=Ticks | Bars)
 _EACH_S = 2e-5  # of the first batch's events, before any was measured
+_KEEPS = 0.9  # of what was once slow, a part later: markets do not calm down for long
 
 
 class Pace:
-    """Cuts batches by how long an event of the part before took.
+    """Cuts batches by how long an event of the parts before took.
 
     Parameters
     ----------
@@ -29,5 +30,6 @@ class Pace:
             part = batch[at : at + max(1, int(self._longest_s / self._each_s))]
             began = time.monotonic()
             yield part
-            self._each_s = max(time.monotonic() - began, 1e-9) / len(part)
+            took_s = (time.monotonic() - began) / len(part)
+            self._each_s = max(took_s, _KEEPS * self._each_s)
             at += len(part)
