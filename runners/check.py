@@ -35,7 +35,7 @@ from sysquant import archive, quality
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.importing import repair
 from sysquant.inspection import iso
-from sysquant.keys import check_number
+from sysquant.keys import check_kind, check_number
 from sysquant.months import months
 from sysquant.quality import Quality
 from sysquant.store import connect, migrate
@@ -51,6 +51,7 @@ def data(cfg: DictConfig) -> None:
     """How good the store's data of each symbol is, day by day; scores go to the table `quality`."""
     least = compose.value(cfg, "least", float)
     check_number("least", least, least=0, most=1)
+    check_kind("limits", cfg.limits, DictConfig, "a group of keys, see --help")
     limits: quality.Limits = compose.build(cfg.limits)
     universe = _chosen(cfg, parts.universe_of(cfg))
     check_moment("start", cfg.start)
@@ -62,7 +63,11 @@ def data(cfg: DictConfig) -> None:
             repair(client, [i.symbol for i in universe], start, end - 1)
         pairs = _still_there(client, universe, list(quality.days(start, end)))
         bar = tqdm(pairs, unit=" days", leave=False, disable=None)
-        found = [quality.measure(client, *pair, limits) for pair in bar]
+        begins = {one.symbol: _begins(client, one) for one in universe}
+        found = [
+            quality.measure(client, one, start, end, limits, begins=begins[one.symbol])
+            for one, start, end in bar
+        ]
         measured = [each for each in found if each is not None]
         quality.write(client, measured, f"quality-{secrets.token_hex(6)}")
     failures = list(_failures(measured, least))
@@ -91,6 +96,8 @@ def _month(ts: int) -> int:
 def _chosen(cfg: DictConfig, universe: list[Instrument]) -> list[Instrument]:
     known = {instrument.symbol: instrument for instrument in universe}
     named = compose.value(cfg, "symbols", list[str] | None)
+    if named == []:
+        raise ConfigError("symbols is empty; name some of the universe, or null for all of them")
     for symbol in named or ():
         if symbol not in known:
             raise ConfigError(f"symbols: {symbol!r} is not of the universe{nearest(symbol, known)}")
@@ -106,6 +113,14 @@ def _span(cfg: DictConfig, client: Client, universe: list[Instrument]) -> tuple[
     if not any(quality.days(start, until)):
         raise DataError(f"no minute of {cfg.start} to {cfg.end} is over: choose an earlier start")
     return start, until
+
+
+def _begins(client: Client, instrument: Instrument) -> int:
+    # Of a symbol that the store has nothing of, every day is missing.
+    try:
+        return archive.span(client, [instrument], kind="bars")[0]
+    except DataError:
+        return 0
 
 
 def _failures(measured: list[Quality], least: float) -> Iterator[str]:

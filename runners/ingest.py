@@ -14,40 +14,33 @@ from runners import compose, parts
 from sysquant.ingest import Ingest, ingest_journal
 from sysquant.journal import Journal
 from sysquant.outbox import Outbox
-from sysquant.serve import ensure_server
-from sysquant.store import connect, migrate
-
-OTHER = "one writes a topic into a store"
+from sysquant.stop import StopRequest
 
 
 @compose.main("ingest")
 def main(cfg: DictConfig) -> None:
-    """Compose the parts and run."""
+    """Compose the parts, run, end what was started beside it."""
     compose.start_log()
+    stop = StopRequest()
     universe = parts.universe_of(cfg)
-    journal = Journal(
-        ingest_journal(cfg.feed.topic, cfg.store.dsn), seal_rows=200_000, way_out=OTHER
-    )
-    dsn, server = ensure_server(cfg.store.dsn)
+    where = ingest_journal(cfg.feed.topic, cfg.store.dsn)
+    journal = Journal(where, seal_rows=200_000, way_out="one writes a topic into a store")
     try:
-        client = connect(dsn)
-        migrate(client)
-        client.close()
+        _, opened = parts.store_of(cfg, stop)
+        opened().close()
         ingest = Ingest(
             feed=compose.build(cfg.feed, universe=universe),
             journal=journal,
-            outbox=Outbox(journal.path, lambda: connect(dsn)),
+            outbox=Outbox(journal.path, opened),
             universe=universe,
             epoch=cfg.epoch or parts.life_of(cfg),
             stop_after_idle_s=cfg.stop_after_idle_s,
             stop_with=cfg.stop_with,
         )
-        reason = ingest.run()
+        reason = ingest.run(stop)
         print(f"ended: {reason}; {ingest.ticks:,} ticks, {ingest.dead:,} dead letters")
     finally:
-        if server is not None:
-            server.terminate()
-            server.wait(10)
+        stop.end_children()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
-from clickhouse_connect.driver.client import Client
 from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
@@ -48,8 +47,6 @@ from sysquant.recovery import check_feed, is_ours
 from sysquant.rows import run_row
 from sysquant.runtime import Runtime
 from sysquant.sealing import Sealer
-from sysquant.serve import end, ensure_server, revive
-from sysquant.store import connect, migrate
 
 log = logging.getLogger("live")
 
@@ -65,8 +62,7 @@ def main(cfg: DictConfig) -> None:
     try:
         _trade(cfg, stop)
     finally:
-        while stop.children:  # also one that is started meanwhile
-            end(stop.children.pop())
+        stop.end_children()
 
 
 def _trade(cfg: DictConfig, stop: StopRequest) -> None:
@@ -75,14 +71,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     stop.deadline_s = runtime.deadline_s + 1.5
     universe = parts.universe_of(cfg)
     parts.compile_engine(cfg, universe)
-    dsn, _ = ensure_server(cfg.store.dsn, start=stop.spawn)
-
-    def opened() -> Client:
-        revive(cfg.store.dsn, stop.spawn)
-        client = connect(dsn)
-        migrate(client)
-        return client
-
+    dsn, opened = parts.store_of(cfg, stop)
     try:
         with closing(opened()) as client:
             if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":

@@ -28,7 +28,8 @@ from runners.leaderboard import Leaderboard
 from sysquant.keys import check_choice, check_number
 from sysquant.scores import COLUMNS
 from sysquant.screening import best_first
-from sysquant.serve import end, ensure_server
+from sysquant.serve import ensure_server
+from sysquant.stop import end
 from sysquant.trials import Verification
 
 _TOLD = 10  # failed jobs at the terminal

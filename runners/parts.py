@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -25,15 +25,37 @@ from sysquant.keys import check_choice, check_number
 from sysquant.operation import Hold, Switch
 from sysquant.risk import RiskChain
 from sysquant.runtime import Runtime
+from sysquant.serve import ensure_server, revive
+from sysquant.stop import StopRequest
+from sysquant.store import connect, migrate
 from sysquant.strategy import Strategy
 from sysquant.times import interval_ns
 from sysquant.types import SECOND, Bars, Feed, Floats, Instrument, Ints, Ticks, clock_mark
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
 
 Connect = Callable[[], Any]
 Funding = Mapping[str, tuple[Ints, Floats]]
 _FARTHEST = 4**7 * archive.MINUTE  # back for bars of activity: eleven days of ticks are read
 _QUALITY = "data_quality"  # the check
 INSTRUMENT = [field.name for field in fields(Instrument)]
+
+
+def store_of(cfg: DictConfig, stop: StopRequest) -> tuple[str, Callable[[], "Client"]]:
+    """DSN of the store's server, and what connects to it; it is started where none runs.
+
+    Connecting starts a server again that died, and makes the tables; the server ends with `stop`.
+    """
+    dsn, _ = ensure_server(cfg.store.dsn, start=stop.spawn)
+
+    def opened() -> "Client":
+        revive(cfg.store.dsn, stop.spawn)
+        client = connect(dsn)
+        migrate(client)
+        return client
+
+    return dsn, opened
 
 
 def universe_of(cfg: DictConfig) -> list[Instrument]:

@@ -20,10 +20,11 @@ from sysquant.errors import ConfigError
 from sysquant.feeds.marks import published
 from sysquant.feeds.publish import Publisher
 from sysquant.journal import Journal
+from sysquant.keys import check_flag, check_number
 from sysquant.outbox import Outbox
-from sysquant.serve import ensure_server
 from sysquant.stop import StopRequest
-from sysquant.store import connect, migrate
+from sysquant.store import connect
+from sysquant.times import check_moment
 from sysquant.types import Feed, Instrument, Ticks
 
 LIVE = ("binance", "coinbase", "finnhub")
@@ -69,6 +70,8 @@ def _source(cfg: DictConfig) -> tuple[Feed, list[Instrument]]:
             recording = compose.build(cfg.source)
             return recording, recording.universe
         case "store":
+            for key in ("start", "end"):
+                check_moment(f"source.{key}", cfg.source[key])
             universe = parts.universe_of(cfg)
             dsn = cfg.store.dsn
             return compose.build(
@@ -91,30 +94,30 @@ def _past(cfg: DictConfig, stop: StopRequest) -> str:
 
 def _live(cfg: DictConfig, stop: StopRequest) -> str:
     from sysquant.feeds.pump import Pump
-    from sysquant.streaming import Streamer, stream_journal
+    from sysquant.streaming import Streamer, given_up, stream_journal
 
+    check_flag("report_to_store", cfg.report_to_store)
+    check_number("report_s", cfg.report_s, above=0, most=86_400)
+    check_number("most_waiting", cfg.most_waiting, least=1, whole=True)
     universe, topic = parts.universe_of(cfg), cfg.publisher.topic
     feed = compose.build(cfg.source, universe=universe)
     journal = Journal(stream_journal(feed.name, topic), way_out="one streams a source to a topic")
     publisher = compose.build(cfg.publisher, mark=feed.name, patience_s=cfg.patience_s)
-    outbox, server = None, None
+    outbox = None
     try:
         publisher.find_topic()
         if feed.counts:
             there = {key: cfg.publisher[key] for key in ("bootstrap", "topic", "timeout_s")}
             version = cfg.publisher.api_version
-            feed.go_on(
-                published(
-                    **there, mark=feed.name, universe=universe, wanted=feed.symbols,
-                    api_version=version, security=dict(cfg.publisher.security),
-                )
+            stands = published(
+                **there, mark=feed.name, universe=universe, wanted=feed.symbols,
+                api_version=version, security=dict(cfg.publisher.security),
             )  # fmt: skip
+            feed.go_on(stands, given_up(journal))
         if cfg.report_to_store:
-            dsn, server = ensure_server(cfg.store.dsn, start=stop.spawn)
-            client = connect(dsn)
-            migrate(client)
-            client.close()
-            outbox = Outbox(journal.path, lambda: connect(dsn))
+            _, opened = parts.store_of(cfg, stop)
+            opened().close()
+            outbox = Outbox(journal.path, opened)
         window = min(20_000, cfg.publisher.most_waiting)
         pump = Pump(publisher, universe, most_waiting=cfg.most_waiting, window=window)
         return Streamer(
@@ -127,9 +130,7 @@ def _live(cfg: DictConfig, stop: StopRequest) -> str:
         if outbox is not None:
             outbox.close(0.5)
         journal.close()
-        if server is not None:
-            server.terminate()
-            server.wait(10)
+        stop.end_children()
 
 
 @compose.main("stream")

@@ -73,7 +73,7 @@ class Ingest:
         self._stop_after_idle_s = stop_after_idle_s
         self._stop_with = stop_with
 
-    def run(self) -> str:
+    def run(self, stop: StopRequest) -> str:
         """Read and write until a signal, an end or a long silence; returns which.
 
         Raises
@@ -82,7 +82,7 @@ class Ingest:
             If nobody sends rows to the store any more; one that is away is waited for.
         """
         try:
-            return self._run(StopRequest())
+            return self._run(stop)
         finally:
             self._feed.close()
             self._outbox.close(0.5)

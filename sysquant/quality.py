@@ -145,8 +145,9 @@ def days(start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def measure(
-    client: "Client", instrument: Instrument, start: int, end: int, limits: Limits | None = None
-) -> Quality | None:
+    client: "Client", instrument: Instrument, start: int, end: int, limits: Limits | None = None,
+    *, begins: int = 0,
+) -> Quality | None:  # fmt: skip
     """Count what is right and wrong of one symbol on one day.
 
     Parameters
@@ -156,10 +157,11 @@ def measure(
     start : midnight, ns UTC.
     end : the next midnight, or the whole minute to which the day has come, ns UTC.
     limits : what is still in order.
+    begins : where the symbol's history does, ns UTC: nothing is missing before.
 
     Returns
     -------
-    What was counted; None for a day on which the calendar is closed and the store has nothing.
+    What was counted; None for a day on which nothing is due and the store has nothing.
 
     Raises
     ------
@@ -169,7 +171,7 @@ def measure(
         If the store does not answer.
     """
     limits = limits or Limits()
-    opens, closes = _open_spans(instrument, start, end)
+    opens, closes = _open_spans(instrument, max(start, begins), end)
     found = count_defects(
         client, instrument.symbol, start, end, opens=opens, closes=closes,
         gap=round(limits.gap_s * SECOND), stuck=limits.stuck_minutes,
@@ -208,7 +210,9 @@ def measure(
 
 
 def _open_spans(instrument: Instrument, start: int, end: int) -> tuple[list[int], list[int]]:
-    # Opens and closes of the calendar's sessions inside a range.
+    # Opens and closes of the calendar's sessions inside a range, which may be empty.
+    if start >= end:
+        return [], []
     sessions, first, last = sessions_of([instrument])
     if first[0] == last[0]:
         return [start], [end]

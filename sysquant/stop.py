@@ -36,6 +36,16 @@ def spawn(
     )
 
 
+def end(child: "subprocess.Popen[bytes]") -> None:
+    """End a process; one that is stuck is killed: what it holds is safe on disk."""
+    child.terminate()
+    try:
+        child.wait(1.0)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
 class StopRequest:
     """Takes SIGTERM and SIGINT of this process; `reason` is empty until one came or `ask` did.
 
@@ -76,6 +86,11 @@ class StopRequest:
             if self._code is not None:
                 self._leave(self._code)
         return child
+
+    def end_children(self) -> None:
+        """End them, also one that is started meanwhile."""
+        while self.children:
+            end(self.children.pop())
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals += 1

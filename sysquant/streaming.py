@@ -8,13 +8,16 @@ the topic.
 import logging
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+import msgspec
 import pyarrow as pa
 
 from sysquant.feeds.publish import Publisher
 from sysquant.feeds.pump import Pump
-from sysquant.feeds.socket import SocketFeed
+from sysquant.feeds.socket import GivenUp, SocketFeed
 from sysquant.home import home
 from sysquant.journal import Journal
 from sysquant.outbox import Outbox, tend
@@ -25,12 +28,18 @@ from sysquant.types import Ticks
 log = logging.getLogger(__name__)
 
 _TURN_S = 0.25
+_NAMED = 5  # symbols
 
 
 def stream_journal(source: str, topic: str) -> Path:
     """Where the stream of a source to a topic keeps its journal."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{source}-{topic}")
     return home() / "data" / "journals" / f"stream-{name}"
+
+
+def given_up(journal: Journal) -> GivenUp:
+    """What earlier streams of a source to a topic told as lost: it is not told again."""
+    return msgspec.json.decode(journal.meta("given_up") or "{}", type=GivenUp)
 
 
 class Streamer:
@@ -85,7 +94,8 @@ class Streamer:
             self._pump.send(events)
         if self._feed.gaps:
             rows = [self._event("gap", text) for text in self._feed.gaps]
-            self._record({"events": pa.concat_tables(rows)})
+            known = msgspec.json.encode(self._feed.given_up).decode()
+            self._record({"events": pa.concat_tables(rows)}, {"given_up": known})
         elif self._outbox is not None:
             tend(self._journal, self._outbox)
 
@@ -117,19 +127,23 @@ class Streamer:
         self._record(tables)
 
     def _told(self) -> str:
-        count = self._feed.counters
+        count, unheard = self._feed.counters, self._feed.unheard
+        more = f" and {len(unheard) - _NAMED} more" if len(unheard) > _NAMED else ""
+        silent = f"; no trade yet of {', '.join(unheard[:_NAMED])}{more}" if unheard else ""
         return (
             f"{count.trades} trades, {count.filled} of them filled in, {count.lost} lost, "
             f"{self._pump.dropped} dropped, {count.duplicates} came again, {count.bad} unreadable, "
-            f"{count.connections} connections"
+            f"{count.connections} connections{silent}"
         )
 
     def _event(self, kind: str, detail: str) -> pa.Table:
         return event(self._journal.id, time.time_ns(), kind, f"{self._feed.name}: {detail}")
 
-    def _record(self, tables: dict[str, pa.Table]) -> None:
+    def _record(
+        self, tables: Mapping[str, pa.Table], notes: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         sent = self._outbox.arrived() if self._outbox is not None else []
-        batches = self._journal.commit(None, tables, sent=sent)
+        batches = self._journal.commit(None, tables, notes=notes, sent=sent)
         if self._outbox is not None:
             self._outbox.check()
             self._outbox.send(batches)

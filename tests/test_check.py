@@ -41,6 +41,17 @@ def test_good_days_are_told_line_by_line_and_their_scores_stay(run, store):
     assert scores(store) == [("SIM:A", "2024-03-04", 1.0), ("SIM:B", "2024-03-04", 1.0)]
 
 
+def test_nothing_is_missing_before_a_history_begins(run, store):
+    put(store, a_day())
+    late = a_day(seed=2)
+    put(store, late[late.ts >= MIDNIGHT + 600 * MINUTE], symbol="SIM:B", token="b")
+    code, out, _ = said(run("check", "data", *WHOLE, "start=2024-03-03"))
+    assert (code, [line[:28] for line in out.splitlines()]) == (0, [
+        "SIM:A 2024-03-04 score 1.000", "SIM:B 2024-03-04 score 1.000",
+    ])  # fmt: skip
+    assert "840 of 840 minutes" in out
+
+
 def test_a_poor_day_fails_and_is_named_with_the_way_out(run, store):
     put(store, a_day())
     put(store, gap(a_day(seed=2)), symbol="SIM:B", token="b")
@@ -115,6 +126,8 @@ def test_now_ends_the_last_day_and_shows_that_a_feed_is_dead(run, store):
         (["symbols=['SIM:C']"], "symbols: 'SIM:C' is not of the universe"),
         (["start=yesterday"], "start must be like -6h, 2026-01-31"),
         (["limits.gap_s=0"], "limits.gap_s must be > 0"),
+        (["limits=null"], "limits must be a group of keys"),
+        (["symbols=[]"], "symbols is empty"),
         ([], "the store has no bars of SIM:A, SIM:B: import some"),
         (["start=2124-01-01", "end=2124-01-02"], "is over: choose an earlier start"),
     ],

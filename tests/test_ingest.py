@@ -4,6 +4,7 @@ import time
 
 from sysquant.ingest import Ingest
 from sysquant.journal import Journal
+from sysquant.stop import StopRequest
 from tests.market import UNIVERSE, ticks
 from tests.test_live import MemoryFeed
 
@@ -60,7 +61,7 @@ def ingest(journal, feed, outbox, **more):
 def test_the_last_rows_are_sent_while_nothing_comes_though_a_batch_was_on_its_way(tmp_path):
     journal = Journal(tmp_path, seal_rows=97, seal_s=0.05)
     outbox = SlowOutbox(after_s=0.3)
-    ingest(journal, Quiet(ticks(150)), outbox, stop_after_idle_s=1.0).run()
+    ingest(journal, Quiet(ticks(150)), outbox, stop_after_idle_s=1.0).run(StopRequest())
     rows = [(batch.rows, at - outbox.sent[0][1]) for batch, at in outbox.sent]
     assert [count for count, _ in rows] == [97, 53]
     assert rows[1][1] < 0.9, "before the end, which seals everything"
@@ -70,7 +71,7 @@ def test_a_topic_that_was_made_anew_is_read_from_its_start(tmp_path):
     def run(epoch, count):
         feed = Quiet(ticks(count))
         one = ingest(Journal(tmp_path), feed, SlowOutbox(0.0), epoch=epoch, stop_after_idle_s=0.2)
-        one.run()
+        one.run(StopRequest())
         return one.ticks
 
     assert [run("topic-a", 100), run("topic-a", 150)] == [100, 50]

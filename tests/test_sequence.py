@@ -73,13 +73,23 @@ def test_a_heartbeat_tells_of_trades_that_did_not_come():
 def test_what_nobody_has_is_given_up_in_any_order():
     one = Order(0)
     one.take(trades(1, 4, 8), 0.0)
-    assert one.give_up(Missing(0, 5, 7), 0.0) == ([], [Missing(0, 5, 7)])
+    assert one.give_up(Missing(0, 5, 7)) == ([], [Missing(0, 5, 7)])
     assert one.missing() == [Missing(0, 2, 3)]
     assert ids(one.take(trades(2), 0.0)) == [2]
-    released, lost = one.give_up(Missing(0, 1, 3), 0.0)
+    released, lost = one.give_up(Missing(0, 1, 3))
     assert (ids(released), lost) == ([4, 8], [Missing(0, 3, 3)])
     assert (one.missing(), one.next_id) == ([], 9)
     assert one.take(trades(3, 6), 0.0) == [] and one.duplicates == 2
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_each_gap_is_held_for_as_long_as_it_was_missed_itself(comes):
+    one = Order(0, hold_s=2.0)
+    one.take(trades(5, 7), 0.0)
+    one.take(trades(9, 10), 1.5)
+    assert ids(one.take(trades(6), 1.9) if comes else one.tend(2.0)[0])[-1] == 7
+    assert one.tend(3.4) == ([], [])
+    assert ids(one.take(trades(8), 3.4) if comes else one.tend(3.5)[0]) == [8, 9, 10][not comes :]
 
 
 def test_many_held_ones_are_let_go_at_once():
@@ -113,7 +123,7 @@ def test_each_id_is_published_lost_or_missing_and_never_two_of_them(script, star
             published += ids(released)
             lost += gone
         elif what == "give_up":
-            released, gone = one.give_up(Missing(0, min(value), max(value)), now)
+            released, gone = one.give_up(Missing(0, min(value), max(value)))
             published += ids(released)
             lost += gone
         else:

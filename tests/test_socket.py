@@ -105,7 +105,7 @@ def test_a_topic_that_stands_somewhere_is_gone_on_from_there(binance):
     with VenueServer(frames, binance_past(frames)) as server:
         server.place = 50
         feed = binance(server)
-        feed.go_on({1: Published(20, [Missing(1, 7, 8)])})
+        feed.go_on({1: Published(20, [Missing(1, 7, 8)])}, {})
         ticks, _ = read(feed, lambda count: count == 82)
     assert ticks.offset.tolist()[:2] == [7, 8] or 7 in ticks.offset
     assert sorted(ticks.offset.tolist()) == [7, 8, *range(20, 100)]
@@ -116,7 +116,7 @@ def test_too_long_an_absence_is_told_and_its_end_filled(binance):
     with VenueServer(frames, binance_past(frames)) as server:
         server.place = 250
         feed = binance(server, most_filled=100)
-        feed.go_on({1: Published(20, [])})
+        feed.go_on({1: Published(20, [])}, {})
         ticks, gaps = read(feed, lambda count: count == 150)
     assert ticks.offset.tolist() == [*range(150, 300)]
     assert gaps == ["BTCUSDT: trades 20 to 149 are lost"]
@@ -135,12 +135,14 @@ def test_two_symbols_are_counted_apart(binance):
 
 def test_what_cannot_be_meant_is_counted_and_no_tick(binance):
     frames = [binance_frame(0), binance_frame(1, price="-1"), binance_frame(2, price="nan"),
-              '{"error":{"code":2,"msg":"no"}}', '{"data":1}', binance_frame(3)]  # fmt: skip
+              '{"error":{"code":2,"msg":"no"}}', '{"data":1}',
+              binance_frame(9).replace('"t":', '"other":'), binance_frame(3)]  # fmt: skip
     with VenueServer(frames) as server:
         feed = binance(server)
         ticks, _ = read(feed, lambda count: count == 2)
     assert ticks.offset.tolist() == [0, 3]
-    assert feed.counters.bad == 4
+    assert feed.counters.bad == 5
+    assert feed.unheard == ["ETHUSDT"]
 
 
 def test_an_exchange_that_is_not_there_is_waited_for(caplog):
@@ -209,6 +211,14 @@ def test_finnhub_brings_trades_without_ids_and_tells_that_a_connection_was_lost(
     assert json.loads(server.greetings[0]) == {"type": "subscribe", "symbol": "AAPL"}
 
 
+def test_one_trade_that_cannot_be_read_does_not_cost_the_others_of_its_frame():
+    venue = Finnhub(token="secret")
+    venue.want([Instrument("AAPL")])
+    good = {"s": "AAPL", "p": 1.0, "t": 1_575_526_691_134, "v": 3}
+    heard = venue.read(json.dumps({"type": "trade", "data": [good, good | {"p": "x"}, good]}), 0)
+    assert len(heard.trades) == 2 and "unreadable trade" in heard.complaint
+
+
 def test_finnhub_without_a_token_is_refused():
     with pytest.raises(ConfigError, match="FINNHUB_TOKEN"):
         Finnhub(token="")
@@ -217,3 +227,31 @@ def test_finnhub_without_a_token_is_refused():
 def test_a_universe_without_the_venues_symbols_is_refused():
     with pytest.raises(ConfigError, match="begins with 'COINBASE:'"):
         Coinbase().want(UNIVERSE)
+
+
+@pytest.mark.parametrize("name", ["btcusdt", "BTC/USDT", "BTC-USDT", ""])
+def test_a_symbol_that_would_stay_silent_is_refused(name):
+    with pytest.raises(ConfigError, match="one is BINANCE:BTCUSDT"):
+        Binance().want([Instrument(f"BINANCE:{name}")])
+    with pytest.raises(ConfigError, match="one is COINBASE:BTC-USD"):
+        Coinbase().want([Instrument("COINBASE:BTCUSD")])
+
+
+@pytest.mark.parametrize("url", ["https://x.example", "wss://", "stream", "wss://user@x.example"])
+def test_an_address_that_cannot_be_meant_is_refused_without_the_token(url):
+    with pytest.raises(ConfigError, match=r"source\.venue\.url") as error:
+        SocketFeed(universe=UNIVERSE, venue=Finnhub(token="secret", url=url))
+    assert "secret" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"source\.venue\.rest"):
+        Binance(rest="api.example")
+
+
+def test_what_was_given_up_before_is_not_asked_for_again(binance):
+    frames = [binance_frame(number) for number in range(100)]
+    with VenueServer(frames, binance_past(frames)) as server:
+        server.place = 50
+        feed = binance(server)
+        lacks = [Missing(1, 7, 8), Missing(1, 10, 15)]
+        feed.go_on({1: Published(50, lacks)}, {"BTCUSDT": [(7, 8), (12, 13)]})
+        ticks, _ = read(feed, lambda count: count == 54)
+    assert sorted(ticks.offset.tolist()) == [10, 11, 14, 15, *range(50, 100)]

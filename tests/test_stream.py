@@ -91,6 +91,9 @@ def test_recording_is_read_as_it_stands(tmp_path, name):
         ({"timestamp_ms": [0, 1, 2]}, "row 0 is"),
         ({"price": ["a", "b", "c"]}, "no tick"),
         ({"received_at": ["now", "now", "now"]}, "no tick"),
+        ({"received_at": [1747608972480] * 3}, "received_at must be times"),
+        ({"received_at": ["2025-05-19T03:56:11Z", None, None]}, "row 1 has no received_at"),
+        ({"symbol": ["A", "B", None]}, "row 2 has no symbol"),
     ],
 )
 def test_recording_with_a_bad_row_is_refused(tmp_path, changes, said):
@@ -189,6 +192,13 @@ def test_stopped_source_publishes_nothing_more(broker, topic, tmp_path):
         (["source=fiel"], 2, "did you mean 'file'"),
         (["sped=2"], 2, "did you mean 'speed'"),
         (["speed=-1"], 1, "speed must be"),
+        (["publisher.linger_ms=-1"], 1, "publisher.linger_ms must be"),
+        (["source=store", "source.start=yesterday"], 1, "source.start must be"),
+        (["source=binance", "universe=crypto", "report_s=abc"], 1, "report_s must be"),
+        (["source=binance", "universe=crypto", "most_waiting=abc"], 1, "most_waiting must be"),
+        (["source=binance", "universe=crypto", "patience_s=abc"], 1, "patience_s must be"),
+        (["source=binance", "universe=crypto", "report_to_store=maybe"], 1, "true or false"),
+        (["source=binance", "universe=crypto", "source.venue.url=x"], 1, "source.venue.url is no"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(words, code, said):

@@ -62,9 +62,15 @@ def published(
     keys = [one.symbol.encode() for one in universe]
     try:
         found = dict[bytes, list[int]]()
+        places = [TopicPartition(topic, at) for at in consumer.partitions_for_topic(topic) or ()]
+        first, stop = consumer.beginning_offsets(places), consumer.end_offsets(places)
+        end = dict(stop)
         for most in (last, 10 * last, 100 * last):
-            found, is_all = _read(consumer, topic, mark, most)
-            if is_all or all(found.get(keys[at]) for at in wanted):
+            start = {place: max(first[place], end[place] - most) for place in places}
+            for key, ids in _read(consumer, start, stop, mark).items():
+                found[key] = ids + found.get(key, [])
+            stop = start
+            if start == first or all(found.get(keys[at]) for at in wanted):
                 break
     except KafkaError as error:
         raise FeedError(f"the end of {topic!r} at {bootstrap} cannot be read: {error!r}") from error
@@ -77,25 +83,30 @@ def published(
 
 
 def _read(
-    consumer: KafkaConsumer, topic: str, mark: str, last: int
-) -> tuple[dict[bytes, list[int]], bool]:
-    # Key -> ids in their order, and whether that is all the topic holds.
-    places = [TopicPartition(topic, one) for one in consumer.partitions_for_topic(topic) or ()]
+    consumer: KafkaConsumer,
+    start: Mapping[TopicPartition, int],
+    stop: Mapping[TopicPartition, int],
+    mark: str,
+) -> dict[bytes, list[int]]:
+    # Key -> ids in their order, of the records from `start` on and before `stop`.
+    left = {place for place in start if start[place] < stop[place]}
     found, until = dict[bytes, list[int]](), time.monotonic() + _READ_S
-    if not places:
-        return found, True
-    consumer.assign(places)
-    first, end = consumer.beginning_offsets(places), consumer.end_offsets(places)
-    for place in places:
-        consumer.seek(place, max(first[place], end[place] - last))
-    while any((consumer.position(place) or 0) < end[place] for place in places):
+    consumer.assign(list(left))
+    consumer.resume(*left)  # from an earlier reading
+    for place in left:
+        consumer.seek(place, start[place])
+    while left:
         if time.monotonic() > until:
-            raise FeedError(f"the end of {topic!r} was not read within {_READ_S:.0f} s")
-        for records in consumer.poll(timeout_ms=250).values():
+            raise FeedError(f"the records' ids were not read within {_READ_S:.0f} s")
+        for place, records in consumer.poll(timeout_ms=250).items():
             for record in records:
-                ids = [int(v) for name, v in record.headers if name == mark and v.isdigit()]
-                found.setdefault(record.key or b"", []).extend(ids)
-    return found, all(end[place] - last <= first[place] for place in places)
+                if record.offset < stop[place]:
+                    ids = [int(v) for name, v in record.headers if name == mark and v.isdigit()]
+                    found.setdefault(record.key or b"", []).extend(ids)
+        done = {place for place in left if (consumer.position(place) or 0) >= stop[place]}
+        consumer.pause(*done)
+        left -= done
+    return found
 
 
 def _missing(symbol: int, ids: Sequence[int]) -> list[Missing]:

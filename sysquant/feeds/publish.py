@@ -14,6 +14,7 @@ from kafka.errors import KafkaError
 from sysquant.errors import ConfigError, FeedError
 from sysquant.feeds.connection import client_settings, connect
 from sysquant.feeds.decode import encode
+from sysquant.keys import check_number
 from sysquant.types import Instrument, Ticks
 
 
@@ -36,7 +37,7 @@ class Publisher:
     Raises
     ------
     ConfigError
-        If an address, a security key or the topic's name cannot be meant.
+        If an address, a number, a security key or the topic's name cannot be meant.
     FeedError
         If no broker answers.
     """
@@ -55,6 +56,12 @@ class Publisher:
         api_version: Sequence[int] | None = None,
         security: Mapping[str, Any] | None = None,
     ) -> None:
+        check_number("publisher.linger_ms", linger_ms, least=0, most=60_000, whole=True)
+        check_number("publisher.batch_kib", batch_kib, least=1, most=1 << 20, whole=True)
+        check_number("publisher.most_waiting", most_waiting, least=1, whole=True)
+        check_number("publisher.timeout_s", timeout_s, above=0, most=3_600)
+        if patience_s is not None:
+            check_number("patience_s", patience_s, least=0, most=7 * 86_400)
         self.topic = topic
         self._mark = mark
         self.acknowledged = 0  # records

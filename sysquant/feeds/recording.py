@@ -102,6 +102,12 @@ def read(path: Path) -> tuple[list[Instrument], Ticks]:
 
 
 def _columns(table: pa.Table) -> tuple[list[Instrument], Ticks]:
+    for name in COLUMNS:
+        if table[name].null_count:
+            row = int(np.argmax(table[name].is_null().to_numpy()))
+            raise pa.ArrowInvalid(f"row {row} has no {name}")
+    if pa.types.is_integer(table["received_at"].type):
+        raise pa.ArrowInvalid("received_at must be times, like 2024-08-09T12:00:00Z")
     symbols = table["symbol"].cast(pa.string()).combine_chunks().dictionary_encode()
     received = table["received_at"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
     ms = table["timestamp_ms"].cast(pa.int64()).to_numpy()

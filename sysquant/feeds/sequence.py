@@ -5,8 +5,14 @@ each trade once; which ids are missing; which of them nobody has any more. It as
 no clock.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+import numpy as np
+
+from sysquant.feeds.decode import LAST_MS, MILLISECOND
+from sysquant.types import Ticks
 
 _BEFORE = 1_000  # ids below the first one seen that may still be new: the first two may be swapped
 
@@ -30,6 +36,24 @@ class Trade(NamedTuple):
     volume: float
     received_at: int
 
+    @property
+    def is_meant(self) -> bool:
+        """Whether it can be a trade: a positive price, a volume, a time."""
+        is_tick = 0 < self.price < math.inf and 0 <= self.volume < math.inf
+        return is_tick and 0 < self.ts <= LAST_MS * MILLISECOND
+
+
+def ticks_of(trades: Sequence[Trade]) -> Ticks:
+    """Columns of trades, in their order; partition is the symbol, offset the id."""
+    if not trades:
+        return Ticks.empty()
+    symbol, number, ts, price, volume, received_at = map(list, zip(*trades, strict=True))
+    return Ticks(
+        ts=np.array(ts, np.int64), symbol=np.array(symbol, np.int32), price=np.array(price),
+        volume=np.array(volume), received_at=np.array(received_at, np.int64),
+        partition=np.array(symbol, np.int32), offset=np.array(number, np.int64),
+    )  # fmt: skip
+
 
 class Missing(NamedTuple):
     """Ids of one symbol that did not come, first and last included."""
@@ -48,13 +72,19 @@ class Missing(NamedTuple):
         first, last = max(self.first, other.first), min(self.last, other.last)
         return Missing(self.symbol, first, last) if first <= last else None
 
+    def without(self, first: int, last: int) -> "list[Missing]":
+        """What is left of it without these ids, both included: none, one or two parts."""
+        before = self._replace(last=min(self.last, first - 1))
+        after = self._replace(first=max(self.first, last + 1))
+        return [part for part in (before, after) if part.first <= part.last]
+
 
 class Order:
     """Puts the trades of one symbol into their order.
 
-    A trade whose predecessors are missing is held back for `hold_s`: most of them come soon, over
-    the socket or from REST. Then it goes on without them, and they may follow, out of order, until
-    `give_up_s` have passed.
+    A trade whose predecessors are missing is held back until each of them was missed for `hold_s`:
+    most come soon, over the socket or from REST. Then it goes on without them, and they may follow,
+    out of order, until `give_up_s` have passed.
 
     Parameters
     ----------
@@ -72,48 +102,45 @@ class Order:
         self.duplicates = 0
         self._hold_s, self._give_up_s, self._most_held = hold_s, give_up_s, most_held
         self._held: dict[int, Trade] = {}
-        self._blocked_at: float | None = None  # since when ids after the next one are known
-        self._passed: list[tuple[int, int, float]] = []  # first, last, since: gone on without them
+        self._known: dict[int, float] = {}  # id after the next one -> since when it is known
+        self._passed: list[tuple[Missing, float]] = []  # gone on without, and since when missed
         self._absent: list[Missing] = []  # at or after the next one, and nowhere
         self._last = -1  # is known to exist
         self._before = range(0)  # ids that may come, and that nobody misses
 
     def take(self, trades: Iterable[Trade], now: float) -> list[Trade]:
         """Those that may be published now, in order; `now` is monotonic, s."""
-        late = [trade for trade in trades if self._is_late(trade)]
-        return late + self._released(now)
+        late = [trade for trade in trades if self._is_late(trade, now)]
+        return late + self._released()
 
     def expect(self, last: int, now: float) -> None:
         """Say that ids up to this one exist: a heartbeat tells so before the next trade does."""
-        if self.next_id is not None:
-            self._last = max(self._last, last)
-            self._note_blocked(now)
+        if self.next_id is not None and last > self._last:
+            self._last = self._know(last, now)
 
     def want(self, gaps: Iterable[Missing], now: float) -> None:
         """Take ids that lie before the next one as missing, too."""
-        self._passed += [(gap.first, gap.last, now) for gap in gaps]
+        self._passed += [(gap, now) for gap in gaps]
 
     def tend(self, now: float) -> tuple[list[Trade], list[Missing]]:
         """Trades that waited long enough for those before them; ids that are given up now."""
-        found, since = list[Trade](), self._blocked_at
-        is_full = len(self._held) > self._most_held
-        if since is not None and (is_full or now - since >= self._hold_s):
-            self._passed += [(one.first, one.last, since) for one in self._gaps()]
-            found = [self._held[number] for number in sorted(self._held)]
-            self.next_id = self._last + 1
-            self._held.clear()
-            self._absent.clear()
-            self._blocked_at = None
-        lost = [one for one in self._passed if now - one[2] >= self._give_up_s]
-        self._passed = [one for one in self._passed if now - one[2] < self._give_up_s]
-        return found, [Missing(self.symbol, first, last) for first, last, _ in lost]
+        found, is_full = list[Trade](), len(self._held) > self._most_held
+        for gap in self._gaps() if self._known else ():
+            since = self._since(gap)
+            if not is_full and now - since < self._hold_s:
+                break
+            self._passed.append((gap, since))
+            self.next_id = gap.last + 1
+            found += self._released()
+        lost = [gap for gap, since in self._passed if now - since >= self._give_up_s]
+        self._passed = [one for one in self._passed if now - one[1] < self._give_up_s]
+        return found, lost
 
     def missing(self) -> list[Missing]:
         """Ids that are wanted and did not come."""
-        passed = [Missing(self.symbol, first, last) for first, last, _ in self._passed]
-        return passed + self._gaps()
+        return [gap for gap, _ in self._passed] + self._gaps()
 
-    def give_up(self, gap: Missing, now: float) -> tuple[list[Trade], list[Missing]]:
+    def give_up(self, gap: Missing) -> tuple[list[Trade], list[Missing]]:
         """Nobody has what is left of these ids: trades that waited for them, and those ids."""
         lost = [one for one in map(gap.within, self.missing()) if one]
         for one in lost:
@@ -121,24 +148,25 @@ class Order:
                 self._absent.append(one)
             else:
                 self._passed = [
-                    (first, last, since)
-                    for was in self._passed
-                    for first, last, since in _without(was, one.first, one.last)
+                    (part, since)
+                    for was, since in self._passed
+                    for part in was.without(one.first, one.last)
                 ]
-        return self._released(now), lost
+        return self._released(), lost
 
-    def _is_late(self, trade: Trade) -> bool:
+    def _is_late(self, trade: Trade, now: float) -> bool:
         # Whether it is one that was gone on without; what is early is held.
         if self.next_id is None:
             self.next_id = trade.id
             self._before = range(trade.id - _BEFORE, trade.id)
         if self._is_early(trade.id):
             self._held[trade.id] = trade
-            self._last = max(self._last, trade.id)
+            self._last = max(self._last, self._know(trade.id, now))
             return False
-        for place, was in enumerate(self._passed):
-            if was[0] <= trade.id <= was[1]:
-                self._passed[place : place + 1] = _without(was, trade.id, trade.id)
+        for place, (gap, since) in enumerate(self._passed):
+            if gap.first <= trade.id <= gap.last:
+                rest = gap.without(trade.id, trade.id)
+                self._passed[place : place + 1] = [(part, since) for part in rest]
                 return True
         if trade.id in self._before:
             self._before = range(trade.id + 1, self._before.stop)
@@ -151,24 +179,28 @@ class Order:
             return False
         return not any(one.first <= number <= one.last for one in self._absent)
 
-    def _note_blocked(self, now: float) -> None:
-        if self.next_id is None or self._last < self.next_id:
-            self._blocked_at = None
-        elif self._blocked_at is None:
-            self._blocked_at = now
+    def _know(self, number: int, now: float) -> int:
+        self._known.setdefault(number, now)
+        return number
 
-    def _released(self, now: float) -> list[Trade]:
+    def _since(self, gap: Missing) -> float:
+        # It is missed since something at or after its start was known; they are in order of time.
+        return next(at for number, at in self._known.items() if number >= gap.first)
+
+    def _released(self) -> list[Trade]:
         found = list[Trade]()
         while self.next_id is not None:
             if self.next_id in self._held:
                 found.append(self._held.pop(self.next_id))
+                self._known.pop(self.next_id, None)
                 self.next_id += 1
             elif past := [one.last for one in self._absent if one.first <= self.next_id]:
                 self.next_id = max(self.next_id, max(past) + 1)
                 self._absent = [one for one in self._absent if one.last >= self.next_id]
             else:
                 break
-        self._note_blocked(now)
+        if self.next_id is not None and self._last < self.next_id:
+            self._known.clear()
         return found
 
     def _gaps(self) -> list[Missing]:
@@ -181,9 +213,3 @@ class Order:
                 gaps.append(Missing(self.symbol, wanted, first - 1))
             wanted = max(wanted, end + 1)
         return gaps
-
-
-def _without(was: tuple[int, int, float], first: int, last: int) -> list[tuple[int, int, float]]:
-    # What is left of a range.
-    parts = (was[0], min(was[1], first - 1), was[2]), (max(was[0], last + 1), was[1], was[2])
-    return [part for part in parts if part[0] <= part[1]]

@@ -16,21 +16,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import numpy as np
 import urllib3
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
+from websockets.uri import parse_uri
 
-from sysquant.errors import FeedError
-from sysquant.feeds.decode import LAST_MS, MILLISECOND
+from sysquant.errors import ConfigError, FeedError
 from sysquant.feeds.marks import Published
-from sysquant.feeds.sequence import Missing, Order, Trade
+from sysquant.feeds.sequence import Missing, Order, Trade, ticks_of
 from sysquant.feeds.venues.venue import Venue
 from sysquant.keys import check_number
-from sysquant.types import SECOND, Instrument, Poll, Ticks
+from sysquant.types import SECOND, Instrument, Poll
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,11 @@ _PAGE_S = 0.05  # between two askings
 _FAR = 10_000_000  # between two ids of a symbol
 _MOST_ID = 1 << 62
 _ANEW_NS = 60 * SECOND
+_REMEMBERED = 1_000  # gaps of a symbol
 _SOUND = 10  # frames after which a connection counts as one, and the next comes without a wait
+
+
+GivenUp = dict[str, list[tuple[int, int]]]
 
 
 @dataclass(slots=True)
@@ -63,7 +66,7 @@ _Frame = tuple[str | bytes, int]  # and when it came, ns UTC
 @dataclass(frozen=True, slots=True)
 class _Answer:
     # Of REST, about one symbol.
-    symbol: int
+    order: Order
     trades: list[Trade]
     is_last: bool
 
@@ -85,6 +88,7 @@ class SocketFeed:
     ----------
     counters : what happened so far.
     gaps : what was given up since the last poll, a line each.
+    given_up : venue's name of a symbol -> the last ids that were, first and last included.
     counts : whether trades have ids.
     """
 
@@ -107,9 +111,11 @@ class SocketFeed:
             check_number(name, value, least=0, most=86_400)
         check_number("give_up_s", give_up_s, least=0, most=7 * 86_400)
         venue.want(universe)
+        _check_address(venue.url)
         self.name, self.counts = venue.name, venue.counts
         self.counters = Counters()
         self.gaps: list[str] = []
+        self.given_up: GivenUp = {}
         self._venue = venue
         self._silent_s, self._retry_s, self._most_filled = silent_s, retry_s, most_filled
         self._symbols = {index: name for name, index in venue.symbols.items()}
@@ -130,18 +136,27 @@ class SocketFeed:
         """Indexes of what the venue brings."""
         return list(self._symbols)
 
+    @property
+    def unheard(self) -> list[str]:
+        """The venue's names of what brought no trade so far."""
+        return [name for index, name in self._symbols.items() if index not in self._newest]
+
     def seek(self, next_offset: Mapping[int, int]) -> None:
         """Want trades from these ids on (symbol -> id); of others, from the first that comes."""
         for symbol, number in next_offset.items():
             if symbol in self._sequences:
                 self._sequences[symbol].next_id = number
 
-    def go_on(self, published: Mapping[int, Published]) -> None:
-        """Go on where a topic stands, with what it lacks before."""
+    def go_on(self, published: Mapping[int, Published], given_up: GivenUp) -> None:
+        """Go on where a topic stands, with what it lacks before and was not given up."""
+        self.given_up = {name: list(given_up.get(name, ())) for name in self._symbols.values()}
         self.seek({symbol: one.next_id for symbol, one in published.items()})
         for symbol, one in published.items():
             if symbol in self._sequences:
-                self._sequences[symbol].want(one.missing, time.monotonic())
+                wanted = one.missing
+                for first, last in self.given_up[self._symbols[symbol]]:
+                    wanted = [part for gap in wanted for part in gap.without(first, last)]
+                self._sequences[symbol].want(wanted, time.monotonic())
 
     def poll(self, timeout_s: float) -> Poll:
         """Trades that came, waiting at most `timeout_s` for the first frame."""
@@ -156,13 +171,13 @@ class SocketFeed:
             found += released
             self._lose(lost)
         found += self._ask_for_missing(now)
-        good = [trade for trade in found if _is_meant(trade)]
+        good = [trade for trade in found if trade.is_meant]
         self.counters.bad += len(found) - len(good)
         self.counters.trades += len(good)
         for trade in good:
             self._newest[trade.symbol] = max(self._newest.get(trade.symbol, 0), trade.ts)
         self.counters.duplicates = sum(one.duplicates for one in self._sequences.values())
-        return Poll(_ticks(good), next_offset=self._next(), is_connected=self._is_connected)
+        return Poll(ticks_of(good), next_offset=self._next(), is_connected=self._is_connected)
 
     def commit(self, next_offset: Mapping[int, int]) -> None:
         """Nothing to tell anyone."""
@@ -211,7 +226,7 @@ class SocketFeed:
     def _is_near(self, symbol: int, number: int) -> bool:
         # One id that is far from all before it is an error; two of them are the venue's word.
         next_id, far = self._sequences[symbol].next_id, self._far.pop(symbol, None)
-        if number >= _MOST_ID:
+        if not 0 <= number < _MOST_ID:
             return False
         if next_id is None or number - next_id < _FAR or (far and abs(number - far) < _FAR):
             return True
@@ -230,16 +245,18 @@ class SocketFeed:
             return True
         name = self._symbols[trade.symbol]
         self._tell(f"{name}: ids went back from {order.next_id} to {trade.id}; others are unknown")
-        self._sequences[trade.symbol] = self._order_of(trade.symbol)
+        anew = self._sequences[trade.symbol] = self._order_of(trade.symbol)
+        anew.duplicates = order.duplicates
         return False
 
     def _answered(self, answer: _Answer) -> list[Trade]:
-        sequence, now = self._sequences[answer.symbol], time.monotonic()
-        before = sequence.duplicates
-        found = sequence.take(answer.trades, now)
-        self.counters.filled += len(answer.trades) - (sequence.duplicates - before)
+        order, now, found = answer.order, time.monotonic(), list[Trade]()
+        before = order.duplicates
+        if order is self._sequences[order.symbol]:  # else its ids count no more
+            found = order.take(answer.trades, now)
+            self.counters.filled += len(answer.trades) - (order.duplicates - before)
         if answer.is_last:
-            self._ask_at[answer.symbol] = now + self._retry_s
+            self._ask_at[order.symbol] = now + self._retry_s
         return found
 
     def _next(self) -> dict[int, int]:
@@ -261,20 +278,19 @@ class SocketFeed:
             elif now >= self._ask_at[symbol]:
                 self._ask_at[symbol] = math.inf
                 for gap in missing:
-                    found += self._shorten(sequence, gap, now)
-                threading.Thread(
-                    target=self._ask, args=(symbol, sequence.missing()), daemon=True
-                ).start()
+                    found += self._shorten(sequence, gap)
+                asked = sequence, sequence.missing()
+                threading.Thread(target=self._ask, args=asked, daemon=True).start()
         return found
 
-    def _shorten(self, sequence: Order, gap: Missing, now: float) -> list[Trade]:
+    def _shorten(self, sequence: Order, gap: Missing) -> list[Trade]:
         if gap.size <= self._most_filled:
             return []
-        found, lost = sequence.give_up(gap._replace(last=gap.last - self._most_filled), now)
+        found, lost = sequence.give_up(gap._replace(last=gap.last - self._most_filled))
         self._lose(lost)
         return found
 
-    def _ask(self, symbol: int, gaps: list[Missing]) -> None:
+    def _ask(self, order: Order, gaps: list[Missing]) -> None:
         try:
             for gap in gaps:
                 rest: Missing | None = gap
@@ -282,17 +298,20 @@ class SocketFeed:
                     trades, rest = self._venue.ask(self._http, rest)
                     at = time.time_ns()
                     trades = [trade._replace(received_at=at) for trade in trades]
-                    self._came.put(_Answer(symbol, trades, is_last=False))
+                    self._came.put(_Answer(order, trades, is_last=False))
                     self._stop.wait(_PAGE_S)
         except (FeedError, ValueError) as error:
-            log.warning("missing trades of %s: %s", self._symbols[symbol], error)
+            log.warning("missing trades of %s: %s", self._symbols[order.symbol], error)
         finally:
-            self._came.put(_Answer(symbol, [], is_last=True))
+            self._came.put(_Answer(order, [], is_last=True))
 
     def _lose(self, lost: list[Missing]) -> None:
         for gap in lost:
+            name = self._symbols[gap.symbol]
             self.counters.lost += gap.size
-            self._tell(f"{self._symbols[gap.symbol]}: trades {gap.first} to {gap.last} are lost")
+            known = self.given_up.setdefault(name, [])
+            self.given_up[name] = [*known, (gap.first, gap.last)][-_REMEMBERED:]
+            self._tell(f"{name}: trades {gap.first} to {gap.last} are lost")
 
     def _tell(self, text: str) -> None:
         log.warning("gap %s", text)
@@ -348,22 +367,16 @@ class SocketFeed:
         log.warning("%s cannot be reached (%s)", self.name, _plain(error))
 
 
+def _check_address(url: str) -> None:
+    # Not shown: it may hold a token.
+    try:
+        parse_uri(url)
+    except WebSocketException:
+        raise ConfigError(
+            "source.venue.url is no address of a WebSocket, like wss://stream.example.com"
+        ) from None
+
+
 def _plain(error: BaseException) -> str:
     # Without the address, which may hold a token.
     return type(error).__name__ if isinstance(error, WebSocketException) else str(error)
-
-
-def _is_meant(trade: Trade) -> bool:
-    is_tick = 0 < trade.price < math.inf and 0 <= trade.volume < math.inf
-    return is_tick and 0 < trade.ts <= LAST_MS * MILLISECOND
-
-
-def _ticks(trades: list[Trade]) -> Ticks:
-    if not trades:
-        return Ticks.empty()
-    symbol, number, ts, price, volume, received_at = map(list, zip(*trades, strict=True))
-    return Ticks(
-        ts=np.array(ts, np.int64), symbol=np.array(symbol, np.int32), price=np.array(price),
-        volume=np.array(volume), received_at=np.array(received_at, np.int64),
-        partition=np.array(symbol, np.int32), offset=np.array(number, np.int64),
-    )  # fmt: skip

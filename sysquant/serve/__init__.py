@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from sysquant.errors import StoreError
 from sysquant.home import PACKAGE
-from sysquant.stop import spawn
+from sysquant.stop import end, spawn
 from sysquant.store import Dsn, Server, find_server, lock_holder
 
 if TYPE_CHECKING:
@@ -92,16 +92,6 @@ def ensure_server(
         time.sleep(0.02)
     end(child)
     raise StoreError(_why_not(place.directory, log_path))
-
-
-def end(child: "subprocess.Popen[bytes]") -> None:
-    """End a process; one that is stuck is killed: what it holds is safe on disk."""
-    child.terminate()
-    try:
-        child.wait(1.0)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
 
 
 def revive(dsn: str, start: Start) -> None:

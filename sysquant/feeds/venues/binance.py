@@ -11,7 +11,7 @@ import urllib3
 
 from sysquant.feeds.decode import MILLISECOND
 from sysquant.feeds.sequence import Missing, Trade
-from sysquant.feeds.venues.venue import PAGE, Heard, asked, names_of
+from sysquant.feeds.venues.venue import PAGE, Heard, asked, check_rest, names_of
 from sysquant.types import Instrument
 
 
@@ -53,6 +53,7 @@ class Binance:
         url: str = "wss://data-stream.binance.vision",
         rest: str = "https://data-api.binance.vision",
     ) -> None:
+        check_rest(rest)
         self.symbols: Mapping[str, int] = {}
         self._names: Mapping[int, str] = {}
         self.url, self._rest = url, rest

@@ -11,7 +11,7 @@ import urllib3
 
 from sysquant.feeds.decode import MALFORMED, MILLISECOND, parse_iso
 from sysquant.feeds.sequence import Missing, Trade
-from sysquant.feeds.venues.venue import PAGE, Heard, asked, names_of
+from sysquant.feeds.venues.venue import PAGE, Heard, asked, check_rest, names_of
 from sysquant.types import Instrument
 
 
@@ -51,6 +51,7 @@ class Coinbase:
         url: str = "wss://ws-feed.exchange.coinbase.com",
         rest: str = "https://api.exchange.coinbase.com",
     ) -> None:
+        check_rest(rest)
         self.symbols: Mapping[str, int] = {}
         self._names: Mapping[int, str] = {}
         self.url, self._rest = url, rest

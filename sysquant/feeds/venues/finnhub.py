@@ -25,7 +25,7 @@ class _Trade(msgspec.Struct, gc=False):
 
 class _Frame(msgspec.Struct, gc=False):
     type: str = ""
-    data: list[_Trade] = []
+    data: list[msgspec.Raw] = []
     msg: str = ""
 
 
@@ -52,6 +52,7 @@ class Finnhub:
         self.symbols: Mapping[str, int] = {}
         self.url = f"{url}?token={quote(token, safe='')}"
         self._frame = msgspec.json.Decoder(_Frame).decode
+        self._trade = msgspec.json.Decoder(_Trade).decode
 
     def want(self, universe: Sequence[Instrument]) -> None:
         """Want the trades of a universe, e.g. of `BINANCE:BTCUSDT`, `AAPL`."""
@@ -66,19 +67,23 @@ class Finnhub:
 
     def read(self, frame: str | bytes, received_at: int) -> Heard:
         """What a frame says; never raises."""
+        trades, complaint = list[Trade](), ""
         try:
             found = self._frame(frame)
+            if found.type == "error":
+                complaint = found.msg
+            for raw in found.data:
+                try:
+                    one = self._trade(raw)
+                except msgspec.MsgspecError as error:  # the others of the frame are trades
+                    complaint = f"unreadable trade: {error}"
+                    continue
+                if one.s in self.symbols:
+                    at = self.symbols[one.s], -1, one.t * MILLISECOND
+                    trades.append(Trade(*at, one.p, one.v, received_at))
         except msgspec.MsgspecError as error:
-            return Heard(complaint=f"unreadable frame: {error}")
-        if found.type == "error":
-            return Heard(complaint=found.msg)
-        return Heard(
-            [
-                Trade(self.symbols[one.s], -1, one.t * MILLISECOND, one.p, one.v, received_at)
-                for one in found.data
-                if one.s in self.symbols
-            ]
-        )
+            complaint = f"unreadable frame: {error}"
+        return Heard(trades, complaint=complaint)
 
     def ask(self, http: urllib3.PoolManager, gap: Missing) -> tuple[list[Trade], Missing | None]:
         """Nothing: it has no past."""

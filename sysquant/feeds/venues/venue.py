@@ -1,5 +1,6 @@
 """What every venue is to `SocketFeed`, and what venues share."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +17,10 @@ PAGE = 1_000  # trades of one answer
 _ASKING_S = 5.0
 _MOST_WAIT_S = 30  # that a server may ask for
 _MOST_BYTES = 4 << 20  # of an answer
+_FORMS = {
+    "BINANCE:": (re.compile(r"[^a-z\W_]+"), "BTCUSDT"),
+    "COINBASE:": (re.compile(r"[^a-z\W_]+-[^a-z\W_]+"), "BTC-USD"),
+}
 BUSY = (418, 429, 500, 502, 503, 504)  # answers of a server that may be asked again
 
 
@@ -78,8 +83,9 @@ def names_of(universe: Sequence[Instrument], prefix: str) -> dict[str, int]:
     Raises
     ------
     ConfigError
-        If there is none.
+        If there is none, or one is not spelt as the venue does: it would stay silent.
     """
+    form, like = _FORMS[prefix]
     found = {
         one.symbol.removeprefix(prefix): index
         for index, one in enumerate(universe)
@@ -90,7 +96,22 @@ def names_of(universe: Sequence[Instrument], prefix: str) -> dict[str, int]:
             f"the universe has no symbol that begins with {prefix!r}; name one, as universe=crypto "
             "does for Binance"
         )
+    for name in found:
+        if not form.fullmatch(name):
+            raise ConfigError(f"{prefix}{name} is no name of this venue; one is {prefix}{like}")
     return found
+
+
+def check_rest(url: str) -> None:
+    """Refuse what is no address that can be asked.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    if not re.fullmatch(r"https?://[^/\s?#]+[^\s?#]*", url):
+        raise ConfigError(f"source.venue.rest must be like https://api.example.com, was {url!r}")
 
 
 def asked(

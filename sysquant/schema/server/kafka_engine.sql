@@ -10,7 +10,10 @@
 --     ended, is read again. `ticks` and `dead_letter` name a record by (epoch, partition, offset)
 --     and, read with FINAL, count it once; `bars_1m` sums its volume twice. The ingest sends fixed
 --     ranges of offsets with tokens, and does not.
---   - Kafka's committed offsets say what was read; a topic made anew needs another epoch below.
+--   - Kafka's committed offsets of this group say what was read, and the epoch is the topic's name
+--     alone. A store that holds ticks of the ingest gets those of the topic once more, under another
+--     epoch: begin with a store that has none of it, or commit the group's offsets first
+--     (kafka-consumer-groups --reset-offsets). A topic made anew needs another epoch below.
 --   - JSON is read by ClickHouse: a number in quotes is a number to it, `received_at` may have any
 --     form that parseDateTime64BestEffort takes, and reasons of dead letters are worded otherwise.
 --   - The payload of a dead letter is the record as it came where it is no JSON of this form;
