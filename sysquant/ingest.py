@@ -2,7 +2,7 @@
 
 Input: a feed of ticks. Output: rows of `ticks` (and, by materialised view, `bars_1m`) and
 `dead_letter`, once each: a batch is a range of offsets fixed in the journal before the first try
-and re-sent unchanged until it arrived.
+and re-sent unchanged until it arrived. Kafka's committed offsets say what the store has.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class Ingest:
         self._most_waiting = most_waiting
         self._stop_after_idle_s = stop_after_idle_s
         self._stop_with = stop_with
+        self._unsaid = deque[tuple[int, dict[int, int]]]()  # number of rows, offsets they end at
 
     def run(self, stop: StopRequest) -> str:
         """Read and write until a signal, an end or a long silence; returns which.
@@ -92,6 +94,7 @@ class Ingest:
         if self._journal.begin_topic(self._epoch):
             log.warning("topic %s was made anew: read from its start", self._feed.name)
         self._feed.seek(self._journal.positions())
+        self._note(self._journal.positions())
         self._outbox.send(self._journal.sealed())
         idle_since = time.monotonic()
         while not stop.reason:
@@ -109,6 +112,7 @@ class Ingest:
         self._outbox.send(self._journal.commit(None, {}, seal_all=True))
         self._outbox.flush(3.0)
         self._commit({}, {})
+        self._say()
         log.info(
             "ingest ended ticks=%d dead=%d waiting=%d",
             self.ticks, self.dead, self._journal.outbox_rows,
@@ -130,12 +134,24 @@ class Ingest:
             tables["dead_letter"] = dead_letters(poll.dead)
         if tables:
             self._commit(tables, dict(poll.next_offset))
-            self._feed.commit(poll.next_offset)
+            self._note(dict(poll.next_offset))
         else:
             tend(self._journal, self._outbox)
+        self._say()
         self.ticks += len(poll.events)
         self.dead += len(poll.dead)
         return bool(tables)
+
+    def _note(self, offsets: dict[int, int]) -> None:
+        self._unsaid.append((self._journal.waiting()[1], offsets))
+
+    def _say(self) -> None:
+        # Offsets go to Kafka after the insert: should the journal be lost, nothing else is.
+        first, said = self._journal.waiting()[0], dict[int, int]()
+        while self._unsaid and self._unsaid[0][0] <= first:
+            said |= self._unsaid.popleft()[1]
+        if said:
+            self._feed.commit(said)
 
     def _rows(self, ticks: Ticks) -> pa.Table:
         time_type = pa.timestamp("ns", "UTC")

@@ -275,6 +275,18 @@ class Journal:
             self._db.execute("PRAGMA incremental_vacuum(256)").fetchall()
         return batches
 
+    def waiting(self) -> tuple[int, int]:
+        """Numbers of the first rows that wait for the store, and of the next that will.
+
+        They are equal when nothing waits. What was committed while the second was n has arrived as
+        soon as the first is n.
+        """
+        first, last = self._db.execute(
+            "SELECT min(id), (SELECT seq FROM sqlite_sequence WHERE name='outbox') FROM outbox"
+        ).fetchone()
+        after = (last or 0) + 1
+        return first or after, after
+
     def answer(self, request: str) -> bytes | None:
         """The answer that a request was given; None for none."""
         row = self._db.execute("SELECT answer FROM answers WHERE request=?", [request]).fetchone()

@@ -77,3 +77,21 @@ def test_a_topic_that_was_made_anew_is_read_from_its_start(tmp_path):
     assert [run("topic-a", 100), run("topic-a", 150)] == [100, 50]
     assert run("topic-b", 120) == 120
     assert run("topic-b", 130) == 10
+
+
+def test_offsets_are_committed_when_the_store_has_their_rows(tmp_path):
+    feed, slow = Quiet(ticks(150)), SlowOutbox(after_s=0.6)
+    seen = []
+    feed.commit = lambda offsets: seen.append((time.monotonic(), offsets))
+    ingest(Journal(tmp_path, seal_s=0.05), feed, slow, stop_after_idle_s=1.2).run(StopRequest())
+    assert seen[-1][1] == {0: 150}
+    first_sent = slow.sent[0][1]
+    assert all(at - first_sent >= 0.6 for at, offsets in seen if offsets)
+
+
+def test_offsets_of_an_earlier_life_follow_when_its_rows_arrive(tmp_path):
+    never = SlowOutbox(after_s=60.0)
+    ingest(Journal(tmp_path), Quiet(ticks(80)), never, stop_after_idle_s=0.2).run(StopRequest())
+    feed = Quiet(ticks(80))
+    ingest(Journal(tmp_path), feed, SlowOutbox(0.0), stop_after_idle_s=0.5).run(StopRequest())
+    assert feed.committed == {0: 80}
