@@ -9,6 +9,7 @@ SysquantError
 ├── JournalError     the journal: locked, full, damaged, of another build
 ├── ControlError     a message to a running book that does not count
 ├── StrategyError    a strategy that breaks its contract
+├── ModelError       a model that cannot be served
 └── AlertError       an alert that its receiver refuses for good
 """
 
@@ -50,6 +51,10 @@ class ControlError(SysquantError):
 
 class StrategyError(SysquantError):
     """A strategy breaks its contract."""
+
+
+class ModelError(SysquantError):
+    """A model cannot be trained, trusted or served."""
 
 
 class AlertError(SysquantError):

@@ -1,0 +1,92 @@
+"""A fitted classifier as strategies ask it, the same in notebook, backtest and live.
+
+Input: features by name, as `target` has them. Output: a probability of each class. It is asked in
+blocks of exactly 64 rows and on one thread: of other sizes, and on several threads, linear models,
+neural networks and forests answer with other last bits.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from sysquant.errors import ModelError
+from sysquant.types import Floats
+
+BLOCK = 64  # rows
+
+
+class Classifier(Protocol):
+    """What there is of a fitted scikit-learn classifier or pipeline for one who serves it."""
+
+    classes_: Any
+
+    def predict_proba(self, x: Floats) -> Floats:
+        """(n, k) features -> (n, classes) probabilities."""
+        ...
+
+
+class ServedModel:
+    """A classifier behind `Strategy.model`.
+
+    Parameters
+    ----------
+    classifier : fitted; its scaler is inside, so that what is served is what was fitted.
+    features : names of its columns, in their order.
+    classes : of the strategy; the classifier knows each of them, and no other.
+
+    Raises
+    ------
+    ModelError
+        If the classifier knows other classes.
+    """
+
+    def __init__(
+        self, classifier: Classifier, features: Sequence[str], classes: Sequence[str]
+    ) -> None:
+        known = [str(name) for name in classifier.classes_]
+        if sorted(known) != sorted(classes):
+            raise ModelError(
+                f"a model must tell {', '.join(classes)} apart, this one was fitted on "
+                f"{', '.join(known)}: train it on data in which each of them occurs"
+            )
+        self.classifier = classifier
+        self.features = tuple(features)
+        self._columns = {name: known.index(name) for name in classes}
+
+    def proba(self, f: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Class -> (n,) probability in [0, 1], NaN where a feature is NaN or infinite.
+
+        Parameters
+        ----------
+        f : feature -> (n,); those of the model at least.
+        """
+        rows = np.column_stack([f[name] for name in self.features])
+        known = np.isfinite(rows).all(axis=1)
+        found = np.full((len(rows), len(self._columns)), np.nan)
+        found[known] = predicted(self.classifier, rows[known])
+        return {name: np.ascontiguousarray(found[:, at]) for name, at in self._columns.items()}
+
+
+def predicted(classifier: Classifier, rows: Floats) -> Floats:
+    """Probabilities of finite rows, each the same whatever rows it is asked with.
+
+    Parameters
+    ----------
+    classifier : fitted.
+    rows : (n, features).
+
+    Returns
+    -------
+    (n, classes), in the order of `classifier.classes_`.
+    """
+    found = np.empty((len(rows), len(classifier.classes_)))
+    block = np.empty((BLOCK, rows.shape[1]))
+    with threadpool_limits(1):
+        for first in range(0, len(rows), BLOCK):
+            some = rows[first : first + BLOCK]
+            block[: len(some)] = some
+            block[len(some) :] = some[-1]
+            found[first : first + BLOCK] = classifier.predict_proba(block)[: len(some)]
+    return found
