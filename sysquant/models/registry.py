@@ -1,0 +1,292 @@
+"""The models of a directory: published whole, checked before anything of them is opened.
+
+Input: a fitted model with what is known of it; later who wants it served. Output: a directory
+`<lineage>/<number>-<id>` of `model.skops`, `probe.bin`, `manifest.json` and its signature; a model
+that may be served, or the reason why it may not. Nothing here loads a pickle.
+"""
+
+import hashlib
+import os
+import platform
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import msgspec
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from sysquant.errors import ModelError
+from sysquant.locking import lock
+from sysquant.models import manifest as manifests
+from sysquant.models.manifest import Manifest, digest
+from sysquant.models.serving import BLOCK, Classifier, ServedModel, predicted
+from sysquant.types import Floats
+
+MANIFEST, SIGNATURE, MODEL, PROBE = "manifest.json", "manifest.sig", "model.skops", "probe.bin"
+PREDICTED = 1_000  # rows whose predictions name a model
+_MOST_BYTES = {MANIFEST: 1 << 20, SIGNATURE: 64, MODEL: 256 << 20, PROBE: 16 << 20}
+_PACKAGES = ("scikit-learn", "numpy", "scipy", "skops")
+# Types that skops does not know, by family; each was looked at: none runs code of a file.
+_ALLOWED = {
+    "logistic_regression": (),
+    "random_forest": ("sklearn.tree._tree.Tree",),
+    "gradient_boosting": ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",),
+    "svm": (
+        "sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
+    ),
+    "mlp": ("sklearn.neural_network._stochastic_optimizers.AdamOptimizer",),
+}  # fmt: skip
+_UNREADABLE = (
+    BadZipFile, ValueError, TypeError, KeyError, AttributeError, OSError, ImportError,
+)  # fmt: skip
+_NAME = re.compile(r"(\d{6})-([0-9a-f]{12})")
+_LINEAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+def versions() -> dict[str, str]:
+    """Of what a model is fitted and served with."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+
+
+def content_id(
+    classifier: Any, features: Sequence[str], thresholds: Sequence[float], last_rows: Floats
+) -> str:
+    """SHA-256 of what a model is: parameters, features, thresholds, and what it predicts.
+
+    Parameters
+    ----------
+    classifier : fitted pipeline.
+    features : names of its columns.
+    thresholds : of its classes.
+    last_rows : (n, features), the newest of its training rows; the last thousand count.
+    """
+    rows = last_rows[-PREDICTED:]
+    told = [
+        repr(sorted((name, repr(value)) for name, value in classifier.get_params().items())),
+        repr((list(features), [str(name) for name in classifier.classes_], list(thresholds))),
+    ]
+    known = hashlib.sha256("\n".join(told).encode())
+    known.update(np.ascontiguousarray(rows).tobytes())
+    known.update(predicted(classifier, rows).tobytes())
+    return known.hexdigest()
+
+
+class Wanted(NamedTuple):
+    """What a model must be to serve a strategy.
+
+    Parameters
+    ----------
+    lineage, strategy : name, and class with parameters.
+    features, classes : of the strategy, in their order.
+    """
+
+    lineage: str
+    strategy: str
+    features: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that was checked.
+
+    Parameters
+    ----------
+    manifest : what it says of itself.
+    served : what a strategy asks.
+    """
+
+    manifest: Manifest
+    served: ServedModel
+
+
+class Registry:
+    """Published models below a directory.
+
+    Parameters
+    ----------
+    directory : made when a model is published.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def numbers(self, lineage: str) -> dict[int, Path]:
+        """Number -> directory of each model of a lineage, oldest first; nothing is opened."""
+        root = self._root(lineage)
+        found = [(_NAME.fullmatch(path.name), path) for path in root.glob("[0-9]*-*")]
+        return dict(sorted((int(name[1]), path) for name, path in found if name))
+
+    def publish(
+        self, about: Manifest, classifier: Classifier, rows: Floats, key: Ed25519PrivateKey
+    ) -> Manifest:
+        """Write a model and sign it; it is there whole, or not at all.
+
+        Parameters
+        ----------
+        about : its manifest; number and files are filled in.
+        classifier : fitted.
+        rows : (n, features) of which the last ones show later that it still predicts the same.
+        key : of the publisher.
+
+        Raises
+        ------
+        ModelError
+            If it holds a type that is not allowed, or does not predict what it did once it was
+            written and read again.
+        """
+        from skops import io
+
+        root = self._root(about.lineage)
+        held = lock(root, "one publishes at a time")
+        fresh = root / f".{secrets.token_hex(6)}"
+        try:
+            number = max(self.numbers(about.lineage), default=0) + 1
+            files = {MODEL: io.dumps(classifier), PROBE: _probe(classifier, rows)}
+            hashes = {name: digest(content) for name, content in files.items()}
+            about = msgspec.structs.replace(about, number=number, files=hashes)
+            files[MANIFEST] = manifests.written(about)
+            files[SIGNATURE] = key.sign(files[MANIFEST])
+            _checked(about, files)
+            fresh.mkdir()
+            for name, content in files.items():
+                _write(fresh / name, content)
+            fresh.rename(root / f"{number:06d}-{about.id[:12]}")
+            _sync(root)
+            return about
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+            held.close()
+
+    def load(
+        self, number: int, wanted: Wanted, key: Ed25519PublicKey, *, now: int, least: int = 0
+    ) -> Loaded:
+        """A model that may be served.
+
+        Parameters
+        ----------
+        number : which.
+        wanted : by whom.
+        key : of the publisher.
+        now : ns UTC.
+        least : no older one, unless a roll-back names it.
+
+        Raises
+        ------
+        ModelError
+            With the reason why it may not.
+        """
+        where = f"model {wanted.lineage} {number}"
+        path = self.numbers(wanted.lineage).get(number)
+        if path is None:
+            raise ModelError(f"there is no {where} in {self.directory}")
+        try:
+            files = {name: _read(path / name) for name in (MANIFEST, SIGNATURE)}
+            about = manifests.read(files[MANIFEST], files[SIGNATURE], key)
+            _check_meant(about, wanted, path, number=number, now=now, least=least)
+            for name, known in about.files.items():
+                files[name] = _read(path / name)
+                if digest(files[name]) != known:
+                    raise ModelError(f"its {name} is not what was signed")
+            return Loaded(about, _checked(about, files))
+        except ModelError as error:
+            raise ModelError(f"{where} is refused: {error}") from error
+
+    def _root(self, lineage: str) -> Path:
+        if not _LINEAGE.fullmatch(lineage):
+            raise ModelError(f"a lineage is named by small letters, digits and _, was {lineage!r}")
+        return self.directory / lineage
+
+
+def _check_meant(
+    about: Manifest, wanted: Wanted, path: Path, *, number: int, now: int, least: int
+) -> None:
+    ours = versions()
+    told = {
+        "lineage": (about.lineage, wanted.lineage),
+        "number": (about.number, number),
+        "id": (about.id[:12], path.name.partition("-")[2]),
+        "strategy": (about.strategy, wanted.strategy),
+        "features": (about.features, wanted.features),
+        "classes": (about.classes, wanted.classes),
+        "files": (sorted(about.files), sorted([MODEL, PROBE])),
+        **{name: (about.versions.get(name), one) for name, one in ours.items()},
+    }
+    for name, (found, meant) in told.items():
+        if found != meant:
+            raise ModelError(f"its {name} is {found}, wanted is {meant}: train it anew")
+    if now >= about.expires:
+        raise ModelError("it has expired: train it anew")
+    if number < least:
+        raise ModelError(
+            f"model {least} has served, and an older one is not taken unless a roll-back names it"
+        )
+
+
+def _checked(about: Manifest, files: Mapping[str, bytes]) -> ServedModel:
+    # The classifier of a model whose bytes are those that were signed.
+    from skops import io
+
+    allowed = _ALLOWED.get(about.family)
+    if allowed is None:
+        raise ModelError(f"its family {about.family!r} is not known")
+    try:
+        strange = set(io.get_untrusted_types(data=files[MODEL])) - set(allowed)
+        if strange:
+            raise ModelError(f"it holds {', '.join(sorted(strange))}, which is not allowed")
+        classifier = io.loads(files[MODEL], trusted=list(allowed))
+        served = ServedModel(classifier, about.features, about.classes)
+        again = _probe(classifier, _probed(files[PROBE], len(about.features)))
+    except ModelError:
+        raise
+    except _UNREADABLE as error:
+        raise ModelError(f"it cannot be read: {error}") from error
+    if again != files[PROBE]:
+        raise ModelError("it does not predict what it did when it was made")
+    return served
+
+
+def _probe(classifier: Classifier, rows: Floats) -> bytes:
+    # Rows, and behind them what is predicted of them.
+    rows = np.ascontiguousarray(rows[-BLOCK:], float)
+    return rows.tobytes() + predicted(classifier, rows).tobytes()
+
+
+def _probed(content: bytes, features: int) -> Floats:
+    width = (features + 3) * 8
+    count = len(content) // width
+    return np.frombuffer(content[: count * features * 8]).reshape(count, features)
+
+
+def _read(path: Path) -> bytes:
+    most = _MOST_BYTES.get(path.name, 0)
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise ModelError(f"its {path.name} cannot be read: {error.strerror}") from error
+    if len(content) > most:
+        raise ModelError(f"its {path.name} has more than {most} bytes")
+    return content
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
