@@ -23,7 +23,7 @@ from sysquant.exits import Exits
 from sysquant.facts import USES_TAIL
 from sysquant.keys import check_number
 from sysquant.loop import run
-from sysquant.opinions import Opinions
+from sysquant.opinions import Models, Opinions
 from sysquant.orders import Orders
 from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
@@ -60,6 +60,7 @@ class Engine:
     snapshot_ns : engine time between two snapshots of the portfolio.
     promoted : names of strategies that were promoted; the others are held to `not_promoted`.
     contained : whether a strategy that raises is switched off, and the others go on.
+    models : gives a strategy's model, by name and id: always the same for the same id.
 
     Attributes
     ----------
@@ -91,6 +92,7 @@ class Engine:
         seed: int = 1,
         snapshot_ns: int = 60 * SECOND,
         contained: bool = False,
+        models: Models | None = None,
     ) -> None:
         if not strategies or not universe:
             raise ConfigError("a book needs at least one strategy and one symbol")
@@ -130,7 +132,9 @@ class Engine:
         self._funded = accounts["allocation"].tolist()
         self.operator = operation.Operator(self._book, self._out, names, self.symbols)
         failed: Ints = accounts["failed"]
-        self._opinions = Opinions(self.strategies, self.symbols, failed, contained=contained)
+        self._opinions = Opinions(
+            self.strategies, self.symbols, failed, contained=contained, models=models
+        )
         self.faults = self._opinions.faults
 
     # -- advancing
@@ -261,8 +265,13 @@ class Engine:
         ------
         ConfigError
             If it cannot be meant; nothing has changed then.
+        ModelError
+            If a model cannot be served; the one before goes on.
         """
-        self.operator(wish)
+        if isinstance(wish, operation.Serve):
+            self._opinions.serve(wish.strategy, wish.model)
+        else:
+            self.operator(wish)
         return self._drain()
 
     # -- looking
@@ -271,6 +280,11 @@ class Engine:
     def engine_ts(self) -> int:
         """Largest event time so far, ns UTC; 0 before the first."""
         return int(self._bar_clock.clock["engine_ts"][0])
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Strategy -> id of the model that it asks, of those that have one."""
+        return dict(self._opinions.models)
 
     @property
     def late(self) -> int:

@@ -80,6 +80,13 @@ class Rearm(_Operation, frozen=True):
     strategy: str
 
 
+class Serve(_Operation, frozen=True):
+    """Let a strategy ask a model, by its id, from the next bar on; "" for none."""
+
+    strategy: str
+    model: str
+
+
 class Fill(NamedTuple):
     """A fill as it was recorded; money in the book's currency, `ts` in ns UTC."""
 
@@ -100,7 +107,7 @@ class Charge(NamedTuple):
     amount: float
 
 
-Operation: TypeAlias = Switch | Weigh | Move | Release | Hold | Rearm
+Operation: TypeAlias = Switch | Weigh | Move | Release | Hold | Rearm | Serve
 
 
 def fund(

@@ -4,14 +4,16 @@ Input: bars that closed. Output: a weight for each strategy and bar, as `decider
 What a strategy raises reaches the caller, or is contained: told, and the others go on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from sysquant.bars import ClosedBars
-from sysquant.errors import StrategyError
-from sysquant.strategy import Strategy
+from sysquant.errors import ConfigError, StrategyError, nearest
+from sysquant.strategy import Model, Strategy
 from sysquant.types import Columns, Floats, Ints
+
+Models = Callable[[str, str], Model]
 
 
 class Opinions:
@@ -23,21 +25,45 @@ class Opinions:
     symbols : of the book.
     failed : (S,) live, 1 for a strategy that failed: it has no opinion until it is 0 again.
     contained : whether what a strategy raises is told by `faults`, and an infinite weight.
+    models : gives the model of a strategy by its id.
 
     Attributes
     ----------
     faults : in order: name, engine time, error.
+    models : strategy -> id of the model that it asks, of those that have one.
     """
 
     def __init__(
         self, strategies: Mapping[str, Strategy], symbols: Sequence[str], failed: Ints, *,
-        contained: bool,
+        contained: bool, models: Models | None = None,
     ) -> None:  # fmt: skip
         self._deciders = {name: one.decider(tuple(symbols)) for name, one in strategies.items()}
         used = {name for decider in self._deciders.values() for name in decider.fields}
         self._fields = tuple(sorted(used | {"close", "ts"}))
         self._failed, self._contained = failed, contained
+        self._strategies, self._model_of = strategies, models
+        self.models: dict[str, str] = {}
         self.faults: list[tuple[str, int, StrategyError]] = []
+
+    def serve(self, name: str, model: str) -> None:
+        """Let a strategy ask a model from the next bar on; "" for none.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such strategy, or none of the book's can have a model.
+        StrategyError
+            If it uses no model.
+        """
+        if name not in self._strategies:
+            raise ConfigError(f"the book has no strategy {name!r}{nearest(name, self._strategies)}")
+        strategy = self._strategies[name]
+        if model:
+            if self._model_of is None:
+                raise ConfigError(f"{name} cannot ask a model: this book was given none")
+            strategy = strategy.with_model(self._model_of(name, model))
+        self._deciders[name].strategy = strategy
+        self.models = {n: m for n, m in (self.models | {name: model}).items() if m}
 
     def warm(self, columns: Columns) -> list[str]:
         """Let all see history; who failed on it."""
@@ -70,12 +96,14 @@ class Opinions:
                 yield weights
 
     def state(self) -> dict[str, np.ndarray]:
-        """A copy of what features and memories hold, by strategy and name."""
-        return {
+        """A copy of what features and memories hold, by strategy and name, and who has a model."""
+        features = {
             f"features/{name}/{part}": array
             for name, decider in self._deciders.items()
             for part, array in decider.state().items()
         }
+        served = self.models.items()
+        return features | {f"models/{name}": np.array([model]) for name, model in served}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from what `state` returned, among other things."""
@@ -84,3 +112,6 @@ class Opinions:
             decider.restore(
                 {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             )
+            model = str(state.get(f"models/{name}", [""])[0])
+            if model != self.models.get(name, ""):
+                self.serve(name, model)
