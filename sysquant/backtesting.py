@@ -6,6 +6,7 @@ is repeated. Nothing is judged or drawn here.
 """
 
 import inspect
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,12 +19,14 @@ from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution, refuse_costs
 from sysquant.exits import Exits
 from sysquant.keys import check_kind, refuse_words
+from sysquant.operation import Serve
+from sysquant.opinions import Models
 from sysquant.orders import Orders
 from sysquant.past import History
 from sysquant.result import BUY_AND_HOLD, Result
 from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
-from sysquant.strategy import Strategy
+from sysquant.strategy import Model, Strategy
 from sysquant.tally import Tally
 from sysquant.times import Moment, check_moment, length_name, moment_ns
 from sysquant.types import SECOND, Bars, Feed, Instrument, Ticks
@@ -128,6 +131,7 @@ def fresh_engine(
     exits: Exits | None = None,
     seed: int = 1,
     snapshot_ns: int = 3600 * SECOND,
+    models: Models | None = None,
 ) -> Engine:
     """The engine of a backtest before its first event; parameters as of `backtest`."""
     strategies = strategy if isinstance(strategy, Mapping) else {_name(strategy): strategy}
@@ -151,6 +155,7 @@ def fresh_engine(
         capital=capital,
         seed=seed,
         snapshot_ns=snapshot_ns,
+        models=models,
     )
 
 
@@ -171,6 +176,7 @@ def backtest(
     seed: int = 1,
     snapshot_ns: int = 3600 * SECOND,
     benchmark: str = BUY_AND_HOLD,
+    models: Sequence[tuple[int, Model]] = (),
     **unknown: object,
 ) -> Result:
     """Backtest one strategy, or several by name, on bars or ticks in memory.
@@ -193,6 +199,7 @@ def backtest(
     orders, exits : defaults are market orders, and no exits but the strategy's own.
     snapshot_ns : engine time between two values of equity, which returns cannot be finer than.
     benchmark : what the statistics compare with: `buy and hold`, or a symbol.
+    models : of a single strategy: (ns UTC, model), from then on it asks that one.
 
     Raises
     ------
@@ -210,9 +217,35 @@ def backtest(
     engine = fresh_engine(
         strategy, universe, interval=interval, capital=capital, risk=risk, execution=execution,
         sizing=sizing, orders=orders, exits=exits, seed=seed, snapshot_ns=snapshot_ns,
+        models=lambda _, number: models[int(number)][1],
     )  # fmt: skip
     history = None if before is None else lambda *_: before
-    return run(engine, [bars], name="notebook", history=history, benchmark=benchmark)
+    name = next(iter(engine.strategies))
+    wishes = [(at, Serve(name, str(number))) for number, (at, _) in enumerate(models)]
+    batches = served(engine, [bars], wishes)
+    return run(engine, batches, name="notebook", history=history, benchmark=benchmark)
+
+
+def served(
+    engine: Engine, batches: Iterable[Ticks | Bars], wishes: Iterable[tuple[int, Serve]]
+) -> Iterator[Ticks | Bars]:
+    """The batches in parts, between which the engine that takes them is given its models.
+
+    Parameters
+    ----------
+    engine : which steps over each part before it asks for the next.
+    batches : of market events.
+    wishes : ns UTC, and what is served from then on: bars that closed before have been decided.
+    """
+    left = deque(sorted(wishes, key=lambda wish: wish[0]))
+    for batch in batches:
+        clock, at = np.maximum.accumulate(batch.ts), 0
+        while left and len(clock) and left[0][0] < clock[-1]:
+            place = int(np.searchsorted(clock, left[0][0], side="right"))
+            yield batch[at:place]
+            engine.operate(left.popleft()[1])
+            at = place
+        yield batch[at:]
 
 
 class Span(NamedTuple):

@@ -1,14 +1,16 @@
 """A strategy asks another model from the next bar on, whole, and remembers which over a restart."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from sysquant.backtesting import backtest
 from sysquant.errors import ConfigError, ModelError, StrategyError
 from sysquant.features import lag
 from sysquant.models.labels import CLASSES
 from sysquant.operation import Serve
 from sysquant.strategy import Strategy
-from tests.market import Flip, engine, ticks
+from tests.market import UNIVERSE, Flip, bars, engine, ticks
 
 
 class Asks(Strategy):
@@ -121,3 +123,20 @@ def test_a_model_that_is_refused_leaves_the_one_before():
     assert one.models == {"asks": "follow"}
     with pytest.raises(ConfigError, match="this book was given none"):
         engine(strategies={"asks": Asks()}).operate(Serve("asks", "follow"))
+
+
+@pytest.mark.parametrize("swaps", [[(40, "follow"), (90, "fade")], [(0, "half")], []])
+def test_a_backtest_decides_each_bar_by_the_model_of_its_time(swaps):
+    history = bars((100 + np.cumsum(np.random.default_rng(4).normal(0, 1, 150))).tolist())
+    timed = [(int(history.ts[at]) if at else 0, MODELS[name]) for at, name in swaps]
+    result = backtest(Asks(), history, UNIVERSE[:1], interval="1s", models=timed)
+    closes, table = history.close, result.arrow("signals")
+    signals = table.set_column(
+        table.column_names.index("ts"), "ts", table["ts"].cast(pa.int64())
+    ).to_pylist()
+    assert bool(signals) == bool(swaps)
+    for signal in signals:
+        at = int(np.searchsorted(history.ts, signal["ts"]))
+        served = [MODELS[name] for place, name in swaps if place <= at][-1]
+        chance = served.proba({"change": closes[at : at + 1] - closes[at - 1 : at]})
+        assert signal["target"] == pytest.approx((chance["up"] - chance["down"])[0])
