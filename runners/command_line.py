@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sysquant.errors import ConfigError, nearest
 
+_BOOK = "book.strategies."  # where `spelled_out` puts more strategies
 _PASSWORD = re.compile(r"://[^/@:]*:[^/@]+@")
 CONF = Path(__file__).resolve().parents[1] / "conf"
 _INSTALL = "python -m pip install -c constraints.txt -e '.[{}]'"
@@ -68,7 +69,9 @@ def check_command_line(config_name: str, arguments: list[str], *, multirun: bool
                 "search it with hydra/sweeper=optuna"
             )
         name = override.key_or_group
-        if name in groups:
+        if override.package is not None:
+            choices.append([str(override.input_line)])
+        elif name in groups:
             choices.append([f"{name}={option}" for option in _options(override)])
         elif name.startswith("hydra/"):
             choices.append([str(override.input_line)])
@@ -80,12 +83,18 @@ def check_command_line(config_name: str, arguments: list[str], *, multirun: bool
 
 
 def spelled_out(words: list[str]) -> list[str]:
-    """Words of a command line; a book of a few, `book=[a,b]`, as those of the book of all."""
-    found = list[str]()
+    """Words of a command line; a book of a few, `book=[a,b]`, as those of the book of all.
+
+    Strategies of `conf/strategy` that `conf/book/all.yaml` does not list are in it, too.
+    """
+    found, known = list[str](), {name for entry in _defaults("book/all") for name in entry.values()}
+    more = [f"+strategy@{_BOOK}{n}={n}" for n in options_of("strategy") if n not in known]
+    more = [word for word in more if word not in words]  # which were spelled out before
     for word in words:
         listed = word.removeprefix("book=")
-        if listed != word and listed.startswith("["):
-            found += ["book=all", f"book.only={listed}"]
+        if listed == "all" or (listed != word and listed.startswith("[")):
+            found += ["book=all", *more]
+            found += [f"book.only={listed}"] if listed != "all" else []
         else:
             found.append(word)
     return found
@@ -93,9 +102,14 @@ def spelled_out(words: list[str]) -> list[str]:
 
 def groups_of(config_name: str) -> list[str]:
     """Groups that a root configuration is made of, in their order."""
-    listed: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))
-    named = [str(name) for entry in listed["defaults"] if isinstance(entry, dict) for name in entry]
+    named = [str(name) for entry in _defaults(config_name) for name in entry]
     return [name for name in named if name != "hydra" and not name.startswith("override ")]
+
+
+def _defaults(config_name: str) -> list[dict[str, str]]:
+    # Group -> option, as the defaults list of a file says; other entries are left out.
+    listed: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))
+    return [entry for entry in listed["defaults"] if isinstance(entry, dict)]
 
 
 def options_of(group: str) -> list[str]:
@@ -161,9 +175,9 @@ def _check_form(override: Override, groups: list[str], *, multirun: bool, sweepi
     word = str(override.input_line)
     if override.is_delete():
         raise ConfigError(f"{word!r}: nothing can be left out; give the key another value, or null")
-    if override.is_add() and override.key_or_group in groups:
+    if override.is_add() and override.key_or_group in groups and not override.package:
         raise ConfigError(f"{word!r}: the group is there already; write it without the +")
-    if override.package is not None:
+    if not (override.package or _BOOK).startswith(_BOOK):
         raise ConfigError(f"{word!r}: a group has one place here; write it without @")
     if _PASSWORD.search(word):
         raise ConfigError(

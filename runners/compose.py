@@ -257,9 +257,10 @@ def choice(group: str) -> str:
 
 
 def overrides(*groups: str) -> list[str]:
-    """What the command line said about these groups, to be said again to another runner."""
-    given = HydraConfig.get().overrides.task
-    return [o for o in given if o.lstrip("+").split("=")[0].split(".")[0] in groups]
+    """What was chosen of these groups and changed in them, to be said again to another runner."""
+    given = [(word.lstrip("+").split("=")[0], word) for word in HydraConfig.get().overrides.task]
+    changed = [word for key, word in given if "." in key and key.split(".")[0] in groups]
+    return [f"{group}={choice(group)}" for group in groups] + changed
 
 
 def output_dir() -> Path:

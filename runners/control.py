@@ -7,7 +7,7 @@ python runners/control.py weight momentum 0.5
 python runners/control.py move-cash momentum pool 1000
 python runners/control.py halt                   # no order any more, until: control.py rearm
 
-Exit codes: 0 done, 1 refused, 2 not understood, 3 no answer.
+Exit codes: 0 done, 1 refused, 2 not understood, 3 no answer, 4 stopped and not flat yet.
 """
 
 import sys
@@ -17,6 +17,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
 import getpass
+import math
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -35,8 +36,9 @@ from sysquant.locking import holder
 from sysquant.mailbox import post
 
 ALL, POOL, ADOPT = "all", "pool", "adopt"
-REFUSED, NO_ANSWER = 1, 3
+REFUSED, NO_ANSWER, NOT_FLAT = 1, 3, 4
 _LOOK_S = 0.02
+_NEARBY_S = 0.5  # for the broker of a book that has a mailbox here
 _DEFAULTS = {
     "book": None, "json": False, "timeout": 10.0, "wait": 5.0, "bootstrap": None, "kafka": None,
     "journal": None,
@@ -56,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Send one command, wait for its answer, and print it."""
     said = _parser().parse_args(arguments, argparse.Namespace(**_DEFAULTS))
     try:
-        answer = _let_adopt(said.book) if said.word == ADOPT else _asked(said)
+        answer, is_flat = (_let_adopt(said.book), True) if said.word == ADOPT else _asked(said)
     except SysquantError as error:
         print(f"error: {error}", file=sys.stderr)
         return NO_ANSWER if isinstance(error, _NoAnswerError) else REFUSED
@@ -66,15 +68,16 @@ def main(arguments: list[str] | None = None) -> int:
         _show(answer.status)
     else:
         print(answer.text if answer.ok else f"refused: {answer.text}")
-    return 0 if answer.ok else REFUSED
+    return REFUSED if not answer.ok else 0 if is_flat else NOT_FLAT
 
 
-def _asked(said: argparse.Namespace) -> Answer:
+def _asked(said: argparse.Namespace) -> tuple[Answer, bool]:
+    # The answer, and whether there is nothing that a stop still waits for.
     line = _Line(said)
     answer = line.ask(_command(said))
     if answer.ok and said.word == "stop" and said.wait > 0:
         return _when_flat(line, answer, said)
-    return answer
+    return answer, True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,9 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     word("halt", control.Halt)
     one = {"nargs": "?", "help": "one that repeated itself; none: the halt ends"}
     word("rearm", control.Rearm, strategy=one)
-    word("weight", control.Weight, strategy=every, weight={"type": float})
+    word("weight", control.Weight, strategy=every, weight={"type": _number})
     place = {"help": f"a strategy, or {POOL}"}
-    word("move-cash", control.MoveCash, source=place, target=place, amount={"type": float})
+    word("move-cash", control.MoveCash, source=place, target=place, amount={"type": _number})
     word("refresh", control.Refresh, strategy=strategy)
     words.add_parser(ADOPT, parents=[options], help=_let_adopt.__doc__)
     return parser
@@ -120,6 +123,13 @@ def _seconds(word: str) -> float:
     value = float(word)
     if not 0 <= value < 1e6:
         raise argparse.ArgumentTypeError(f"seconds from 0 to 1e6, was {word}")
+    return value
+
+
+def _number(word: str) -> float:
+    value = float(word)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"a finite number, was {word}")
     return value
 
 
@@ -196,6 +206,7 @@ class _Line:
                 if self._directory is None:
                     raise
                 print(f"over this machine instead: {error}", file=sys.stderr)
+                self._topic = {}
         directory = self._directory
         assert directory is not None
         post(directory, raw)
@@ -212,7 +223,10 @@ class _Line:
 
         if self._post is None:
             try:
-                self._post = TopicPost(book=self._meta["book"], **self._topic)
+                patience_s = 2.0 if self._directory is None else _NEARBY_S
+                self._post = TopicPost(
+                    book=self._meta["book"], patience_s=patience_s, **self._topic
+                )
             except FeedError as error:
                 raise _NoAnswerError(
                     f"no Kafka answers at {self._topic['bootstrap']}: {error.__cause__}"
@@ -227,13 +241,15 @@ def _topic(said: argparse.Namespace) -> dict[str, Any]:
     if said.kafka:
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
+        from yaml import YAMLError
 
         try:
             loaded: Any = OmegaConf.to_container(OmegaConf.load(said.kafka), resolve=True)
             found = {k: loaded[k] for k in ("bootstrap", "api_version", "security") if k in loaded}
             found |= {"topic": loaded["control_topic"]} if "control_topic" in loaded else {}
-        except (OSError, ValueError, TypeError, OmegaConfBaseException) as error:
-            raise ControlError(f"--kafka {said.kafka} cannot be read: {error}") from error
+        except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
+            first = str(error).splitlines()[0]
+            raise ControlError(f"--kafka {said.kafka} cannot be read: {first}") from error
     if said.bootstrap:
         found["bootstrap"] = said.bootstrap
     if found and "bootstrap" not in found:
@@ -289,7 +305,7 @@ def _let_adopt(book: str | None) -> Answer:
     return Answer("", True, text)
 
 
-def _when_flat(line: _Line, answer: Answer, said: argparse.Namespace) -> Answer:
+def _when_flat(line: _Line, answer: Answer, said: argparse.Namespace) -> tuple[Answer, bool]:
     # Stop is done when nothing is held any more; until then, what still is.
     until, left = time.monotonic() + said.wait, {}
     while True:
@@ -301,10 +317,10 @@ def _when_flat(line: _Line, answer: Answer, said: argparse.Namespace) -> Answer:
             if said.strategy in (ALL, name) and said.symbol in (None, symbol)
         }
         if not left:
-            return msgspec.structs.replace(answer, text=f"{answer.text}: flat")
+            return msgspec.structs.replace(answer, text=f"{answer.text}: flat"), True
         if time.monotonic() >= until:
             told = f"{answer.text}; it still holds {', '.join(sorted(left))}"
-            return msgspec.structs.replace(answer, text=told)
+            return msgspec.structs.replace(answer, text=told), False
         time.sleep(0.2)
 
 

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -51,6 +52,7 @@ from sysquant.sealing import Sealer
 log = logging.getLogger("live")
 
 _SWITCH_S = 0.0005  # that the thread that trades waits for another to let go, not Python's 5 ms
+_INGEST_AGAIN_S = 10.0  # between two starts
 NOT_FLAT = 4  # exit code: positions were to be left and could not
 
 
@@ -93,8 +95,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     flatten = parts.flattened(cfg, list(engine.strategies))
     journal = _journal(book, wish)
     ingests = compose.choice("feed") == "kafka" and ingest == "auto" and cfg.store.dsn != dsn
-    if ingests:
-        _start_ingest(stop)
+    beside = _Ingest(stop) if ingests else None
     outbox = Outbox(journal.path, opened)
     labels = parts.labels_of(engine, journal.id)
     history = parts.warmup_of(cfg, universe, opened, feed)
@@ -107,6 +108,8 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     screen = Screen(f"{book} on {feed.name}, run {journal.id}")
 
     def report(runner: LiveRunner) -> None:
+        if beside is not None and not runner.stop.reason:
+            beside.look()
         screen.show(
             engine, runner.tally, lag_ms=runner.lag_ms(), waiting=runner.journal.outbox_rows
         )
@@ -209,12 +212,25 @@ def _known_quality(book: str, wish: str) -> str:
     return "" if begins else known.get("quality", "")
 
 
-def _start_ingest(stop: StopRequest) -> None:
-    # It ends with this process, also when that is killed, and has a log of its own.
-    ingest = Path(__file__).with_name("ingest.py")
-    arguments = [*compose.overrides("feed", "universe", "store"), f"stop_with={os.getpid()}"]
-    with (compose.output_dir() / "ingest.log").open("ab") as output:
-        stop.spawn([sys.executable, ingest, *arguments], output)
+class _Ingest:
+    # Ends with this process, also when that is killed; one that ends before is started again.
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop, self._log = stop, compose.output_dir() / "ingest.log"
+        self._child = self._started()
+
+    def look(self) -> None:
+        if self._child.poll() is not None and time.monotonic() >= self._again_at:
+            code = self._child.returncode
+            log.warning("the ingest ended with code %s, see %s; starting it again", code, self._log)
+            self._child = self._started()
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        self._again_at = time.monotonic() + _INGEST_AGAIN_S
+        ingest = Path(__file__).with_name("ingest.py")
+        arguments = [*compose.overrides("feed", "universe", "store"), f"stop_with={os.getpid()}"]
+        with self._log.open("ab") as output:
+            return self._stop.spawn([sys.executable, ingest, *arguments], output)
 
 
 def _say_behind(stop: StopRequest, journal: Path, read: Mapping[int, int]) -> None:

@@ -323,7 +323,7 @@ def _asked(
             answer = strategy.target(values)
     except StrategyError:
         raise
-    except Exception as error:  # whatever foreign code raises
+    except (Exception, SystemExit) as error:  # whatever foreign code raises
         raise StrategyError(_told(strategy, error)) from error
     if not legs:
         return _weights(strategy, answer, table, values.read)[None]
@@ -336,7 +336,7 @@ def _asked(
     return np.array([_weights(strategy, answer[leg], table, values.read) for leg in legs])
 
 
-def _told(strategy: Decides, error: Exception) -> str:
+def _told(strategy: Decides, error: BaseException) -> str:
     # What went wrong in a `target`, and where.
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "target"]
     where = f" in line {lines[-1].lineno}" if lines else ""

@@ -27,8 +27,16 @@ from sysquant.rows import event
 log = logging.getLogger(__name__)
 
 RUNNER = "runner"
-_STATE_OF = {control.Start: "active", control.Stop: "off", control.Drain: "reducing",
-             control.Pause: "paused"}  # fmt: skip
+_STATE_OF: dict[type, State] = {
+    control.Start: "active", control.Stop: "off", control.Drain: "reducing",
+    control.Pause: "paused",
+}  # fmt: skip
+# States that it is said of: `stop` of all, and twice is no fault.
+_FROM = {
+    control.Start: ("off", "active"), control.Stop: ("off", "active", "reducing", "paused"),
+    control.Drain: ("active", "paused", "reducing"),
+    control.Pause: ("active", "paused", "reducing"),
+}  # fmt: skip
 _ENTRIES_STOP, _ENTRIES_BEGIN = 0.8, 0.5  # of the rows that the outbox may hold
 _TOLD = 100  # refusals at a time that get a row of their own
 
@@ -150,9 +158,7 @@ class Desk:
         # Operations, and what to answer.
         match command:
             case control.Start() | control.Stop() | control.Drain() | control.Pause():
-                state: Any = _STATE_OF[type(command)]
-                operations = (Switch(state, command.strategy, command.symbol),)
-                return operations, self._told(command, state)
+                return self._switched(command, _STATE_OF[type(command)])
             case control.Resume():
                 return self._resumed(command)
             case control.Weight():
@@ -174,15 +180,33 @@ class Desk:
             case control.Status():
                 return (), ""
 
+    def _switched(self, command: Any, state: State) -> tuple[tuple[Operation, ...], str]:
+        # What is off is only started, which takes its cash back; what is paused, only resumed.
+        cells = self._named(command)
+        found = [place for place, was in cells.items() if was in _FROM[type(command)]]
+        if cells and not found:
+            way = "what is paused or drained is resumed" if state == "active" else "start it first"
+            raise ControlError(f"{'nothing of it is' if state == 'active' else 'it is'} off: {way}")
+        if len(found) == len(cells):  # a name that is not known is the engine's to refuse
+            return (Switch(state, command.strategy, command.symbol),), self._told(command, state)
+        return tuple(Switch(state, *place) for place in found), self._told(command, state)
+
+    def _named(self, command: Any) -> dict[tuple[str, str], str]:
+        # (strategy, symbol) -> state, of what a command means.
+        wanted, states = (command.strategy, command.symbol), self._engine.operator.states()
+        return {
+            (strategy, symbol): state
+            for strategy, row in states.items()
+            for symbol, state in row.items()
+            if wanted[0] in (None, strategy) and wanted[1] in (None, symbol)
+        }
+
     def _resumed(self, command: control.Resume) -> tuple[tuple[Operation, ...], str]:
-        # What is off stays off: that is started, which takes its cash back.
-        operations, wanted = list[Operation](), (command.strategy, command.symbol)
-        for strategy, row in self._engine.operator.states().items():
-            for symbol, state in row.items():
-                named = wanted[0] in (None, strategy) and wanted[1] in (None, symbol)
-                if named and state in ("paused", "reducing"):
-                    operations.append(Switch("active", strategy, symbol))
-        if wanted == (None, None):
+        cells = self._named(command).items()
+        operations: list[Operation] = [
+            Switch("active", *place) for place, was in cells if was in ("paused", "reducing")
+        ]
+        if (command.strategy, command.symbol) == (None, None):
             held = self._engine.operator.holds
             operations += [Hold(why, False) for why in ("operator", "gap") if why in held]
         if not operations:
@@ -204,7 +228,9 @@ class Desk:
             "active": "trades again", "off": "leaves what it holds as it trades",
             "reducing": "only reduces", "paused": "keeps what it holds",
         }[state]  # fmt: skip
-        return f"{whom}{where} {does}"
+        holds = ", ".join(self._engine.operator.holds)
+        stopped = f"; entries stay stopped ({holds})" if holds and state == "active" else ""
+        return f"{whom}{where} {does}{stopped}"
 
     def status(self) -> dict[str, object]:
         """How the book stands."""

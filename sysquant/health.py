@@ -249,7 +249,7 @@ def served(port: int | None, beacon: Beacon) -> Iterator[None]:
         yield
         return
     try:
-        server = ThreadingHTTPServer((HOST, port), _pages(beacon))
+        server = _Server((HOST, port), _pages(beacon))
     except OSError as error:
         raise ConfigError(
             f"runtime.health_port must be free on {HOST}, was {port}: {error}; name another, or 0"
@@ -262,6 +262,11 @@ def served(port: int | None, beacon: Beacon) -> Iterator[None]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("health lost client=%s", client_address)  # who went away before its answer
 
 
 def _pages(beacon: Beacon) -> type[BaseHTTPRequestHandler]:

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 MAX_POLL_S = 0.25  # nothing wakes a poll, so this bounds the answer to a signal
 _STEP_S = 0.1  # for the same reason a step takes no longer, whatever a poll brings
+_GAP = "entries stopped: records are missing; control.py resume goes on"
 PATIENCE_S = 600.0  # with a store that is away when the feed has ended
 _LAST_S = 1.5  # of the deadline, for state and rows after the market is left
 
@@ -162,10 +163,8 @@ class LiveRunner:
             self._tend()
 
     def _poll_s(self) -> float:
-        waits = [MAX_POLL_S]
-        if self._merge is not None:
-            waits.append(self._merge.wait_s(time.monotonic_ns()))
-        return max(0.0, min(waits))
+        wait_s = math.inf if self._merge is None else self._merge.wait_s(time.monotonic_ns())
+        return max(0.0, min(MAX_POLL_S, wait_s))
 
     def _is_held_back(self) -> bool:
         # The outbox is full: nothing is read until the store has taken some of it.
@@ -181,10 +180,7 @@ class LiveRunner:
     def _take(self, poll: Poll) -> None:
         for gap in self._places.take(poll):  # retention overtook us: never silence
             self._note("gap", gap)
-            self.desk.operate(
-                self._record, "entries stopped: records are missing; control.py resume goes on",
-                Hold("gap", True),
-            )  # fmt: skip
+            self.desk.operate(self._record, _GAP, Hold("gap", True))
         self._dead += poll.dead
         self.tally.dead += len(poll.dead)
         if self._merge is None:
@@ -337,6 +333,7 @@ class LiveRunner:
     def _leave_market(self, *, reads: bool) -> None:
         # A replay does not go on without us: it is left as it stands, unless it is to be flat.
         if self.ended or (self.runtime.clock == "event" and not self._flatten):
+            self._tell_unflat()
             return
         self.desk.leave(self._record, self._flatten)
         self._say("entries are stopped, orders cancelled")
@@ -350,6 +347,9 @@ class LiveRunner:
             self.beacon.beat("stopping", self.stop.reason)
             self.desk.attend(self._record)
             self._take(poll)
+        self._tell_unflat()
+
+    def _tell_unflat(self) -> None:
         self.unflat = self.desk.unflat(self._flatten)
         if self._flatten and not self.unflat:
             self._say(f"flat: {', '.join(self._flatten)}")

@@ -7,6 +7,7 @@ last input. Another book, another feed or another build over unfinished inputs i
 import ast
 import json
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,10 +27,14 @@ from sysquant.types import Feed
 log = logging.getLogger(__name__)
 
 FRESH = "begin anew with journal=fresh (positions are given up, the old journal is kept)"
-WAYS_OUT = (
-    "or let this one adopt cash and positions (python runners/control.py adopt, then start again), "
-    f"or {FRESH}"
-)
+
+
+def ways_out(book: str) -> str:
+    """What else than to go on with what it was, as the end of a sentence."""
+    return (
+        f"or let this one adopt cash and positions (python runners/control.py adopt --book {book}, "
+        f"then start again), or {FRESH}"
+    )
 
 
 class Carried(msgspec.Struct, frozen=True):
@@ -160,7 +165,7 @@ def replay(engine: Engine, entry: Input) -> None:
     if effects.hash() != entry.effects_hash:
         raise JournalError(
             f"replaying input {entry.seq} of the journal gives other effects than it recorded; "
-            f"the state is not what it was: finish with the build that wrote it, {WAYS_OUT}"
+            f"the state is not what it was: finish with the build that wrote it, {ways_out('NAME')}"
         )
 
 
@@ -180,25 +185,32 @@ def check_book(journal: Journal, engine: Engine, feed: Feed) -> None:
         was, now = _apart(*values)
         raise JournalError(
             f"this journal's book differs: {name} was {was}, is {now}; go on with what it was, "
-            f"{WAYS_OUT}"
+            f"{ways_out(journal.directory.name)}"
         )
     found = journal.snapshot()
     whole = found is not None and found[0] == journal.last_seq
     if journal.meta("build") != _build() and not whole:
         raise JournalError(
             "this journal has inputs after its last snapshot and was written by another build; "
-            f"finish with that build, {WAYS_OUT}"
+            f"finish with that build, {ways_out(journal.directory.name)}"
         )
 
 
 def _apart(was: str | None, now: str | None) -> tuple[str | None, str | None]:
-    # Of two dictionaries, written out, what is not the same in both.
+    # Of two dictionaries, or lists of them, written out, what is not the same in both.
     try:
-        old, new = ast.literal_eval(was or ""), ast.literal_eval(now or "")
-        names = [name for name in new if old.get(name) != new[name]]
-    except (ValueError, SyntaxError, AttributeError, TypeError):  # others, or with infinities
+        old, new = (_listed(said or "") for said in (was, now))
+        pairs = [pair for pair in zip(old, new, strict=True) if pair[0] != pair[1]]
+        names = {name for one, other in pairs for name in other if one.get(name) != other[name]}
+    except (ValueError, SyntaxError, AttributeError, TypeError):  # others
         return was, now
-    return str({name: old.get(name) for name in names}), str({name: new[name] for name in names})
+    told = [{name: side.get(name) for name in sorted(names)} for side in pairs[0]]
+    return str(told[0]), str(told[1])
+
+
+def _listed(said: str) -> list[Any]:
+    found = ast.literal_eval(re.sub(r"\binf\b", "1e999", said))
+    return found if isinstance(found, list) else [found]
 
 
 def _build() -> str:

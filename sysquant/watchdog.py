@@ -1,8 +1,9 @@
 """Looks at the heartbeats of books from outside, and says what a person should know.
 
 Input: the directory of the journals, and a time. Output: alerts, throttled: the same one of a book
-once in so many seconds, and one when it is well again. It sends nothing; it takes no lock and opens
-no journal, so it never stands in the way of a session.
+once in so many seconds, and one when it is well again; another death after that is told anew, and
+what stays. It sends nothing; it takes no lock and opens no journal, so it never stands in the way
+of a session.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from sysquant.alerts import Alert
 from sysquant.errors import DataError
 from sysquant.health import FILE, Heartbeat, Problem, is_alive, judge, read_heartbeat
+
+_STAYS_NS = 30_000_000_000
 
 
 class Watchdog:
@@ -32,6 +35,7 @@ class Watchdog:
         self._first: dict[str, tuple[str, int]] = {}  # book -> what is seen, since which beat
         self._told: dict[tuple[str, str], int] = {}  # book and kind -> when, last
         self._open: dict[str, str] = {}  # book -> kind that was told and is not over
+        self._since: dict[str, tuple[str, int]] = {}  # book -> what is wrong, and since when
 
     def look(self, now: int) -> list[Alert]:
         """What is to be told at `now`, wall clock, ns."""
@@ -70,11 +74,16 @@ class Watchdog:
 
     def _tell(self, book: str, problem: Problem | None, now: int) -> list[Alert]:
         if problem is None:
+            self._since.pop(book, None)
             if (was := self._open.pop(book, None)) is None:
                 return []
             return [Alert(book, "recovered", f"it was {was}, and is not any more", now)]
-        last = self._told.get((book, problem.kind))
-        if last is not None and abs(now - last) < self._repeat_ns:
+        last, since = self._told.get((book, problem.kind)), self._since.get(book)
+        if since is None or since[0] != problem.kind:
+            since = self._since[book] = problem.kind, now
+        # After a word that all is well again, another death is news, and so is what stays.
+        is_news = book not in self._open and (problem.kind == "dead" or now - since[1] >= _STAYS_NS)
+        if last is not None and abs(now - last) < self._repeat_ns and not is_news:
             return []
         self._told[book, problem.kind] = now
         self._open[book] = problem.kind

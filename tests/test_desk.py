@@ -13,7 +13,7 @@ from sysquant.errors import ConfigError, DataError, FeedError, JournalError
 from sysquant.journal import Journal
 from sysquant.mailbox import Letter, LocalMailbox, post
 from sysquant.types import Poll, Ticks
-from tests.market import Flip, bars, engine, ticks
+from tests.market import Flip, Hold, bars, engine, ticks
 from tests.test_live import DECIDED, KEYS, MemoryFeed, expected, rows, session
 
 BOOK = "test"
@@ -102,6 +102,47 @@ def test_cash_of_a_stopped_strategy_is_in_the_pool_once_it_is_flat_and_comes_bac
     ]
     book = [row for row in rows(tables, "portfolio_history") if not row["symbol"]]
     assert len({row["ts"] for row in book}) > 5
+
+
+def test_what_is_off_is_only_started_and_what_is_paused_only_resumed(tmp_path):
+    book = engine(strategies={"flip": Flip(), "hold": Hold(weight=0.5)})
+    runner, mailbox, _ = commanded(
+        tmp_path, (97, control.Stop("flip")), (485, control.Pause()), (485, control.Status()),
+        (485, control.Resume()), (485, control.Status()), (582, control.Drain("flip")),
+        (679, control.Pause("hold")), (679, control.Start("hold")), (776, control.Start()),
+        (873, control.Status()), (970, control.Resume()), (1067, control.Status()), book=book,
+    )  # fmt: skip
+    runner.run()
+    told = mailbox.told()
+    states = [
+        {name: one["state"] for name, one in answer.status["strategies"].items()}
+        for answer in told if answer.status
+    ]  # fmt: skip
+    assert states == [
+        {"flip": "off", "hold": "paused"}, {"flip": "off", "hold": "active"},
+        {"flip": "active", "hold": "paused"}, {"flip": "active", "hold": "active"},
+    ]  # fmt: skip
+    refused = [answer.text for answer in told if not answer.ok]
+    assert refused == [
+        "it is off: start it first", "nothing of it is off: what is paused or drained is resumed",
+    ]  # fmt: skip
+
+
+def test_a_start_says_that_entries_are_stopped(tmp_path):
+    said = (97, control.Halt()), (97, control.Start())
+    runner, mailbox, _ = commanded(tmp_path, *said)
+    runner.run()
+    assert mailbox.told()[-1].text == "every strategy trades again; entries stay stopped (halt)"
+
+
+def test_a_feed_that_ends_over_what_was_to_be_flat_is_told(tmp_path, monkeypatch):
+    said = []
+    runner = session(tmp_path, MemoryFeed(ticks(500)), {}, flatten=["flip"])
+    monkeypatch.setattr(runner, "_say", said.append)
+    runner.run()
+    held = runner.engine.positions()["flip"]
+    assert held and runner.unflat == {"flip": held}
+    assert any(line.startswith("not flat: flip keeps SIM:") for line in said)
 
 
 @pytest.mark.parametrize("breaks_at", [300, 600, 900, 1200])

@@ -14,6 +14,7 @@ from sysquant.control import Keys
 from sysquant.desk import Desk
 from sysquant.effects import Effects, Labels
 from sysquant.errors import FeedError, JournalError, StoreError
+from sysquant.exits import Exits
 from sysquant.journal import Journal
 from sysquant.journal_reader import JournalReader
 from sysquant.live import LiveRunner
@@ -241,6 +242,15 @@ def test_of_other_limits_those_are_named_that_differ(tmp_path):
     runner = session(tmp_path, MemoryFeed(ticks(200)), {}, book=book)
     with pytest.raises(JournalError, match=r"risk was {'cash': 0.0}, is {'cash': 5.0}; go on"):
         runner.run()
+
+
+def test_of_long_rules_only_what_differs_is_told(tmp_path):
+    session(tmp_path, MemoryFeed(ticks(200)), {}).run()
+    runner = session(tmp_path, MemoryFeed(ticks(200)), {}, book=engine(exits=Exits(stop_loss=0.01)))
+    with pytest.raises(JournalError, match=r"rules was {'") as error:
+        runner.run()
+    said = str(error.value)
+    assert len(said) < 700 and f"adopt --book {tmp_path.name}" in said
 
 
 def test_another_feed_is_refused(tmp_path):

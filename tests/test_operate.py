@@ -117,6 +117,8 @@ def test_flattening_at_the_end_says_by_its_exit_code_whether_it_did(forked, star
     until(lambda: held(started, "buy_and_hold"))
     if how == "kept":  # a halted book sends no order
         operator(started, "halt")
+        code, answer = operator(started, "stop", "buy_and_hold", "--wait", "1")
+        assert code == 4 and "it still holds buy_and_hold" in answer["text"]
     live.send_signal(signal.SIGTERM)
     asked = time.monotonic()
     out, err = live.communicate(timeout=20)

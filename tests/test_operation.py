@@ -274,20 +274,26 @@ class Raises(Strategy):
     """Wants half; from a time on, its code raises."""
 
     since: float = 1e30  # ns
+    kind: int = 0
+
+    @property
+    def kinds(self):
+        return ValueError, SystemExit, RecursionError
 
     def features(self, bar):
         return {"ts": bar.ts}
 
     def target(self, f):
         if f["ts"].max() >= self.since:
-            raise ValueError("no such thing")
+            raise self.kinds[self.kind]("no such thing")
         return np.full_like(f["ts"], 0.5)
 
 
+@pytest.mark.parametrize("kind", range(3))
 @pytest.mark.parametrize("cuts", [(), (3,), (1, 2, 3, 4, 5)])
-def test_a_strategy_that_raises_is_switched_off_and_leaves_and_the_others_go_on(cuts):
+def test_a_strategy_that_raises_is_switched_off_and_leaves_and_the_others_go_on(cuts, kind):
     plain = {"s0": Raises(), "s1": Raises()}
-    faulty = {"s0": Raises(since=float(at(3))), "s1": Raises()}
+    faulty = {"s0": Raises(since=float(at(3)), kind=kind), "s1": Raises()}
     calls = dict.fromkeys(cuts, Engine.accounts)  # a batch ends there
     found, undisturbed = (
         ran(flat(*[100] * 6), book, calls=calls, contained=True) for book in (faulty, plain)

@@ -78,6 +78,17 @@ def test_what_comes_and_goes_is_told_once_with_its_recovery(book):
     assert book.at(17) == ["recovered"]
 
 
+def test_what_comes_again_and_stays_and_another_death_are_told_anew(book, monkeypatch):
+    assert (book.at(0, quiet_s=100), book.at(1)) == (["silent"], ["recovered"])
+    assert [book.at(minute, quiet_s=100) for minute in (2, 3, 4)] == [[], ["silent"], []]
+    assert book.at(5) == ["recovered"]
+    for minute in (6, 8):
+        monkeypatch.setattr(watchdog, "is_alive", lambda beat: False)
+        assert book.at(minute, age_s=5) == ["dead"]
+        monkeypatch.setattr(watchdog, "is_alive", lambda beat: True)
+        assert book.at(minute + 1) == ["recovered"]
+
+
 def test_a_clock_that_is_set_back_does_not_silence_it(book):
     assert book.at(600, quiet_s=100) == ["silent"]
     assert book.at(0, quiet_s=100) == ["silent"]

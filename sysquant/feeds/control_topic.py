@@ -188,9 +188,10 @@ class TopicPost:
         topic: str = TOPIC,
         api_version: Sequence[int] | None = None,
         security: Mapping[str, Any] | None = None,
+        patience_s: float = 2.0,
     ) -> None:
         self._book = book
-        self._line = _Line(topic, client_settings(bootstrap, 2.0, api_version, security))
+        self._line = _Line(topic, client_settings(bootstrap, patience_s, api_version, security))
         self._line.stand(None)
 
     def send(self, raw: bytes) -> None:
