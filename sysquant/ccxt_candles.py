@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _SETTLED = 10 * SECOND  # clocks differ, and a candle may still change when its minute is over
 _BLOCK = 30 * DAY  # of the store, looked at together
 _MOST_LINES = 20  # of one kind that a report has of a symbol
-_GIVE_UP = 2  # pages one after another without an answer
+_GIVE_UP = 2  # pages one after another without an answer, before the rest is not asked for
 _PREFIXES = {"coinbaseexchange": "COINBASE"}  # of universes, where it is not ccxt's name
 
 # What became of a minute.
@@ -230,6 +230,7 @@ class _Import:
 
     def fill(self, symbol: _Symbol) -> None:
         """Bring what the store does not have of a symbol."""
+        self.unanswered = min(self.unanswered, _GIVE_UP - 1)  # another market may be answered for
         for start in range(symbol.first, symbol.end, _BLOCK):
             self._fill_block(symbol, start, min(start + _BLOCK, symbol.end))
         self.idle += int(np.sum(symbol.state == _IDLE))
@@ -267,9 +268,8 @@ class _Import:
             else:
                 self.unanswered = 0
                 return page
-        symbol.fault = symbol.fault or f"{self.exchange.name} did not answer for others"
-        count = self.exchange.limit(symbol.market) if self.unanswered < _GIVE_UP else _BLOCK
-        page = Page.empty(min(start + count * MINUTE, end))
+        until = min(start + self.exchange.limit(symbol.market) * MINUTE, end)
+        page = Page.empty(until if self.unanswered < _GIVE_UP else end)
         symbol.mark(np.arange(start, page.next, MINUTE), _UNANSWERED)
         return page
 

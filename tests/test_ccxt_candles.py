@@ -274,7 +274,7 @@ def test_exchange_that_fails_for_good_is_told_and_ends_soon(client: Client) -> N
     frames = {"BTCUSDT": frame, "ETHUSDT": frame}
     with CandleServer(frames, [None], always=503) as server:
         report = run(client, server, end="2025-01-04", universe=UNIVERSE)
-        assert len(server.asked) == 1 + 2 * 6
+        assert len(server.asked) == 1 + 3 * 6
         assert (report.rows, report.added, report.missing) == (1000, 1000, [])
         assert [bad.partition(" minutes: ")[0] for bad in report.bad] == [
             f"{BTC} 2025-01-01T16:40:00Z to 2025-01-04T00:00:00Z, 3320",
@@ -284,6 +284,20 @@ def test_exchange_that_fails_for_good_is_told_and_ends_soon(client: Client) -> N
         assert (again.rows, again.added, again.bad) == (1000, 0, report.bad)
         server.always = None
         assert run(client, server, end="2025-01-04", universe=UNIVERSE).added == 6 * DAY - 1000
+    equal(stored(client, ETH, "bars_imported"), frame)
+
+
+def test_market_that_is_refused_does_not_stop_the_others(client: Client) -> None:
+    frame = candles_of("2025-01-01", 3 * DAY)
+    refused = {"code": -1121, "msg": "Invalid symbol."}
+    script = [lambda _: refused, lambda _: refused]
+    with CandleServer({"BTCUSDT": frame, "ETHUSDT": frame}, script) as server:
+        report = run(client, server, end="2025-01-04", universe=UNIVERSE)
+        assert len(server.asked) == 2 + 5
+    assert (report.counts, report.missing) == ({ETH: 3 * DAY}, [])
+    (bad,) = report.bad
+    assert bad.startswith(f"{BTC} 2025-01-01T00:00:00Z to 2025-01-04T00:00:00Z, 4320 minutes: ")
+    assert "BadSymbol" in bad
     equal(stored(client, ETH, "bars_imported"), frame)
 
 
