@@ -17,8 +17,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.11", "3.12", "3.13")
 # pip is pinned as well; appnope is for macOS, so that no resolve on another machine names it.
 BESIDES = ("pip", "appnope")
-# The newest of these want a later 3.11 than 3.11.2, which Debian 12 has.
-CAPS = ("soupsieve<3",)
+# The newest soupsieve wants a later 3.11 than 3.11.2, which Debian 12 has; ccxt has pinned what it
+# shares with others, such as idna, to single older versions since 4.5.65.
+CAPS = ("soupsieve<3", "ccxt<4.5.65")
 HEADER = """\
 # The pinned set: frozen on Python 3.11, completed with what 3.12, 3.13 and macOS add.
 # Written by `make constraints`; pyproject.toml says what is wanted, this file which version.

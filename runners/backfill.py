@@ -2,7 +2,8 @@
 
 `python runners/backfill.py source=sample`, or
 `python runners/backfill.py source=file path=ticks.parquet universe=crypto`, or
-`python runners/backfill.py source=binance_archive universe=crypto source.start=2024-01-01`.
+`python runners/backfill.py source=binance_archive universe=crypto source.start=2024-01-01`, or
+`python runners/backfill.py source=ccxt universe=crypto source.exchange=binance source.start=-7d`.
 """
 
 import sys
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from runners import compose, parts
 from sysquant import backfill
 from sysquant.binance_archive import import_archive
+from sysquant.ccxt_candles import import_candles
 from sysquant.errors import ConfigError, nearest
 from sysquant.home import under_home
 from sysquant.mapping import row_count
@@ -84,7 +86,18 @@ def _from_binance(cfg: DictConfig, client: Client, universe: list[Instrument]) -
         )
 
 
-IMPORTS = {"file": _from_file, "sample": _sample, "binance_archive": _from_binance}
+def _from_ccxt(cfg: DictConfig, client: Client, universe: list[Instrument]) -> backfill.Report:
+    wanted = compose.build(cfg.source)
+    with _bar(wanted.minutes(universe), "minutes") as bar:
+        return import_candles(client, universe, wanted, absurd=cfg.absurd, progress=bar.update)
+
+
+IMPORTS = {
+    "file": _from_file,
+    "sample": _sample,
+    "binance_archive": _from_binance,
+    "ccxt": _from_ccxt,
+}
 
 
 def _bar(total: int | None = None, unit: str = "rows") -> tqdm:

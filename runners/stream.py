@@ -61,7 +61,7 @@ def _source(cfg: DictConfig) -> tuple[Feed, list[Instrument]]:
     match compose.choice("source"):
         case "file" if cfg.path is None:
             raise ConfigError("path was not set; name a recording: source=file path=ticks.parquet")
-        case "sample" | "binance_archive" as past:
+        case "sample" | "binance_archive" | "ccxt" as past:
             raise ConfigError(
                 f"source={past} is history for the store: import it with runners/backfill.py, then "
                 "publish it with source=store"

@@ -48,6 +48,7 @@ SAID_BY_PERSON = {
     "mapping=bars": ["mapping.symbol=SIM:OAK", "mapping.label=left", "mapping.volume_unit=base"],
     "source=file": ["path=ticks.csv"],
     "source=binance_archive": ["source.start=2024-01-01"],
+    "source=ccxt": ["source.start=2024-01-01"],
     "source=finnhub": ["source.venue.token=x"],
     "runtime=default": ["runtime.clock=event"],  # the runner puts it for `auto`
 }
