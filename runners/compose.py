@@ -257,10 +257,19 @@ def choice(group: str) -> str:
 
 
 def overrides(*groups: str) -> list[str]:
-    """What was chosen of these groups and changed in them, to be said again to another runner."""
-    given = [(word.lstrip("+").split("=")[0], word) for word in HydraConfig.get().overrides.task]
-    changed = [word for key, word in given if "." in key and key.split(".")[0] in groups]
+    """What the command line said about these groups."""
+    given = HydraConfig.get().overrides.task
+    return [word for word in given if _key(word).split(".")[0] in groups]
+
+
+def chosen(*groups: str) -> list[str]:
+    """Which options these groups have and what was changed in them, for another runner's words."""
+    changed = [word for word in overrides(*groups) if "." in _key(word)]
     return [f"{group}={choice(group)}" for group in groups] + changed
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+").split("=")[0]
 
 
 def output_dir() -> Path:

@@ -228,7 +228,7 @@ class _Ingest:
     def _started(self) -> "subprocess.Popen[bytes]":
         self._again_at = time.monotonic() + _INGEST_AGAIN_S
         ingest = Path(__file__).with_name("ingest.py")
-        arguments = [*compose.overrides("feed", "universe", "store"), f"stop_with={os.getpid()}"]
+        arguments = [*compose.chosen("feed", "universe", "store"), f"stop_with={os.getpid()}"]
         with self._log.open("ab") as output:
             return self._stop.spawn([sys.executable, ingest, *arguments], output)
 

@@ -487,6 +487,9 @@ def test_overrides_of_some_groups_are_handed_on_as_they_were_said(monkeypatch):
     said = ["feed=kafka", "feed.topic=t", "+feed.security.a=b", "seed=2", "store=clickhouse"]
     configured(monkeypatch, *said)
     assert compose.overrides("feed", "store") == [*said[:3], said[4]]
+    assert compose.chosen("feed", "universe", "store") == [
+        "feed=kafka", "universe=sample", "store=clickhouse", *said[1:3],
+    ]  # fmt: skip
 
 
 def test_sweep_is_checked_in_each_of_its_choices():
