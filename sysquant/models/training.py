@@ -185,6 +185,11 @@ class Fitted(NamedTuple):
     classifier: Classifier
     thresholds: tuple[float, float]
 
+    def chances(self, x: Floats) -> Floats:
+        """(m, 3) probability of each of `CLASSES`, of (m, k) finite rows."""
+        order = [list(self.classifier.classes_).index(name) for name in CLASSES]
+        return predicted(self.classifier, x)[:, order]
+
     def served(self, training: TrainingSet) -> ServedModel:
         """As the strategy asks it."""
         return ServedModel(self.classifier, training.features, training.strategy.classes)
@@ -234,11 +239,13 @@ class Unseen(NamedTuple):
 
     Parameters
     ----------
+    fitted : the model.
     rows : (m,) of the training set.
     chances : (m, 3) probability of each of `CLASSES`.
     codes : (m,) what came, by the thresholds of the model's own training rows.
     """
 
+    fitted: Fitted
     rows: Ints
     chances: Floats
     codes: Ints
@@ -258,6 +265,5 @@ def judged(
     """
     for train, test in splits:
         one = fit(pipeline, training, train, balance=balance)
-        order = [list(one.classifier.classes_).index(name) for name in CLASSES]
-        chances = predicted(one.classifier, training.x[test])[:, order]
-        yield Unseen(test, chances, classes_of(training.value[test], one.thresholds))
+        codes = classes_of(training.value[test], one.thresholds)
+        yield Unseen(one, test, one.chances(training.x[test]), codes)
