@@ -18,6 +18,7 @@ from sysquant.strategy import Strategy
 from sysquant.types import SECOND, Bars
 
 MINUTE = 60 * SECOND
+BEGIN = 28_000_000 * MINUTE
 LABELS = QuantileLabels(horizon="10m")
 
 
@@ -44,7 +45,7 @@ def bars(count, symbols=2, seed=0, signal=0.0):
     empty, rows = Bars.empty(), count * symbols
     columns = {name: np.zeros(rows, of.dtype) for name, of in empty.columns()}
     columns |= {"open": close, "high": close * 1.0005, "low": close * 0.9995, "close": close}
-    columns["ts"] = np.repeat(np.arange(1, count + 1) * MINUTE, symbols)
+    columns["ts"] = np.repeat(BEGIN + np.arange(1, count + 1) * MINUTE, symbols)
     columns["symbol"] = np.tile(np.arange(symbols, dtype=np.int32), count)
     columns["volume"] = np.ones(rows)
     return Bars(**columns)
