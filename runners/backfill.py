@@ -25,6 +25,7 @@ from sysquant.binance_archive import import_archive
 from sysquant.ccxt_candles import import_candles
 from sysquant.errors import ConfigError, nearest
 from sysquant.home import under_home
+from sysquant.keys import check_number
 from sysquant.mapping import row_count
 from sysquant.store import connect, migrate
 from sysquant.types import Instrument
@@ -39,6 +40,8 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(f"source={source} cannot be imported{nearest(source, IMPORTS)}")
     if source == "file" and cfg.path is None:
         raise ConfigError("path was not set; name a file: source=file path=ticks.parquet")
+    check_number("gap_s", cfg.gap_s, above=0)
+    check_number("absurd", cfg.absurd, above=0)
     client = connect(cfg.store.dsn)
     try:
         migrate(client)
@@ -46,7 +49,7 @@ def main(cfg: DictConfig) -> None:
     finally:
         client.close()
     show(report)
-    if report is not None and not report.rows:
+    if report is not None and (not report.rows or (report.bad and not report.added)):
         raise SystemExit(1)
 
 

@@ -69,8 +69,10 @@ def data(cfg: DictConfig) -> None:
             for one, start, end in bar
         ]
         measured = [each for each in found if each is not None]
+        low = quality.low(client, [one.symbol for one in universe], start, end, least)
         quality.write(client, measured, f"quality-{secrets.token_hex(6)}")
-    failures = list(_failures(measured, least))
+    again = {(each.symbol, str(each.day)) for each in measured}
+    failures = [*_failures(measured, least), *_kept(low, again, least)]
     _show(measured, least, failures, as_json=compose.value(cfg, "json", bool))
     if failures:
         raise SystemExit(1)
@@ -113,6 +115,20 @@ def _span(cfg: DictConfig, client: Client, universe: list[Instrument]) -> tuple[
     if not any(quality.days(start, until)):
         raise DataError(f"no minute of {cfg.start} to {cfg.end} is over: choose an earlier start")
     return start, until
+
+
+def _kept(
+    low: dict[tuple[str, str], float], again: set[tuple[str, str]], least: float
+) -> list[str]:
+    # Days that were not measured now: their scores were made before their ticks were moved.
+    kept = {place: score for place, score in low.items() if place not in again}
+    if not kept:
+        return []
+    symbol, day = min(kept, key=lambda place: kept[place])
+    return [
+        f"{len(kept)} archived days have a score below {least:g}, the worst is {symbol} on {day} "
+        f"with {kept[symbol, day]:.3f}: their scores stay, choose a later start or a lower least"
+    ]
 
 
 def _begins(client: Client, instrument: Instrument) -> int:

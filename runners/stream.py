@@ -94,7 +94,7 @@ def _past(cfg: DictConfig, stop: StopRequest) -> str:
 
 def _live(cfg: DictConfig, stop: StopRequest) -> str:
     from sysquant.feeds.pump import Pump
-    from sysquant.streaming import Streamer, given_up, stream_journal
+    from sysquant.streaming import Streamer, given_up, left, stream_journal
 
     check_flag("report_to_store", cfg.report_to_store)
     check_number("report_s", cfg.report_s, above=0, most=86_400)
@@ -113,7 +113,7 @@ def _live(cfg: DictConfig, stop: StopRequest) -> str:
                 **there, mark=feed.name, universe=universe, wanted=feed.symbols,
                 api_version=version, security=dict(cfg.publisher.security),
             )  # fmt: skip
-            feed.go_on(stands, given_up(journal))
+            feed.go_on(stands, given_up(journal), left(journal))
         if cfg.report_to_store:
             _, opened = parts.store_of(cfg, stop)
             opened().close()
@@ -126,7 +126,7 @@ def _live(cfg: DictConfig, stop: StopRequest) -> str:
         ).run(stop)  # fmt: skip
     finally:
         feed.close()
-        publisher.close()
+        publisher.close(1.0)  # what Kafka did not take by now is filled in by the next start
         if outbox is not None:
             outbox.close(0.5)
         journal.close()

@@ -28,6 +28,7 @@ from sysquant.importing import (
     repair,
 )
 from sysquant.inspection import Inspection, iso
+from sysquant.keys import check_number
 from sysquant.mapping import FileMapping
 from sysquant.months import filed, months
 from sysquant.store import insert
@@ -251,6 +252,9 @@ def sample(
     StoreError
         If the store does not answer.
     """
+    check_number("source.seed", seed, least=0, whole=True)
+    check_number("source.days", days, least=1, whole=True)
+    check_number("source.hours", hours, above=0)
     if not 0 < hours <= days * 24:
         raise ConfigError(f"hours must be in [1, 24 * days], was {hours} with days={days}")
     names = [i.symbol for i in universe]

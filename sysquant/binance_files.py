@@ -149,7 +149,7 @@ def _blocks(
             "Bars | Ticks", mapping.block(batch, universe, name=f"{file.stem}.csv", first=row)
         )
         _refuse_other_times(file, block)
-        yield _named_by_id(block, batch) if isinstance(block, Ticks) else block
+        yield _named_by_id(file, block, batch) if isinstance(block, Ticks) else block
         row += batch.num_rows
 
 
@@ -173,11 +173,18 @@ def _refuse_other_times(file: ArchiveFile, block: Bars | Ticks) -> None:
         raise DataError(f"a row is of {iso(int(began[other[0]]))}, another time than its name says")
 
 
-def _named_by_id(ticks: Ticks, batch: pa.RecordBatch) -> Ticks:
+def _named_by_id(file: ArchiveFile, ticks: Ticks, batch: pa.RecordBatch) -> Ticks:
+    # Each symbol counts its own trades: a partition of its own, whatever else is imported.
     ids = batch.column("id")
     if ids.null_count:
         raise DataError("a trade has no id")
-    return replace(ticks, offset=ids.to_numpy())
+    partition = np.full(len(ticks), partition_of(PREFIX + file.symbol), np.int32)
+    return replace(ticks, partition=partition, offset=ids.to_numpy())
+
+
+def partition_of(symbol: str) -> int:
+    """Number of the partition that the trades of a symbol lie in; it follows from the name."""
+    return zlib.crc32(symbol.encode()) & 0x7FFFFFFF
 
 
 def _rising(blocks: Iterator[Bars | Ticks]) -> Iterator[Ticks]:

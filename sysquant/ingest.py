@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,8 @@ class Ingest:
     most_waiting : rows waiting for the store at which reading pauses.
     stop_after_idle_s : end when nothing came for so long; None never.
     stop_with : process id of the parent to end with; None for none.
+    stands : asked where the journal is new: partition -> next offset, of what the store has of this
+        life of the topic.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Ingest:
         most_waiting: int = 2_000_000,
         stop_after_idle_s: float | None = None,
         stop_with: int | None = None,
+        stands: Callable[[str], Mapping[int, int]] = lambda _: {},
     ) -> None:
         self.ticks = self.dead = 0
         self._feed = feed
@@ -73,6 +76,7 @@ class Ingest:
         self._most_waiting = most_waiting
         self._stop_after_idle_s = stop_after_idle_s
         self._stop_with = stop_with
+        self._stands = stands
         self._unsaid = deque[tuple[int, dict[int, int]]]()  # number of rows, offsets they end at
 
     def run(self, stop: StopRequest) -> str:
@@ -93,7 +97,7 @@ class Ingest:
     def _run(self, stop: StopRequest) -> str:
         if self._journal.begin_topic(self._epoch):
             log.warning("topic %s was made anew: read from its start", self._feed.name)
-        self._feed.seek(self._journal.positions())
+        self._feed.seek(self._journal.positions() or self._stands(self._epoch))
         self._note(self._journal.positions())
         self._outbox.send(self._journal.sealed())
         idle_since = time.monotonic()
@@ -146,7 +150,7 @@ class Ingest:
         self._unsaid.append((self._journal.waiting()[1], offsets))
 
     def _say(self) -> None:
-        # Offsets go to Kafka after the insert: should the journal be lost, nothing else is.
+        # Offsets go to Kafka after the insert: they say what the store has.
         first, said = self._journal.waiting()[0], dict[int, int]()
         while self._unsaid and self._unsaid[0][0] <= first:
             said |= self._unsaid.popleft()[1]

@@ -35,6 +35,13 @@ WHERE symbol IN {symbols:Array(String)}
   AND until > fromUnixTimestamp64Nano({since:Int64}, 'UTC')
 GROUP BY symbol
 """
+_LOW_SQL = """
+SELECT symbol, toString(day) AS of, score FROM quality FINAL
+WHERE symbol IN {symbols:Array(String)} AND score < {least:Float64}
+  AND day >= toDate(fromUnixTimestamp64Nano({start:Int64}, 'UTC'))
+  AND toDateTime64(day, 9, 'UTC') < fromUnixTimestamp64Nano({end:Int64}, 'UTC')
+ORDER BY symbol, day
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +270,21 @@ def write(client: "Client", measured: Sequence[Quality], token: str) -> None:
     columns = {name: pa.array([row[name] for row in rows]) for name in rows[0]}
     columns["until"] = columns["until"].cast(pa.timestamp("ns", "UTC"))
     insert(client, "quality", pa.table(columns), token)
+
+
+def low(
+    client: "Client", symbols: Sequence[str], start: int, end: int, least: float
+) -> dict[tuple[str, str], float]:
+    """Stored scores below `least` of the days in [start, end), ns UTC: (symbol, day) -> score.
+
+    Raises
+    ------
+    StoreError
+        If the store does not answer.
+    """
+    bound = {"symbols": list(symbols), "least": least, "start": start, "end": end}
+    rows = ask(client, _LOW_SQL, bound).to_pylist()
+    return {(row["symbol"], row["of"]): row["score"] for row in rows}
 
 
 def scores(client: "Client", symbols: Sequence[str], at: int, days: int) -> dict[str, float]:

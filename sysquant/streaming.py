@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from sysquant.feeds.publish import Publisher
 from sysquant.feeds.pump import Pump
-from sysquant.feeds.socket import GivenUp, SocketFeed
+from sysquant.feeds.socket import Ids, SocketFeed
 from sysquant.home import home
 from sysquant.journal import Journal
 from sysquant.outbox import Outbox, tend
@@ -37,9 +37,20 @@ def stream_journal(source: str, topic: str) -> Path:
     return home() / "data" / "journals" / f"stream-{name}"
 
 
-def given_up(journal: Journal) -> GivenUp:
+def given_up(journal: Journal) -> Ids:
     """What earlier streams of a source to a topic told as lost: it is not told again."""
-    return msgspec.json.decode(journal.meta("given_up") or "{}", type=GivenUp)
+    return _ids(journal, "given_up")
+
+
+def left(journal: Journal) -> Ids:
+    """What the last one still missed at its orderly end; asked once, for it may come now."""
+    found = _ids(journal, "left")
+    journal.remember(left="{}")
+    return found
+
+
+def _ids(journal: Journal, key: str) -> Ids:
+    return msgspec.json.decode(journal.meta(key) or "{}", type=dict[str, list[tuple[int, int]]])
 
 
 class Streamer:
@@ -81,7 +92,10 @@ class Streamer:
                 self._report()
         self._feed.close()
         self._take(0.0)
+        waited, missing = self._feed.rest()
+        self._pump.send(waited)
         self._finish()
+        self._journal.remember(left=msgspec.json.encode(missing).decode())
         took = time.monotonic() - began
         return f"published {self._publisher.acknowledged} records in {took:.0f} s; {self._told()}"
 
@@ -105,7 +119,7 @@ class Streamer:
             self._pump.send(Ticks.empty())
             time.sleep(0.01)
         try:
-            self._publisher.flush()
+            self._publisher.flush(max(0.5, until - time.monotonic()))
         finally:
             self._report()
             if self._outbox is not None:

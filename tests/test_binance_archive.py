@@ -15,6 +15,7 @@ from urllib3.util import Retry
 
 from sysquant import archive, binance_archive, downloads
 from sysquant.binance_archive import BinanceArchive, import_archive
+from sysquant.binance_files import partition_of
 from sysquant.errors import ConfigError, DataError
 from sysquant.importing import Report
 from sysquant.retention import retain
@@ -76,7 +77,8 @@ def check_trades(client: Client, want: dict[str, pd.DataFrame]) -> None:
     """That the store has these trades of each symbol, each once, and the bars of them."""
     got = stored_ticks(client)
     assert set(got.symbol) == set(want)
-    assert (got.epoch == "binance_archive").all() and not got.partition.any()
+    assert (got.epoch == "binance_archive").all()
+    assert (got.partition == [partition_of(symbol) for symbol in got.symbol]).all()
     for symbol, frame in want.items():
         columns = ["id", "price", "qty", "time"]
         equal(got[got.symbol == symbol][columns], frame[columns])

@@ -100,6 +100,12 @@ def test_days_whose_ticks_were_moved_into_files_keep_their_scores(run, store, ho
     _, _, err = said(run("check", "data", *words))
     assert "1 days lie in archived months: their scores stay" in err
     assert store.query("SELECT score FROM quality FINAL").result_rows == [(1.0,)]
+    code, out, _ = said(run("check", "data", *words, "least=1"))
+    assert code == 0
+    store.command("INSERT INTO quality SELECT * REPLACE(0.5 AS score) FROM quality FINAL")
+    code, out, _ = said(run("check", "data", *words))
+    assert code == 1
+    assert "failed: 1 archived days have a score below 0.9, the worst is SIM:A on 2024-03-04" in out
 
 
 def test_an_offset_that_stands_twice_fails_whatever_the_score(run, store):

@@ -89,6 +89,24 @@ def test_offsets_are_committed_when_the_store_has_their_rows(tmp_path):
     assert all(at - first_sent >= 0.6 for at, offsets in seen if offsets)
 
 
+def test_a_new_journal_goes_on_where_the_store_stands(tmp_path):
+    asked = []
+
+    def stands(epoch):
+        asked.append(epoch)
+        return {0: 60}
+
+    for count in (100, 110):
+        feed = Quiet(ticks(count))
+        one = ingest(
+            Journal(tmp_path), feed, SlowOutbox(0.0), epoch="e", stop_after_idle_s=0.2,
+            stands=stands,
+        )  # fmt: skip
+        one.run(StopRequest())
+        assert one.ticks == (40 if count == 100 else 10)
+    assert asked == ["e"]
+
+
 def test_offsets_of_an_earlier_life_follow_when_its_rows_arrive(tmp_path):
     never = SlowOutbox(after_s=60.0)
     ingest(Journal(tmp_path), Quiet(ticks(80)), never, stop_after_idle_s=0.2).run(StopRequest())

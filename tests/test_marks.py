@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from sysquant.feeds.decode import MILLISECOND
 from sysquant.feeds.marks import Published, published
 from sysquant.feeds.publish import Publisher
 from sysquant.feeds.sequence import Missing
@@ -29,8 +30,18 @@ def test_each_symbol_stands_after_its_newest_id_however_far_back_that_lies(broke
     often = [number for number in range(400) if number not in (3, 9, *range(200, 205))]
     seen = often[-100 * last :]  # more than that is not read for a symbol that is not found
     gaps = [Missing(1, a + 1, b - 1) for a, b in pairwise(seen) if b > a + 1]
-    rare = {0: Published(10, [Missing(0, 4, 8)])} if last > 1 else {}
-    assert found == {1: Published(400, gaps)} | rare
+    at = [int(some.ts[rows].max()) // MILLISECOND * MILLISECOND for rows in ([3, 9], often)]
+    rare = {0: Published(10, [Missing(0, 4, 8)], at[0])} if last > 1 else {}
+    assert found == {1: Published(400, gaps, at[1])} | rare
+
+
+def test_what_is_missing_still_is_wanted_once_but_for_what_was_given_up():
+    one = Published(50, [Missing(1, 7, 8), Missing(1, 20, 25)])
+    wanted = one.wanted(1, given_up=[(22, 23), (3, 3)], left=[(2, 4), (20, 25), (45, 60)])
+    assert wanted == [
+        Missing(1, 7, 8), Missing(1, 20, 21), Missing(1, 24, 25), Missing(1, 2, 2),
+        Missing(1, 4, 4), Missing(1, 45, 49),
+    ]  # fmt: skip
 
 
 def test_a_symbol_that_never_came_has_no_place(broker, topic):

@@ -203,7 +203,9 @@ def test_finnhub_brings_trades_without_ids_and_tells_that_a_connection_was_lost(
     with VenueServer(frames, script={3: "cut"}) as server:
         venue = Finnhub(token="se cret", url=server.url)
         feed = SocketFeed(universe=[Instrument("AAPL")], venue=venue)
-        ticks, gaps = read(feed, lambda _: feed.counters.connections == 2 or server.connections > 1)
+        ticks, gaps = read(feed, lambda count: count == 4 and feed.counters.connections == 2)
+        feed.poll(0.2)
+        gaps += feed.gaps
         feed.close()
     assert ticks.price.tolist() == [1.0, 1.0, 2.0, 3.0]
     assert "finnhub: unknown trades" in gaps[0]
@@ -237,13 +239,50 @@ def test_a_symbol_that_would_stay_silent_is_refused(name):
         Coinbase().want([Instrument("COINBASE:BTCUSD")])
 
 
-@pytest.mark.parametrize("url", ["https://x.example", "wss://", "stream", "wss://user@x.example"])
+@pytest.mark.parametrize(
+    "url", ["https://x.example", "wss://", "stream", "wss://user@x.example", "ws://x:99999"]
+)
 def test_an_address_that_cannot_be_meant_is_refused_without_the_token(url):
     with pytest.raises(ConfigError, match=r"source\.venue\.url") as error:
         SocketFeed(universe=UNIVERSE, venue=Finnhub(token="secret", url=url))
     assert "secret" not in str(error.value)
     with pytest.raises(ConfigError, match=r"source\.venue\.rest"):
         Binance(rest="api.example")
+
+
+def test_at_the_end_what_waited_goes_out_and_what_is_missing_is_known(binance):
+    frames = [binance_frame(number) for number in range(100)]
+    with VenueServer(frames, script={30: "close"}) as server:
+        feed = binance(server, hold_s=60.0)
+        first, _ = read(feed, lambda _: server.is_over and feed._sequences[1]._last == 99)
+        feed.close()
+        waited, missing = feed.rest()
+    assert first.offset.tolist() == [*range(30)] and waited.offset.tolist() == [*range(37, 100)]
+    assert missing == {"BTCUSDT": [(30, 36)]} and feed.counters.trades == 93
+
+
+def test_ids_that_began_anew_while_nobody_looked_are_followed(binance):
+    late = [binance_frame(number) for number in range(50)]
+    newest = json.loads(late[0])["data"]["T"] * 1_000_000 - 3_600 * 10**9
+    with VenueServer(late) as server:
+        feed = binance(server)
+        feed.go_on({1: Published(5_000, [], newest)}, {})
+        ticks, gaps = read(feed, lambda count: count >= 49)
+    assert ticks.offset.tolist()[-1] == 49 and "ids went back from 5000" in gaps[0]
+
+
+def test_one_price_that_is_none_costs_its_trade_and_not_the_page(binance):
+    frames = [binance_frame(number) for number in range(100)]
+    past = binance_past(frames)
+
+    def odd(path, query):
+        return [one | ({"price": "abc"} if one["id"] == 33 else {}) for one in past(path, query)]
+
+    with VenueServer(frames, odd, script={30: "close"}) as server:
+        feed = binance(server)
+        ticks, gaps = read(feed, lambda count: count == 99)
+    assert ticks.offset.tolist() == [n for n in range(100) if n != 33] and not gaps
+    assert feed.counters.bad == 1
 
 
 def test_what_was_given_up_before_is_not_asked_for_again(binance):

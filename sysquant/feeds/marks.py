@@ -10,12 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import msgspec
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
 from sysquant.errors import FeedError
 from sysquant.feeds.connection import client_settings, connect
+from sysquant.feeds.decode import MILLISECOND
 from sysquant.feeds.sequence import Missing
 from sysquant.types import Instrument
 
@@ -24,10 +26,31 @@ _RECENT = 1_000  # ids of a symbol
 
 
 class Published(NamedTuple):
-    """Of one symbol: the id after the greatest, and ids between the least and it that lack."""
+    """Of one symbol: the id after the greatest, ids between the least and it that lack, and the
+    time of its newest record, ns UTC.
+    """
 
     next_id: int
     missing: list[Missing]
+    newest: int = 0
+
+    def wanted(
+        self, symbol: int, given_up: Sequence[tuple[int, int]], left: Sequence[tuple[int, int]]
+    ) -> list[Missing]:
+        """What is missing here, or was at the last end, without what was given up; each id once."""
+        gaps = list(self.missing)
+        for first, last in left:
+            parts = Missing(symbol, first, last).without(self.next_id, max(last, self.next_id))
+            for known in self.missing:
+                parts = [part for one in parts for part in one.without(known.first, known.last)]
+            gaps += parts
+        for first, last in given_up:
+            gaps = [part for gap in gaps for part in gap.without(first, last)]
+        return gaps
+
+
+class _Value(msgspec.Struct, gc=False):
+    timestamp_ms: int = 0
 
 
 def published(
@@ -61,13 +84,13 @@ def published(
     consumer, _ = connect(KafkaConsumer, settings)
     keys = [one.symbol.encode() for one in universe]
     try:
-        found = dict[bytes, list[int]]()
+        found, newest = dict[bytes, list[int]](), dict[bytes, int]()
         places = [TopicPartition(topic, at) for at in consumer.partitions_for_topic(topic) or ()]
         first, stop = consumer.beginning_offsets(places), consumer.end_offsets(places)
         end = dict(stop)
         for most in (last, 10 * last, 100 * last):
             start = {place: max(first[place], end[place] - most) for place in places}
-            for key, ids in _read(consumer, start, stop, mark).items():
+            for key, ids in _read(consumer, start, stop, mark, newest).items():
                 found[key] = ids + found.get(key, [])
             stop = start
             if start == first or all(found.get(keys[at]) for at in wanted):
@@ -79,7 +102,11 @@ def published(
     # The newest say where it stands: an exchange may have begun to count anew.
     recent = {at: found.get(keys[at], [])[-_RECENT:] for at in wanted}
     ids = {at: sorted(set(some)) for at, some in recent.items()}
-    return {at: Published(some[-1] + 1, _missing(at, some)) for at, some in ids.items() if some}
+    return {
+        at: Published(some[-1] + 1, _missing(at, some), newest.get(keys[at], 0))
+        for at, some in ids.items()
+        if some
+    }
 
 
 def _read(
@@ -87,8 +114,9 @@ def _read(
     start: Mapping[TopicPartition, int],
     stop: Mapping[TopicPartition, int],
     mark: str,
+    newest: dict[bytes, int],
 ) -> dict[bytes, list[int]]:
-    # Key -> ids in their order, of the records from `start` on and before `stop`.
+    # Key -> ids in their order, of the records from `start` on and before `stop`; and their times.
     left = {place for place in start if start[place] < stop[place]}
     found, until = dict[bytes, list[int]](), time.monotonic() + _READ_S
     consumer.assign(list(left))
@@ -102,11 +130,20 @@ def _read(
             for record in records:
                 if record.offset < stop[place]:
                     ids = [int(v) for name, v in record.headers if name == mark and v.isdigit()]
-                    found.setdefault(record.key or b"", []).extend(ids)
+                    key = record.key or b""
+                    found.setdefault(key, []).extend(ids)
+                    newest[key] = max(newest.get(key, 0), _time_of(record.value))
         done = {place for place in left if (consumer.position(place) or 0) >= stop[place]}
         consumer.pause(*done)
         left -= done
     return found
+
+
+def _time_of(value: bytes | None) -> int:
+    try:
+        return msgspec.json.decode(value or b"", type=_Value).timestamp_ms * MILLISECOND
+    except msgspec.MsgspecError:
+        return 0
 
 
 def _missing(symbol: int, ids: Sequence[int]) -> list[Missing]:

@@ -133,6 +133,8 @@ class Publisher:
             self._producer.partitions_for(self.topic)
         except KafkaError as error:
             raise self._lost(error) from error
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"topic cannot be {self.topic!r}: {error}") from error
 
     @property
     def waiting(self) -> int:
@@ -144,8 +146,8 @@ class Publisher:
             return [None] * len(ticks)
         return [[(self._mark, b"%d" % offset)] for offset in ticks.offset.tolist()]
 
-    def flush(self) -> None:
-        """Wait until every record is acknowledged.
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until every record is acknowledged, `timeout_s` of the broker by default.
 
         Raises
         ------
@@ -153,7 +155,7 @@ class Publisher:
             If that is not so within the time-out.
         """
         try:
-            self._producer.flush(self._give_up_s)
+            self._producer.flush(self._give_up_s if timeout_s is None else timeout_s)
         except KafkaError as error:
             raise self._lost(error) from error
         until = time.monotonic() + 1.0  # callbacks of the last batch may still be running
@@ -162,10 +164,10 @@ class Publisher:
         if self._failure is not None or self.acknowledged < self._sent:
             raise self._lost(self._failure)
 
-    def close(self) -> None:
+    def close(self, timeout_s: float | None = None) -> None:
         """Let go of the broker, at the latest when no record can be acknowledged any more."""
         try:
-            self._producer.close(timeout=self._give_up_s)
+            self._producer.close(timeout=self._give_up_s if timeout_s is None else timeout_s)
         except KafkaError as error:
             raise self._lost(error) from error
 

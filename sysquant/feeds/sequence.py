@@ -124,17 +124,27 @@ class Order:
 
     def tend(self, now: float) -> tuple[list[Trade], list[Missing]]:
         """Trades that waited long enough for those before them; ids that are given up now."""
-        found, is_full = list[Trade](), len(self._held) > self._most_held
+        is_full = len(self._held) > self._most_held
+        found = self._gone_on(math.inf if is_full else now - self._hold_s)
+        lost = [gap for gap, since in self._passed if now - since >= self._give_up_s]
+        self._passed = [one for one in self._passed if now - one[1] < self._give_up_s]
+        return found, lost
+
+    def let_go(self) -> list[Trade]:
+        """Trades that still waited, at the end."""
+        return self._gone_on(math.inf)
+
+    def _gone_on(self, until: float) -> list[Trade]:
+        # Without what is missed since then, or longer.
+        found = list[Trade]()
         for gap in self._gaps() if self._known else ():
             since = self._since(gap)
-            if not is_full and now - since < self._hold_s:
+            if since > until:
                 break
             self._passed.append((gap, since))
             self.next_id = gap.last + 1
             found += self._released()
-        lost = [gap for gap, since in self._passed if now - since >= self._give_up_s]
-        self._passed = [one for one in self._passed if now - one[1] < self._give_up_s]
-        return found, lost
+        return found
 
     def missing(self) -> list[Missing]:
         """Ids that are wanted and did not come."""

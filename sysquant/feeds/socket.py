@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Literal
 
 import urllib3
@@ -22,14 +23,13 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
-from websockets.uri import parse_uri
 
-from sysquant.errors import ConfigError, FeedError
+from sysquant.errors import FeedError
 from sysquant.feeds.marks import Published
 from sysquant.feeds.sequence import Missing, Order, Trade, ticks_of
-from sysquant.feeds.venues.venue import Venue
+from sysquant.feeds.venues.venue import Venue, check_socket
 from sysquant.keys import check_number
-from sysquant.types import SECOND, Instrument, Poll
+from sysquant.types import SECOND, Instrument, Poll, Ticks
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ _REMEMBERED = 1_000  # gaps of a symbol
 _SOUND = 10  # frames after which a connection counts as one, and the next comes without a wait
 
 
-GivenUp = dict[str, list[tuple[int, int]]]
+Ids = Mapping[str, Sequence[tuple[int, int]]]
 
 
 @dataclass(slots=True)
@@ -111,11 +111,11 @@ class SocketFeed:
             check_number(name, value, least=0, most=86_400)
         check_number("give_up_s", give_up_s, least=0, most=7 * 86_400)
         venue.want(universe)
-        _check_address(venue.url)
+        check_socket(venue.url)
         self.name, self.counts = venue.name, venue.counts
         self.counters = Counters()
         self.gaps: list[str] = []
-        self.given_up: GivenUp = {}
+        self.given_up: dict[str, list[tuple[int, int]]] = {}
         self._venue = venue
         self._silent_s, self._retry_s, self._most_filled = silent_s, retry_s, most_filled
         self._symbols = {index: name for name, index in venue.symbols.items()}
@@ -124,6 +124,7 @@ class SocketFeed:
         self._far: dict[int, int] = {}  # symbol -> an id far beyond the others
         self._back: dict[int, int] = {}  # symbol -> a lower id of a newer trade
         self._newest: dict[int, int] = {}  # symbol -> time of its newest trade, ns
+        self._heard_of = set[int]()
         self._ask_at: dict[int, float] = {}  # symbol -> when to ask; infinite while it is asked
         self._http = urllib3.PoolManager()
         self._came: queue.SimpleQueue[_Frame | _Answer | str] = queue.SimpleQueue()
@@ -139,7 +140,7 @@ class SocketFeed:
     @property
     def unheard(self) -> list[str]:
         """The venue's names of what brought no trade so far."""
-        return [name for index, name in self._symbols.items() if index not in self._newest]
+        return [name for index, name in self._symbols.items() if index not in self._heard_of]
 
     def seek(self, next_offset: Mapping[int, int]) -> None:
         """Want trades from these ids on (symbol -> id); of others, from the first that comes."""
@@ -147,15 +148,24 @@ class SocketFeed:
             if symbol in self._sequences:
                 self._sequences[symbol].next_id = number
 
-    def go_on(self, published: Mapping[int, Published], given_up: GivenUp) -> None:
-        """Go on where a topic stands, with what it lacks before and was not given up."""
+    def go_on(
+        self, published: Mapping[int, Published], given_up: Ids, left: Ids = MappingProxyType({})
+    ) -> None:
+        """Go on where a topic stands, with what it lacks before and was not given up.
+
+        Parameters
+        ----------
+        published : of the topic.
+        given_up, left : venue's name of a symbol -> ids that were, and that were still missing at
+            an orderly end, first and last included.
+        """
         self.given_up = {name: list(given_up.get(name, ())) for name in self._symbols.values()}
         self.seek({symbol: one.next_id for symbol, one in published.items()})
         for symbol, one in published.items():
             if symbol in self._sequences:
-                wanted = one.missing
-                for first, last in self.given_up[self._symbols[symbol]]:
-                    wanted = [part for gap in wanted for part in gap.without(first, last)]
+                self._newest[symbol] = one.newest
+                name = self._symbols[symbol]
+                wanted = one.wanted(symbol, self.given_up[name], left.get(name, ()))
                 self._sequences[symbol].want(wanted, time.monotonic())
 
     def poll(self, timeout_s: float) -> Poll:
@@ -174,10 +184,22 @@ class SocketFeed:
         good = [trade for trade in found if trade.is_meant]
         self.counters.bad += len(found) - len(good)
         self.counters.trades += len(good)
+        self._heard_of.update(trade.symbol for trade in good)
         for trade in good:
             self._newest[trade.symbol] = max(self._newest.get(trade.symbol, 0), trade.ts)
         self.counters.duplicates = sum(one.duplicates for one in self._sequences.values())
         return Poll(ticks_of(good), next_offset=self._next(), is_connected=self._is_connected)
+
+    def rest(self) -> tuple[Ticks, dict[str, list[tuple[int, int]]]]:
+        """Trades that still wait for others before them, and ids that are missing, at the end."""
+        found = [trade for one in self._sequences.values() for trade in one.let_go()]
+        good = [trade for trade in found if trade.is_meant]
+        self.counters.trades += len(good)
+        missing = {
+            self._symbols[symbol]: [(gap.first, gap.last) for gap in one.missing()]
+            for symbol, one in self._sequences.items()
+        }
+        return ticks_of(good), {name: ids for name, ids in missing.items() if ids}
 
     def commit(self, next_offset: Mapping[int, int]) -> None:
         """Nothing to tell anyone."""
@@ -365,16 +387,6 @@ class SocketFeed:
     def _tell_lost(self, state: object) -> None:
         error = state.outcome.exception()  # pyright: ignore
         log.warning("%s cannot be reached (%s)", self.name, _plain(error))
-
-
-def _check_address(url: str) -> None:
-    # Not shown: it may hold a token.
-    try:
-        parse_uri(url)
-    except WebSocketException:
-        raise ConfigError(
-            "source.venue.url is no address of a WebSocket, like wss://stream.example.com"
-        ) from None
 
 
 def _plain(error: BaseException) -> str:

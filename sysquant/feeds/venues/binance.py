@@ -11,7 +11,7 @@ import urllib3
 
 from sysquant.feeds.decode import MILLISECOND
 from sysquant.feeds.sequence import Missing, Trade
-from sysquant.feeds.venues.venue import PAGE, Heard, asked, check_rest, names_of
+from sysquant.feeds.venues.venue import PAGE, Heard, asked, check_rest, names_of, number
 from sysquant.types import Instrument
 
 
@@ -93,7 +93,7 @@ class Binance:
         }  # fmt: skip
         page = asked(http, f"{self._rest}/api/v3/historicalTrades", fields, self._page)
         found = [
-            Trade(gap.symbol, one.id, one.time * MILLISECOND, float(one.price), float(one.qty), 0)
+            Trade(gap.symbol, one.id, one.time * MILLISECOND, number(one.price), number(one.qty), 0)
             for one in page
             if gap.first <= one.id <= gap.last
         ]

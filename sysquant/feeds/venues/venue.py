@@ -1,5 +1,6 @@
 """What every venue is to `SocketFeed`, and what venues share."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ from typing import Any, Protocol
 import msgspec
 import urllib3
 from urllib3.util import Retry
+from websockets.exceptions import WebSocketException
+from websockets.uri import parse_uri
 
 from sysquant.errors import ConfigError, FeedError
 from sysquant.feeds.sequence import Missing, Trade
@@ -102,6 +105,22 @@ def names_of(universe: Sequence[Instrument], prefix: str) -> dict[str, int]:
     return found
 
 
+def check_socket(url: str) -> None:
+    """Refuse what is no address of a WebSocket; it is not shown: it may hold a token.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    try:
+        parse_uri(url)
+    except (WebSocketException, ValueError):  # a port that is none
+        raise ConfigError(
+            "source.venue.url is no address of a WebSocket, like wss://stream.example.com"
+        ) from None
+
+
 def check_rest(url: str) -> None:
     """Refuse what is no address that can be asked.
 
@@ -112,6 +131,14 @@ def check_rest(url: str) -> None:
     """
     if not re.fullmatch(r"https?://[^/\s?#]+[^\s?#]*", url):
         raise ConfigError(f"source.venue.rest must be like https://api.example.com, was {url!r}")
+
+
+def number(said: str) -> float:
+    """A price or volume of a page; NaN for what is none, which costs that trade alone."""
+    try:
+        return float(said)
+    except ValueError:
+        return math.nan
 
 
 def asked(
