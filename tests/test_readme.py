@@ -68,7 +68,7 @@ RUN = {
     "execution.funding=store": ([], "600 bars"),
     "python runners/check.py data universe=crypto start=-7d": (
         ["least=0", "symbols=[BTC-PERP]"],
-        r"BTC-PERP \d{4}-\d\d-\d\d score 0\.\d{3} \(",
+        r"BTC-PERP \d{4}-\d\d-\d\d score 1\.000; 600 of 600 minutes",
     ),
     "python runners/live.py strategy=momentum quality.least=0.9": (
         ["feed.start=-5m", "journal=fresh"],
