@@ -24,3 +24,12 @@ def cache() -> Path:
 def under_home(path: str | Path) -> Path:
     """`path` itself when absolute, otherwise below `home()`."""
     return home() / Path(path).expanduser()
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file, or the names in a directory, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

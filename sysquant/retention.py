@@ -6,11 +6,11 @@ read back from the files and compared with the store; whatever ends this on the 
 goes on, and each row is in the store or in a file. Bars stay where they are.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -32,7 +32,7 @@ from sysquant.checksums import (
     tally,
 )
 from sysquant.errors import ConfigError, DataError, StoreError
-from sysquant.home import under_home
+from sysquant.home import sync, under_home
 from sysquant.locking import lock
 from sysquant.months import (
     Month,
@@ -307,11 +307,7 @@ class _Export:
 def _sync(filesystem: fs.FileSystem, place: str) -> None:
     # What is on a disk of this machine is there after a loss of power, too.
     if isinstance(filesystem, fs.LocalFileSystem):
-        number = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+        sync(Path(place))
 
 
 def _text(month: int) -> str:

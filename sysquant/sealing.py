@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from sysquant.errors import JournalError
 from sysquant.failpoints import Point, reached
+from sysquant.home import sync
 from sysquant.journal import Input
 from sysquant.journal_reader import JournalReader
 
@@ -111,7 +112,7 @@ class Sealer:
         reached(Point.FILE_WRITTEN)
         new.rename(path)
         try:
-            _sync(self._directory)
+            sync(self._directory)  # the name, too, before the journal forgets
         except OSError:
             path.unlink()  # it is not said to be sealed, and would be in the way of the next
             raise
@@ -167,12 +168,3 @@ def _chained(chain: bytes, inputs: Sequence[Input]) -> bytes:
         digest.update(struct.pack("<QII", one.seq, len(kind), len(one.payload)))
         digest.update(kind + one.payload + one.effects_hash)
     return digest.digest()
-
-
-def _sync(directory: Path) -> None:
-    # The name, too, is on disk before the journal forgets what it holds.
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

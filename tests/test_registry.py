@@ -114,7 +114,7 @@ def test_one_publishes_at_a_time(registry, key, fitted):
 
 
 def test_what_fails_half_way_leaves_nothing(registry, key, fitted, monkeypatch):
-    monkeypatch.setattr("sysquant.models.registry._sync", lambda path: 1 / 0)
+    monkeypatch.setattr("sysquant.models.registry.sync", lambda path: 1 / 0)
     monkeypatch.setattr("sysquant.models.registry._write", lambda path, content: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         registry.publish(about(), fitted, rows(100)[0], key)

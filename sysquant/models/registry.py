@@ -23,6 +23,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from sysquant.errors import ModelError
+from sysquant.home import sync
 from sysquant.locking import lock
 from sysquant.models import manifest as manifests
 from sysquant.models.manifest import Manifest, digest
@@ -159,7 +160,7 @@ class Registry:
             for name, content in files.items():
                 _write(fresh / name, content)
             fresh.rename(root / f"{number:06d}-{about.id[:12]}")
-            _sync(root)
+            sync(root)
             return about
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -282,11 +283,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

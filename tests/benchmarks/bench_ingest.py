@@ -27,6 +27,7 @@ from sysquant import journal_reader
 from sysquant.feeds.publish import Publisher
 from sysquant.ingest import ingest_journal
 from sysquant.serve import ensure_server
+from sysquant.stop import end
 from sysquant.store import DEFAULT_DSN, connect, insert, migrate
 from sysquant.tables import tick_table
 from tests.benchmarks import bench_kafka, report
@@ -116,10 +117,12 @@ def main() -> None:
     before = os.environ.get("SYSQUANT_HOME")
     with broker_and_store() as (bootstrap, home):
         os.environ["SYSQUANT_HOME"] = str(home)
-        dsn, _ = ensure_server(DEFAULT_DSN)
+        dsn, server = ensure_server(DEFAULT_DSN)
         with contextlib.closing(connect(dsn)) as client:
             migrate(client)
             rows = measure(bootstrap, client, options.size, options.rounds)
+        if server is not None:
+            end(server)
         del os.environ["SYSQUANT_HOME"]
         if before is not None:
             os.environ["SYSQUANT_HOME"] = before
