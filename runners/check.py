@@ -61,7 +61,7 @@ def data(cfg: DictConfig) -> None:
         start, end = _span(cfg, client, universe)
         if compose.value(cfg, "repair", bool):
             repair(client, [i.symbol for i in universe], start, end - 1)
-        pairs = _still_there(client, universe, list(quality.days(start, end)))
+        pairs, moved = _apart(client, universe, list(quality.days(start, end)))
         bar = tqdm(pairs, unit=" days", leave=False, disable=None)
         begins = {one.symbol: _begins(client, one) for one in universe}
         found = [
@@ -71,28 +71,29 @@ def data(cfg: DictConfig) -> None:
         measured = [each for each in found if each is not None]
         low = quality.low(client, [one.symbol for one in universe], start, end, least)
         quality.write(client, measured, f"quality-{secrets.token_hex(6)}")
-    again = {(each.symbol, str(each.day)) for each in measured}
-    failures = [*_failures(measured, least), *_kept(low, again, least)]
+    kept = {place: score for place, score in low.items() if place in moved}
+    failures = [*_failures(measured, least), *_poor(kept, least)]
     _show(measured, least, failures, as_json=compose.value(cfg, "json", bool))
     if failures:
         raise SystemExit(1)
 
 
-def _still_there(
+def _apart(
     client: Client, universe: list[Instrument], days: list[tuple[int, int]]
-) -> list[tuple[Instrument, int, int]]:
+) -> tuple[list[tuple[Instrument, int, int]], set[tuple[str, str]]]:
     # A day whose ticks were moved into files is not measured again: its score was made before.
-    moved = {(each.symbol, each.month) for each in months(client, [i.symbol for i in universe])}
-    pairs = [(one, *day) for day in days for one in universe]
-    found = [pair for pair in pairs if (pair[0].symbol, _month(pair[1])) not in moved]
-    if len(found) < len(pairs):
-        told = f"{len(pairs) - len(found)} days lie in archived months: their scores stay"
-        print(told, file=sys.stderr)
-    return found
-
-
-def _month(ts: int) -> int:
-    return int(str(np.datetime64(ts, "ns").astype("M8[M]")).replace("-", ""))
+    archived = {(each.symbol, each.month) for each in months(client, [i.symbol for i in universe])}
+    pairs, moved = list[tuple[Instrument, int, int]](), set[tuple[str, str]]()
+    for start, end in days:
+        day = str(np.datetime64(start, "ns").astype("M8[D]"))
+        for one in universe:
+            if (one.symbol, int(day[:7].replace("-", ""))) in archived:
+                moved.add((one.symbol, day))
+            else:
+                pairs.append((one, start, end))
+    if moved:
+        print(f"{len(moved)} days lie in archived months: their scores stay", file=sys.stderr)
+    return pairs, moved
 
 
 def _chosen(cfg: DictConfig, universe: list[Instrument]) -> list[Instrument]:
@@ -117,11 +118,8 @@ def _span(cfg: DictConfig, client: Client, universe: list[Instrument]) -> tuple[
     return start, until
 
 
-def _kept(
-    low: dict[tuple[str, str], float], again: set[tuple[str, str]], least: float
-) -> list[str]:
-    # Days that were not measured now: their scores were made before their ticks were moved.
-    kept = {place: score for place, score in low.items() if place not in again}
+def _poor(kept: dict[tuple[str, str], float], least: float) -> list[str]:
+    # Of days that were not measured now.
     if not kept:
         return []
     symbol, day = min(kept, key=lambda place: kept[place])

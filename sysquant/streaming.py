@@ -93,9 +93,9 @@ class Streamer:
         self._feed.close()
         self._take(0.0)
         waited, missing = self._feed.rest()
+        self._journal.remember(left=msgspec.json.encode(missing).decode())
         self._pump.send(waited)
         self._finish()
-        self._journal.remember(left=msgspec.json.encode(missing).decode())
         took = time.monotonic() - began
         return f"published {self._publisher.acknowledged} records in {took:.0f} s; {self._told()}"
 
