@@ -30,7 +30,7 @@ from sysquant.keys import check_number
 
 log = logging.getLogger(__name__)
 
-FETCH_MIB = 8
+FETCH_MIB = 2  # about a poll: it asks for more once one is used up, and that is while we decide
 MOST_FETCH_MIB = 16  # it delivers nothing at 32
 GATHERED = 1 << 20  # bytes that need not linger
 WAIT_MS = 250  # that the broker may hold a fetch back when there is nothing
