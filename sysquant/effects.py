@@ -7,6 +7,7 @@ store's tables have, with names. Nothing here decides.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +40,10 @@ _NAMED = {
 }
 _TIMES = ("ts", "due", "expires")
 _NS = pa.timestamp("ns", "UTC")
+_ASKED = ("signals", "orders")  # tables that tell which model a strategy asked
 _FEW = 64  # rows for which plain Python is faster
+Models = Mapping[str, str]
+_NO_MODELS: Models = MappingProxyType({})
 _COUNTS = {"fill_no": np.uint32, "attempt": np.uint8}  # narrower than order_no and version
 # NULL in the store where the engine has NaN or NEVER: there is none.
 _ABSENT = (
@@ -99,12 +103,15 @@ class Labels:
     symbols: Sequence[str]
     risk: RiskChain
 
-    def tables(self, effects: Effects, seq: int) -> dict[str, pa.Table]:
-        """Arrow tables with the columns of the store; tables without rows are left out."""
-        tables = {n: self.table(n, rows, seq) for n, rows in effects.rows.items() if len(rows)}
-        return {name: table for name, table in tables.items() if table.num_rows}
+    def tables(
+        self, effects: Effects, seq: int, models: Models = _NO_MODELS
+    ) -> dict[str, pa.Table]:
+        """Arrow tables with the columns of the store, as `table`; those without rows are left out."""
+        caused = [(name, rows) for name, rows in effects.rows.items() if len(rows)]
+        found = [(name, self.table(name, rows, seq, models)) for name, rows in caused]
+        return {name: table for name, table in found if table.num_rows}
 
-    def table(self, name: str, rows: np.ndarray, seq: int) -> pa.Table:
+    def table(self, name: str, rows: np.ndarray, seq: int, models: Models = _NO_MODELS) -> pa.Table:
         """One Arrow table; it may be empty.
 
         Parameters
@@ -112,6 +119,7 @@ class Labels:
         name : of a table in `records.EFFECTS`.
         rows : (R,) records of it.
         seq : the input that caused them.
+        models : strategy -> the model that it asked.
 
         Returns
         -------
@@ -130,6 +138,9 @@ class Labels:
         for field, values in fields.items():
             column, array = self._column(name, field, values)
             columns[column] = array
+        if name in _ASKED:
+            names = [models.get(strategy, "") for strategy in self.strategies]
+            columns["model"] = _named(rows["strategy"], names)
         return pa.table(columns)
 
     def _by_check(self, fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

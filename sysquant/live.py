@@ -255,7 +255,7 @@ class LiveRunner:
         entry = Input(seq, kind, payload, effects.hash() if effects else b"")
         caused = dict[str, pa.Table]()
         if effects:
-            caused = self.labels.tables(effects, seq)
+            caused = self.labels.tables(effects, seq, self.engine.models)
             self.tally.add(effects, rows, self.labels.risk)
         caused["inputs"] = input_row(self.labels.run, entry, rows, offsets)
         self._commit(entry, {**caused, **tables}, notes, answers)

@@ -61,7 +61,7 @@ def replayed(client: Client, session: Session) -> str:
     for number, (_, kind, payload) in enumerate(recorded(client, session.run), start=1):
         effects, records, offsets = _again(engine, kind, payload)
         entry = Input(number, kind, payload, effects.hash() if effects else b"")
-        caused = labels.tables(effects, number) if effects else {}
+        caused = labels.tables(effects, number, engine.models) if effects else {}
         for name, rows in caused.items():
             tables[name].append(rows)
         tables["inputs"].append(input_row(run, entry, records, offsets))
