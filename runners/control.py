@@ -6,8 +6,10 @@ python runners/control.py stop all --symbol SIM:OAK
 python runners/control.py weight momentum 0.5
 python runners/control.py move-cash momentum pool 1000
 python runners/control.py halt                   # no order any more, until: control.py rearm
+python runners/control.py rollback ml_direction 3   # ask model 3 again
 
-Exit codes: 0 done, 1 refused, 2 not understood, 3 no answer, 4 stopped and not flat yet.
+Exit codes: 0 done, 1 refused, 2 not understood, 3 no answer, 4 stopped and not flat yet, or still
+looking for a model.
 """
 
 import sys
@@ -21,7 +23,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from rich.console import Console
@@ -36,11 +38,11 @@ from sysquant.locking import holder
 from sysquant.mailbox import post
 
 ALL, POOL, ADOPT = "all", "pool", "adopt"
-REFUSED, NO_ANSWER, NOT_FLAT = 1, 3, 4
+REFUSED, NO_ANSWER, NOT_DONE = 1, 3, 4
 _LOOK_S = 0.02
 _NEARBY_S = 0.5  # for the broker of a book that has a mailbox here
 _DEFAULTS = {
-    "book": None, "json": False, "timeout": 10.0, "wait": 5.0, "bootstrap": None, "kafka": None,
+    "book": None, "json": False, "timeout": 10.0, "wait": 10.0, "bootstrap": None, "kafka": None,
     "journal": None,
 }  # fmt: skip
 # Words of commands that take a strategy, or all of them, and perhaps a symbol.
@@ -58,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Send one command, wait for its answer, and print it."""
     said = _parser().parse_args(arguments, argparse.Namespace(**_DEFAULTS))
     try:
-        answer, is_flat = (_let_adopt(said.book), True) if said.word == ADOPT else _asked(said)
+        answer, is_done = (_let_adopt(said.book), True) if said.word == ADOPT else _asked(said)
     except SysquantError as error:
         print(f"error: {error}", file=sys.stderr)
         return NO_ANSWER if isinstance(error, _NoAnswerError) else REFUSED
@@ -68,16 +70,49 @@ def main(arguments: list[str] | None = None) -> int:
         _show(answer.status)
     else:
         print(answer.text if answer.ok else f"refused: {answer.text}")
-    return REFUSED if not answer.ok else 0 if is_flat else NOT_FLAT
+    return REFUSED if not answer.ok else 0 if is_done else NOT_DONE
 
 
 def _asked(said: argparse.Namespace) -> tuple[Answer, bool]:
-    # The answer, and whether there is nothing that a stop still waits for.
+    # The answer, and whether there is nothing that is still waited for.
     line = _Line(said)
     answer = line.ask(_command(said))
-    if answer.ok and said.word == "stop" and said.wait > 0:
-        return _when_flat(line, answer, said)
-    return answer, True
+    wait = {"stop": _left, "refresh": _looked, "rollback": _looked}.get(said.word)
+    if not answer.ok or wait is None or said.wait <= 0:
+        return answer, True
+    until = time.monotonic() + said.wait
+    while True:
+        found = wait(line.ask(control.Status()).status or {}, said)
+        if found.is_done or time.monotonic() >= until:
+            text = f"{answer.text}{found.told}"
+            return msgspec.structs.replace(answer, ok=found.is_right, text=text), found.is_done
+        time.sleep(0.2)
+
+
+class _Waited(NamedTuple):
+    # What a status says of what is waited for.
+    is_done: bool
+    told: str
+    is_right: bool = True
+
+
+def _left(status: dict[str, Any], said: argparse.Namespace) -> _Waited:
+    # Stop is done when nothing is held any more; until then, what still is.
+    held = {
+        f"{name} {symbol} {quantity:g}"
+        for name, one in status["strategies"].items()
+        for symbol, quantity in one["positions"].items()
+        if said.strategy in (ALL, name) and said.symbol in (None, symbol)
+    }
+    return _Waited(not held, f"; it still holds {', '.join(sorted(held))}" if held else ": flat")
+
+
+def _looked(status: dict[str, Any], said: argparse.Namespace) -> _Waited:
+    # A look for a model is done when it tells what it came to.
+    model = status["strategies"][said.strategy]["model"]
+    told = model["said"]
+    serves = bool(model["model"]) and told.startswith(model["model"])
+    return _Waited(bool(told), f": {told}" if told else "; it is still looking", serves or not told)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     options.add_argument("--book", help="name of the book; needed where several run")
     options.add_argument("--json", action="store_true", help="the answer as JSON")
     options.add_argument("--timeout", type=_seconds, help="s to wait for an answer, 10")
-    options.add_argument("--wait", type=_seconds, help="s that stop waits until all is flat, 5")
+    options.add_argument(
+        "--wait", type=_seconds, help="s that stop, refresh, rollback wait until it is done, 10"
+    )
     options.add_argument("--bootstrap", help="host:port of Kafka, for a book on another machine")
     options.add_argument(
         "--kafka", metavar="FILE",
@@ -115,6 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     place = {"help": f"a strategy, or {POOL}"}
     word("move-cash", control.MoveCash, source=place, target=place, amount={"type": _number})
     word("refresh", control.Refresh, strategy=strategy)
+    number = {"type": _model_number, "help": "of the model, as status and model_runs name it"}
+    word("rollback", control.Rollback, strategy=strategy, number=number)
     words.add_parser(ADOPT, parents=[options], help=_let_adopt.__doc__)
     return parser
 
@@ -133,6 +172,13 @@ def _number(word: str) -> float:
     return value
 
 
+def _model_number(word: str) -> int:
+    number = word.partition("-")[0]
+    if not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"the number of a model, as 7 or 000007-..., was {word}")
+    return int(number)
+
+
 def _command(said: argparse.Namespace) -> Command:
     name = None if getattr(said, "strategy", ALL) == ALL else said.strategy
     if said.word in _SCOPED:
@@ -148,6 +194,8 @@ def _command(said: argparse.Namespace) -> Command:
             return control.Weight(name, said.weight)
         case "refresh":
             return control.Refresh(said.strategy)
+        case "rollback":
+            return control.Rollback(said.strategy, said.number)
         case _:
             places = ["" if name == POOL else name for name in (said.source, said.target)]
             return control.MoveCash(places[0], places[1], said.amount)
@@ -305,35 +353,20 @@ def _let_adopt(book: str | None) -> Answer:
     return Answer("", True, text)
 
 
-def _when_flat(line: _Line, answer: Answer, said: argparse.Namespace) -> tuple[Answer, bool]:
-    # Stop is done when nothing is held any more; until then, what still is.
-    until, left = time.monotonic() + said.wait, {}
-    while True:
-        strategies: Any = (line.ask(control.Status()).status or {})["strategies"]
-        left = {
-            f"{name} {symbol} {quantity:g}"
-            for name, one in strategies.items()
-            for symbol, quantity in one["positions"].items()
-            if said.strategy in (ALL, name) and said.symbol in (None, symbol)
-        }
-        if not left:
-            return msgspec.structs.replace(answer, text=f"{answer.text}: flat"), True
-        if time.monotonic() >= until:
-            told = f"{answer.text}; it still holds {', '.join(sorted(left))}"
-            return msgspec.structs.replace(answer, text=told), False
-        time.sleep(0.2)
-
-
 def _show(status: dict[str, Any]) -> None:
     table = Table(title=f"{status['book']}, journal {status['journal']}", title_justify="left")
-    for name in ("strategy", "state", "weight", "equity", "P&L", "drawdown", "orders", "positions"):
-        table.add_column(name, justify="left" if name in ("strategy", "positions") else "right")
+    columns = ["strategy", "state", "weight", "equity", "P&L", "drawdown", "orders", "positions"]
+    has_models = any(one["model"] for one in status["strategies"].values())
+    for name in columns + ["model"] * has_models:
+        left = ("strategy", "positions", "model")
+        table.add_column(name, justify="left" if name in left else "right")
     for name, one in status["strategies"].items():
         held = ", ".join(f"{symbol} {quantity:g}" for symbol, quantity in one["positions"].items())
         table.add_row(
             name, one["state"], f"{one['weight']:g}", f"{one['equity']:,.2f}",
             f"[{'green' if one['pnl'] >= 0 else 'red'}]{one['pnl']:+,.2f}[/]",
             f"{one['drawdown']:.2%}", str(one["orders"]), held or "flat",
+            *[one["model"].get("model") or one["model"].get("said", "")] * has_models,
         )  # fmt: skip
     holds = status["holds"]
     stopped = "every order is stopped: halt" if "halt" in holds else "entries are stopped"

@@ -43,11 +43,13 @@ from sysquant.ingest import ingest_journal
 from sysquant.journal import Journal
 from sysquant.live import LiveRunner
 from sysquant.mailbox import LocalMailbox, Mailbox
+from sysquant.models.loader import ModelLoader
 from sysquant.outbox import Outbox
 from sysquant.recovery import check_feed, is_ours
 from sysquant.rows import run_row
 from sysquant.runtime import Runtime
 from sysquant.sealing import Sealer
+from sysquant.swapping import Swapper
 
 log = logging.getLogger("live")
 
@@ -89,8 +91,9 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     known_quality = _known_quality(book, wish)
     quality = parts.rate(cfg, opened, feed, known_quality)
     universe = parts.universe_of(cfg)
+    models = parts.models_of(cfg)
     engine = parts.engine_of(
-        cfg, universe, parts.funding_of(cfg, universe, opened, feed), contained=True
+        cfg, universe, parts.funding_of(cfg, universe, opened, feed), contained=True, models=models
     )
     flatten = parts.flattened(cfg, list(engine.strategies))
     journal = _journal(book, wish)
@@ -119,7 +122,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         feed=feed,
         journal=journal,
         outbox=outbox,
-        desk=_desk(cfg, book, engine, journal, runtime, outbox),
+        desk=_desk(cfg, book, engine, journal, runtime, outbox, models),
         sealer=Sealer(journal.path, home() / "runs" / journal.id, newest=journal.last_seq),
         labels=labels,
         runtime=runtime,
@@ -154,8 +157,9 @@ def _announce(
 
 
 def _desk(
-    cfg: DictConfig, book: str, engine: Engine, journal: Journal, runtime: Runtime, outbox: Outbox
-) -> Desk:
+    cfg: DictConfig, book: str, engine: Engine, journal: Journal, runtime: Runtime, outbox: Outbox,
+    models: ModelLoader,
+) -> Desk:  # fmt: skip
     # Messages come from this machine, and over the broker where the feed does.
     mailboxes: list[Mailbox] = [LocalMailbox(journal.directory)]
     where = {"book": book}
@@ -170,8 +174,10 @@ def _desk(
         }
         where["line"] = "" if wanted["security"] else json.dumps(line)  # no secret stays on disk
     journal.remember(**where)
+    clock = time.time_ns if runtime.clock == "wall" else lambda: engine.engine_ts
     return Desk(
         book=book, engine=engine, journal=journal, mailboxes=mailboxes, send=outbox.send,
+        models=Swapper(engine, journal, models, clock),
         keys=Keys.load(home() / "data" / "keys", make=True), age_s=runtime.control_age_s,
     )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The parts that live and backtest share, built from one composed configuration."""
 
+import functools
 import json
 import math
 import time
@@ -21,8 +22,13 @@ from sysquant.engine import Engine
 from sysquant.errors import ConfigError, nearest
 from sysquant.execution import Execution
 from sysquant.feeds.replay import ReplayFeed
+from sysquant.home import home
 from sysquant.keys import check_choice, check_number
+from sysquant.models.loader import ModelLoader
+from sysquant.models.manifest import public_key
+from sysquant.models.registry import Registry
 from sysquant.operation import Hold, Switch
+from sysquant.opinions import Models
 from sysquant.risk import RiskChain
 from sysquant.runtime import Runtime
 from sysquant.serve import ensure_server, revive
@@ -100,6 +106,7 @@ def engine_of(
     strategy: Strategy | None = None,
     *,
     contained: bool = False,
+    models: Models | None = None,
 ) -> Engine:
     """The engine of the book of `cfg`.
 
@@ -107,7 +114,7 @@ def engine_of(
     ----------
     funding : what `funding_of` found.
     strategy : in place of the one that `cfg` names, of its class.
-    contained : as of `Engine`.
+    contained, models : as of `Engine`.
     """
     strategies = {choice("strategy"): strategy} if strategy else strategies_of(cfg)
     flattened(cfg, list(strategies))
@@ -128,7 +135,14 @@ def engine_of(
         snapshot_ns=_interval_of(cfg, "snapshots"),
         currency=value(cfg, "book.currency", str),
         contained=contained,
+        models=models,
     )
+
+
+def models_of(cfg: DictConfig) -> ModelLoader:
+    """What finds the models of the book's strategies."""
+    key = functools.partial(public_key, home() / "data" / "keys")
+    return ModelLoader(Registry(home() / "data" / "models"), key, strategies_of(cfg))
 
 
 def _risk_of(cfg: DictConfig) -> RiskChain:

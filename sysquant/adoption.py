@@ -18,7 +18,7 @@ from sysquant.effects import END_REASONS, Effects, Labels
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, JournalError, StoreAwayError
 from sysquant.journal import Input, Journal
-from sysquant.operation import Charge, Fill, Hold
+from sysquant.operation import Charge, Fill, Hold, Serve
 from sysquant.outbox import Outbox
 from sysquant.packed import pack, unpack_batch
 from sysquant.recovery import FRESH, carry_out, changed, marks, newest, read_command
@@ -229,7 +229,8 @@ def _commanded(engine: Engine, entry: Input, *, halted: bool) -> bool:
     for one in (said := read_command(entry)).operations:
         halted = one.on if isinstance(one, Hold) and one.reason == "halt" else halted
     try:
-        carry_out(engine, said.operations)
+        # Models are of the build that trained them: the newest is asked for once it trades.
+        carry_out(engine, tuple(one for one in said.operations if not isinstance(one, Serve)))
     except ConfigError as error:
         raise JournalError(
             f"input {entry.seq} of the journal, a command, cannot be repeated: {error}; finish "

@@ -91,9 +91,16 @@ class MoveCash(_Command, frozen=True, tag="move-cash"):
 
 
 class Refresh(_Command, frozen=True):
-    """Load a strategy's newest model."""
+    """Let a strategy ask its newest model."""
 
     strategy: str
+
+
+class Rollback(_Command, frozen=True):
+    """Let a strategy ask an earlier model again, by its number; newer ones are taken from then."""
+
+    strategy: str
+    number: int
 
 
 class Halt(_Command, frozen=True):
@@ -107,12 +114,23 @@ class Rearm(_Command, frozen=True):
 
 
 Command: TypeAlias = (
-    Status | Start | Stop | Drain | Pause | Resume | Weight | MoveCash | Refresh | Halt | Rearm
+    Status
+    | Start
+    | Stop
+    | Drain
+    | Pause
+    | Resume
+    | Weight
+    | MoveCash
+    | Refresh
+    | Rollback
+    | Halt
+    | Rearm
 )
 # Who may say what: a key that only re-arms cannot trade, one that trades cannot re-arm.
 _MAY: Mapping[Role, tuple[type[_Command], ...]] = {
     "operate": (
-        Status, Start, Stop, Drain, Pause, Resume, Weight, MoveCash, Refresh, Halt,
+        Status, Start, Stop, Drain, Pause, Resume, Weight, MoveCash, Refresh, Rollback, Halt,
     ),
     "rearm": (Status, Halt, Rearm),
 }  # fmt: skip

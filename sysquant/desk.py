@@ -8,6 +8,7 @@ itself must do to the book (give cash back, stop entries) goes the same way.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
@@ -20,9 +21,11 @@ from sysquant.engine import Engine
 from sysquant.errors import ConfigError, ControlError
 from sysquant.journal import Batch, Journal
 from sysquant.mailbox import Letter, Mailbox
+from sysquant.models.loader import Look
 from sysquant.operation import Hold, Move, Operation, Rearm, Release, State, Switch, Weigh
 from sysquant.recovery import Carried, carry_out
 from sysquant.rows import event
+from sysquant.swapping import Swapper
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,7 @@ class Desk:
     keys : of those who may command.
     mailboxes : where messages arrive.
     send : is given the batches that a commit sealed, as `Outbox.send`.
+    models : which the strategies ask.
     age_s : how old one may be.
     """
 
@@ -72,13 +76,14 @@ class Desk:
         keys: Keys,
         mailboxes: Sequence[Mailbox],
         send: Callable[[list[Batch]], None],
+        models: Swapper,
         age_s: float = 30.0,
     ) -> None:
         self._book, self._engine, self._journal, self._keys = book, engine, journal, keys
         self._mailboxes = tuple(mailboxes)
         used = msgspec.json.decode(journal.meta("nonces") or "{}", type=dict[str, int])
         self._gate = Gate(keys, book=book, journal=journal.id, age_s=age_s, nonces=used)
-        self._send = send
+        self._send, self._models = send, models
         for mailbox in self._mailboxes:
             mailbox.seek(journal.meta(f"mailbox/{mailbox.name}"))
 
@@ -90,6 +95,7 @@ class Desk:
             letters = mailbox.take()
             if letters:
                 self._hear(letters, mailbox, record)
+        self.swap(record)
 
     def _hear(self, letters: Sequence[Letter], mailbox: Mailbox, record: Recorder) -> None:
         answers, refused = dict[str, bytes](), list[str]()
@@ -175,8 +181,9 @@ class Desk:
                 if command.strategy is not None:
                     return (Rearm(command.strategy),), f"{command.strategy} is re-armed"
                 return self._rearmed()
-            case control.Refresh():
-                raise ControlError(f"{command.strategy!r} has no model that could be refreshed")
+            case control.Refresh() | control.Rollback():
+                number = getattr(command, "number", None)
+                return (), self._models.ask(command.strategy, number)
             case control.Status():
                 return (), ""
 
@@ -246,6 +253,7 @@ class Desk:
                 "weight": account["scale"],
                 "orders": int(account["orders"]),
                 "positions": positions[name],
+                "model": self._models.status(name),
             }
             for name, account in engine.accounts().items()
         }
@@ -257,14 +265,28 @@ class Desk:
 
     # -- what the runner itself does to the book
 
-    def operate(self, record: Recorder, text: str, *operations: Operation) -> None:
+    def swap(self, record: Recorder, at: int = 0) -> None:
+        """Let strategies ask the models that were found for them; `at` as of `Swapper.due`."""
+        for one in self._models.due(at):
+            if isinstance(one, Look):
+                log.warning("model refused strategy=%s: %s", one.strategy, one.said)
+                row = self._event("model_refused", one.said, 0, one.strategy)
+                self._send(self._journal.commit(None, {"events": row}))
+            else:
+                self.operate(record, one.text, one.operation, tables=one.tables, notes=one.notes)
+
+    def operate(
+        self, record: Recorder, text: str, *operations: Operation,
+        tables: Mapping[str, pa.Table] = MappingProxyType({}),
+        notes: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         """Carry operations of the runner out, as one input."""
         seq = self._journal.last_seq + 1
         effects = carry_out(self._engine, operations)
         log.warning("%s seq=%d", text, seq)
         record(
             "command", msgspec.json.encode(Carried(RUNNER, operations)), effects,
-            tables={"events": self._event(RUNNER, text, seq)}, notes={}, answers={},
+            tables={"events": self._event(RUNNER, text, seq), **tables}, notes=notes, answers={},
         )  # fmt: skip
 
     def settle(self, record: Recorder) -> None:
@@ -299,6 +321,7 @@ class Desk:
 
     def enter(self, record: Recorder, say: Callable[[str], None]) -> None:
         """Go on with what the last end stopped; what it could not flatten is left to go flat."""
+        self._models.begin()
         operator, wishes = self._engine.operator, list[Operation]()
         if "stop" in operator.holds:
             wishes.append(Hold("stop", False))
@@ -315,9 +338,10 @@ class Desk:
         self._journal.remember(flattening="{}")
 
     def close(self) -> None:
-        """Let go of the mailboxes."""
+        """Let go of the mailboxes, and of the loader of models."""
         for mailbox in self._mailboxes:
             mailbox.close()
+        self._models.close()
 
 
 def _state_of(symbols: Mapping[str, str], *, failed: bool) -> str:

@@ -106,7 +106,7 @@ class Labels:
     def tables(
         self, effects: Effects, seq: int, models: Models = _NO_MODELS
     ) -> dict[str, pa.Table]:
-        """Arrow tables with the columns of the store, as `table`; those without rows are left out."""
+        """Arrow tables with the columns of the store; tables without rows are left out."""
         caused = [(name, rows) for name, rows in effects.rows.items() if len(rows)]
         found = [(name, self.table(name, rows, seq, models)) for name, rows in caused]
         return {name: table for name, table in found if table.num_rows}

@@ -82,23 +82,18 @@ class LiveRunner:
         flatten: Collection[str] = (),
         stop: StopRequest | None = None,
     ) -> None:
-        self.engine = engine
-        self.feed = feed
-        self.journal = journal
-        self.outbox = outbox
-        self.desk = desk
-        self.labels = labels
-        self.runtime = runtime
+        self.engine, self.feed, self.desk = engine, feed, desk
+        self.journal, self.outbox = journal, outbox
+        self.labels, self.runtime = labels, runtime
         self.tally = Tally.from_json(journal.meta("tally"))
         self.stop = stop or StopRequest()
         self.ended = False
         self._sealer = sealer
         self.beacon = Beacon(journal, engine, runtime)
-        self._history = history
-        self._report = report
-        self._say = say
+        self._history, self._report, self._say = history, report, say
         self._flatten = tuple(flatten)
         self.unflat: dict[str, dict[str, float]] = {}
+        self._has_begun = False
         self._is_whole = True  # not while the engine is ahead of the journal
         self._merge: Merge | None = None
         self._pace = Pace(_STEP_S)
@@ -202,8 +197,8 @@ class LiveRunner:
             self._commit(None, {})
 
     def _step(self, batch: Ticks | Bars) -> None:
-        if not self.engine.engine_ts and self.journal.meta("warmed") is None:
-            self._warm(self.engine.warmup_end(batch))
+        if not self._has_begun:
+            self._begin(batch)
         self._is_whole = False
         effects = self.engine.step(batch)
         reached(Point.STEPPED)
@@ -218,10 +213,14 @@ class LiveRunner:
         self._is_whole = True
         self.desk.settle(self._record)
 
-    def _warm(self, end: int) -> None:
-        if not self.runtime.warmup_bars:
+    def _begin(self, batch: Ticks | Bars) -> None:
+        # Models and history, before the first batch; a history once in a journal's life.
+        self._has_begun = True
+        self.desk.swap(self._record, int(batch.ts[0]))
+        is_warm = self.engine.engine_ts or self.journal.meta("warmed") is not None
+        if is_warm or not self.runtime.warmup_bars:
             return
-        bars = self._history(end, self._places.first)
+        bars = self._history(self.engine.warmup_end(batch), self._places.first)
         self._is_whole = False
         self.engine.warm(bars)
         log.info("warmed up bars=%d", len(bars))

@@ -42,6 +42,18 @@ def input_row(run: str, entry: Input, rows: int, offsets: str) -> pa.Table:
     )
 
 
+def model_served(run: str, seq: int, ts: int, strategy: str, model: str, why: str) -> pa.Table:
+    """Row of `models_served`."""
+    return _row(
+        run=pa.array([run]),
+        seq=_count(seq),
+        ts=_time(ts),
+        strategy=pa.array([strategy]),
+        model=pa.array([model]),
+        why=pa.array([why]),
+    )
+
+
 def offsets_json(partition: np.ndarray, offset: np.ndarray) -> str:
     """JSON of partition -> [first, last] offset; clock marks (partition -1) are left out."""
     found = {

@@ -18,11 +18,14 @@ from sysquant.exits import Exits
 from sysquant.journal import Journal
 from sysquant.journal_reader import JournalReader
 from sysquant.live import LiveRunner
+from sysquant.models.loader import ModelLoader
+from sysquant.models.registry import Registry
 from sysquant.outbox import Outbox
 from sysquant.packed import unpack_batch
 from sysquant.risk import RiskChain
 from sysquant.runtime import Runtime
 from sysquant.sealing import Sealer
+from sysquant.swapping import Swapper
 from sysquant.types import CLOCK_MARK, SECOND, Bars, DeadLetter, Poll, Ticks
 from tests.market import CHECKS, Flip, engine, ticks
 
@@ -101,10 +104,14 @@ ORDER = [one["check"] for one in CHECKS]
 KEYS = Keys({"operate": b"o" * 32, "rearm": b"r" * 32})
 
 
+def no_models() -> ModelLoader:
+    return ModelLoader(Registry(Path()), lambda: pytest.fail("nobody asks for a model"), {})
+
+
 def session(
     directory: Path, feed: Any, tables: dict[str, Any], *, book: Any = None,
     history: Any = no_history, mailboxes: Any = (), flatten: Any = (), outbox: Any = None,
-    least: int = 5_000, **runtime: Any,
+    least: int = 5_000, loader: Any = None, **runtime: Any,
 ) -> Any:  # fmt: skip
     journal = Journal(directory)
     book = book or engine()
@@ -121,6 +128,7 @@ def session(
             keys=KEYS,
             mailboxes=mailboxes,
             send=outbox.send,
+            models=Swapper(book, journal, loader or no_models(), lambda: book.engine_ts),
         ),
         sealer=Sealer(journal.path, directory / "sealed", newest=journal.last_seq, least=least),
         flatten=flatten,

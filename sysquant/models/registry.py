@@ -102,10 +102,17 @@ class Loaded:
     ----------
     manifest : what it says of itself.
     served : what a strategy asks.
+    rows : (n, features), the last that it was trained on.
     """
 
     manifest: Manifest
     served: ServedModel
+    rows: Floats
+
+    @property
+    def name(self) -> str:
+        """Number and content, `000007-2f0e...`: its directory, and what records call it."""
+        return name_of(self.manifest)
 
 
 class Registry:
@@ -159,7 +166,7 @@ class Registry:
             fresh.mkdir()
             for name, content in files.items():
                 _write(fresh / name, content)
-            fresh.rename(root / f"{number:06d}-{about.id[:12]}")
+            fresh.rename(root / name_of(about))
             sync(root)
             return about
         finally:
@@ -196,7 +203,8 @@ class Registry:
                 files[name] = _read(path / name)
                 if digest(files[name]) != known:
                     raise ModelError(f"its {name} is not what was signed")
-            return Loaded(about, _checked(about, files))
+            rows = _probed(files[PROBE], len(about.features))
+            return Loaded(about, _checked(about, files), rows)
         except ModelError as error:
             raise ModelError(f"{where} is refused: {error}") from error
 
@@ -204,6 +212,11 @@ class Registry:
         if not _LINEAGE.fullmatch(lineage):
             raise ModelError(f"a lineage is named by small letters, digits and _, was {lineage!r}")
         return self.directory / lineage
+
+
+def name_of(about: Manifest) -> str:
+    """What a published model is called."""
+    return f"{about.number:06d}-{about.id[:12]}"
 
 
 def _check_meant(

@@ -12,7 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sysquant.errors import ModelError
-from sysquant.types import Floats
+from sysquant.types import Floats, Ints
 
 BLOCK = 64  # rows
 
@@ -67,6 +67,11 @@ class ServedModel:
         found = np.full((len(rows), len(self._columns)), np.nan)
         found[known] = predicted(self.classifier, rows[known])
         return {name: np.ascontiguousarray(found[:, at]) for name, at in self._columns.items()}
+
+    def likeliest(self, rows: Floats) -> Ints:
+        """(n,) place of the likeliest class, of (n, features) finite rows."""
+        found = self.proba(dict(zip(self.features, rows.T, strict=True)))
+        return np.argmax(np.column_stack([found[name] for name in self._columns]), axis=1)
 
 
 def predicted(classifier: Classifier, rows: Floats) -> Floats:

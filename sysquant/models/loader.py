@@ -1,0 +1,164 @@
+"""The models of one book: looked for and checked beside the thread that trades, given out whole.
+
+Input: a registry, the publisher's public key, and strategies. Output: what each look came to: a
+model that may be served, or why there is none. Nothing here changes what serves.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from sysquant.decider import features_of
+from sysquant.errors import ModelError
+from sysquant.models.registry import Loaded, Registry, Wanted
+from sysquant.strategy import Model, Strategy
+
+_EVER = 0  # a time at which no model has expired
+
+
+class Look(NamedTuple):
+    """What a look for a model came to.
+
+    Parameters
+    ----------
+    strategy : whose.
+    name : of the model, `number-id`; empty when none may be served.
+    said : what it is, or why there is none.
+    refused : whether there was one, and it may not be served.
+    """
+
+    strategy: str
+    name: str
+    said: str
+    refused: bool = False
+
+
+class ModelLoader:
+    """Looks for models in a thread of its own; an engine's `models`.
+
+    Parameters
+    ----------
+    registry : of published models.
+    key : gives the publisher's public key; called at each look, for it may come later.
+    strategies : name -> strategy; a lineage has the name of its strategy.
+
+    Attributes
+    ----------
+    strategies : those that use a model.
+    """
+
+    def __init__(
+        self, registry: Registry, key: Callable[[], Ed25519PublicKey],
+        strategies: Mapping[str, Strategy],
+    ) -> None:  # fmt: skip
+        self._registry, self._key = registry, key
+        self._wanted = {name: wanted(name, one) for name, one in strategies.items() if one.classes}
+        self.strategies = tuple(self._wanted)
+        self._worker = ThreadPoolExecutor(1, "models")
+        self._looks = list[Future[Look]]()
+        self._known = dict[tuple[str, str], Loaded]()
+
+    def __call__(self, strategy: str, name: str) -> Model:
+        """The model of a name, at once; also one that has expired, for what it did is replayed.
+
+        Raises
+        ------
+        ModelError
+            If it may not be served.
+        """
+        return self._loaded(strategy, name).served
+
+    def about(self, strategy: str, name: str) -> tuple[int, int]:
+        """When the newest outcome that a model was trained on was known, and when it expires."""
+        manifest = self._loaded(strategy, name).manifest
+        return manifest.trained.known, manifest.expires
+
+    def _loaded(self, strategy: str, name: str) -> Loaded:
+        known = self._known.get((strategy, name))
+        return known or self._read(strategy, number_of(name), name, now=_EVER, least=0)
+
+    def _read(self, strategy: str, number: int, name: str, *, now: int, least: int) -> Loaded:
+        wanted, key = self._wanted[strategy], self._key()
+        loaded = self._registry.load(number, wanted, key, now=now, least=least)
+        if loaded.name != name:
+            raise ModelError(f"model {strategy} {number} is {loaded.name}, wanted is {name}")
+        self._known[strategy, name] = loaded
+        return loaded
+
+    def ask(
+        self, strategy: str, serving: str, *, now: int, least: int, number: int | None = None
+    ) -> None:
+        """Look for a model, beside.
+
+        Parameters
+        ----------
+        strategy : one of `strategies`.
+        serving : the model that serves now; empty for none.
+        now : ns UTC.
+        least : greatest number that has served; none up to it is taken unless it is named.
+        number : which; None for the newest.
+        """
+        self._looks.append(self._worker.submit(self._look, strategy, serving, now, least, number))
+
+    def _look(self, strategy: str, serving: str, now: int, least: int, number: int | None) -> Look:
+        try:
+            names = self._registry.numbers(strategy)
+            if not names:
+                return Look(
+                    strategy, "", "there is no model yet: python runners/retrain.py makes one"
+                )
+            at = max(names) if number is None else number
+            name = names[at].name if at in names else ""
+            if name and name == serving:
+                return Look(strategy, name, f"{name} serves already")
+            if number is None and at <= least:
+                return Look(
+                    strategy, "", f"{name} is the newest, and was rolled back from", refused=True
+                )
+            loaded = self._read(strategy, at, name, now=now, least=0)
+            return Look(strategy, name, self._compared(strategy, loaded, serving))
+        except ModelError as error:
+            return Look(strategy, "", str(error), refused=True)
+
+    def _compared(self, strategy: str, loaded: Loaded, serving: str) -> str:
+        # It has answered by now, and is warm.
+        before = self._known.get((strategy, serving))
+        if before is None:
+            return loaded.name
+        said, was = (one.served.likeliest(loaded.rows) for one in (loaded, before))
+        share = float((said == was).mean())
+        return (
+            f"{loaded.name} in place of {serving}, which says the same of {share:.0%} of its last "
+            f"{len(loaded.rows)} rows"
+        )
+
+    def found(self, wait_s: float = 0.0) -> list[Look]:
+        """What looks have come to since the last call, in their order."""
+        if wait_s and self._looks:
+            wait(self._looks, timeout=wait_s)
+        done = list[Look]()
+        while self._looks and self._looks[0].done():
+            done.append(self._looks.pop(0).result())
+        return done
+
+    def keep(self, strategy: str, name: str) -> None:
+        """Forget all models of a strategy but one."""
+        for other in [key for key in self._known if key[0] == strategy and key[1] != name]:
+            del self._known[other]
+
+    def close(self) -> None:
+        """Look no more."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+
+def wanted(name: str, strategy: Strategy) -> Wanted:
+    """What a model must be to serve a strategy of this name."""
+    features = tuple(features_of(strategy))
+    return Wanted(name, repr(strategy), features, strategy.classes)
+
+
+def number_of(name: str) -> int:
+    """The number in the name of a model."""
+    return int(name.partition("-")[0])

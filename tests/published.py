@@ -1,0 +1,60 @@
+"""Small models of `Asks`, a strategy with one feature, published as `runners/retrain.py` would."""
+
+from concurrent.futures import wait
+
+import numpy as np
+from msgspec.structs import replace
+
+from sysquant.models import manifest as manifests
+from sysquant.models.families import pipeline_of
+from sysquant.models.labels import CLASSES
+from sysquant.models.loader import ModelLoader
+from sysquant.models.manifest import Manifest, TrainedOn
+from sysquant.models.registry import Registry, content_id, name_of, versions
+from tests.market import START, engine
+from tests.test_models_swap import Asks, Flip
+
+EVER = 1 << 62
+
+
+class Prompt(ModelLoader):
+    """A loader whose looks are over when they were asked for."""
+
+    def ask(self, *given, **more):
+        super().ask(*given, **more)
+        wait(self._looks)
+
+
+class Published:
+    """A registry with its key below a directory, and books that ask it."""
+
+    def __init__(self, directory):
+        self.keys = directory / "keys"
+        self.key = manifests.signing_key(self.keys)
+        self.registry = Registry(directory / "models")
+
+    def publish(self, slope=1.0, *, seed=0, strategy="asks", **changed):
+        """A model that says up after rises, or with a negative slope after falls; its name."""
+        x = np.random.default_rng(seed).normal(0, 0.1, (600, 1))
+        noise = np.random.default_rng(seed + 1).normal(0, 0.05, 600)
+        y = np.array(CLASSES)[np.digitize(slope * x[:, 0] + noise, [-0.03, 0.03])]
+        model = pipeline_of("logistic_regression").fit(x, y)
+        about = Manifest(
+            lineage=strategy, number=0, id=content_id(model, ("change",), (-0.03, 0.03), x),
+            strategy=repr(Asks()), family="logistic_regression", settings={},
+            features=("change",), classes=CLASSES, labels="quantiles", thresholds=(-0.03, 0.03),
+            trained=TrainedOn(1, 2, START - 1, 600, "hash"), versions=versions(), build="build",
+            scores={}, parent="", made=START, expires=EVER, files={},
+        )  # fmt: skip
+        return name_of(self.registry.publish(replace(about, **changed), model, x, self.key))
+
+    def loader(self, make=Prompt):
+        """Of a book of `Asks` and `Flip`."""
+        return make(
+            self.registry, lambda: manifests.public_key(self.keys),
+            {"asks": Asks(), "flip": Flip()},
+        )  # fmt: skip
+
+    def book(self, loader, **changes):
+        """That asks a loader."""
+        return engine(strategies={"asks": Asks(), "flip": Flip()}, models=loader, **changes)
