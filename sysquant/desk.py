@@ -273,7 +273,9 @@ class Desk:
                 row = self._event("model_refused", one.said, 0, one.strategy)
                 self._send(self._journal.commit(None, {"events": row}))
             else:
+                began = time.perf_counter()
                 self.operate(record, one.text, one.operation, tables=one.tables, notes=one.notes)
+                log.info("swapped took_ms=%.2f", 1e3 * (time.perf_counter() - began))
 
     def operate(
         self, record: Recorder, text: str, *operations: Operation,

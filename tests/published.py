@@ -25,6 +25,18 @@ class Prompt(ModelLoader):
         wait(self._looks)
 
 
+def publish(registry, key, model, x, **told):
+    """Publish a logistic regression that was fitted on rows; its name."""
+    about = Manifest(
+        lineage="", number=0, id=content_id(model, told["features"], (-0.03, 0.03), x),
+        strategy="", family="logistic_regression", settings={}, features=(), classes=CLASSES,
+        labels="quantiles", thresholds=(-0.03, 0.03), build="build", scores={}, parent="",
+        trained=TrainedOn(1, 2, START - 1, 600, "hash"), versions=versions(), made=START,
+        expires=EVER, files={},
+    )  # fmt: skip
+    return name_of(registry.publish(replace(about, **told), model, x, key))
+
+
 class Published:
     """A registry with its key below a directory, and books that ask it."""
 
@@ -39,14 +51,10 @@ class Published:
         noise = np.random.default_rng(seed + 1).normal(0, 0.05, 600)
         y = np.array(CLASSES)[np.digitize(slope * x[:, 0] + noise, [-0.03, 0.03])]
         model = pipeline_of("logistic_regression").fit(x, y)
-        about = Manifest(
-            lineage=strategy, number=0, id=content_id(model, ("change",), (-0.03, 0.03), x),
-            strategy=repr(Asks()), family="logistic_regression", settings={},
-            features=("change",), classes=CLASSES, labels="quantiles", thresholds=(-0.03, 0.03),
-            trained=TrainedOn(1, 2, START - 1, 600, "hash"), versions=versions(), build="build",
-            scores={}, parent="", made=START, expires=EVER, files={},
+        return publish(
+            self.registry, self.key, model, x, lineage=strategy, strategy=repr(Asks()),
+            features=("change",), **changed,
         )  # fmt: skip
-        return name_of(self.registry.publish(replace(about, **changed), model, x, self.key))
 
     def loader(self, make=Prompt):
         """Of a book of `Asks` and `Flip`."""

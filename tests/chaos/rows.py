@@ -42,7 +42,8 @@ def engine_of(words: list[str]) -> Engine:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("config", words, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    return parts.engine_of(cfg, parts.universe_of(cfg), contained=True)
+    models = parts.models_of(cfg)
+    return parts.engine_of(cfg, parts.universe_of(cfg), contained=True, models=models)
 
 
 def recorded(client: Client, run: str) -> Iterator[tuple[int, str, bytes]]:
