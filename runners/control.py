@@ -21,7 +21,6 @@ import argparse
 import getpass
 import math
 import time
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -29,18 +28,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from runners.line import Line, NoAnswerError, books, running
 from sysquant import control, journal_reader
-from sysquant.control import Answer, Command, Keys
-from sysquant.errors import ControlError, FeedError, SysquantError, nearest
-from sysquant.home import home
+from sysquant.control import Answer, Command
+from sysquant.errors import ControlError, SysquantError
 from sysquant.journal import Journal
-from sysquant.locking import holder
-from sysquant.mailbox import post
 
 ALL, POOL, ADOPT = "all", "pool", "adopt"
 REFUSED, NO_ANSWER, NOT_DONE = 1, 3, 4
-_LOOK_S = 0.02
-_NEARBY_S = 0.5  # for the broker of a book that has a mailbox here
 _DEFAULTS = {
     "book": None, "json": False, "timeout": 10.0, "wait": 10.0, "bootstrap": None, "kafka": None,
     "journal": None,
@@ -52,10 +47,6 @@ _SCOPED = {
 }  # fmt: skip
 
 
-class _NoAnswerError(SysquantError):
-    pass
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Send one command, wait for its answer, and print it."""
     said = _parser().parse_args(arguments, argparse.Namespace(**_DEFAULTS))
@@ -63,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         answer, is_done = (_let_adopt(said.book), True) if said.word == ADOPT else _asked(said)
     except SysquantError as error:
         print(f"error: {error}", file=sys.stderr)
-        return NO_ANSWER if isinstance(error, _NoAnswerError) else REFUSED
+        return NO_ANSWER if isinstance(error, NoAnswerError) else REFUSED
     if said.json:
         print(msgspec.json.encode(answer).decode())
     elif answer.status is not None:
@@ -75,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _asked(said: argparse.Namespace) -> tuple[Answer, bool]:
     # The answer, and whether there is nothing that is still waited for.
-    line = _Line(said)
+    line = _line(said)
     answer = line.ask(_command(said))
     wait = {"stop": _left, "refresh": _looked, "rollback": _looked}.get(said.word)
     if not answer.ok or wait is None or said.wait <= 0:
@@ -201,86 +192,13 @@ def _command(said: argparse.Namespace) -> Command:
             return control.MoveCash(places[0], places[1], said.amount)
 
 
-class _Line:
-    # To one book: over its broker where it has one, else, or when that is down, its mailbox.
-
-    def __init__(self, said: argparse.Namespace) -> None:
-        self._keys = Keys.load(home() / "data" / "keys")
-        self._timeout_s = said.timeout
-        self._directory: Path | None = None
-        self._topic = _topic(said)
-        if self._topic:
-            if not (said.book and said.journal):
-                raise ControlError(
-                    "another machine's book needs --book and --journal, see its rows"
-                )
-            self._meta = {"book": said.book, "id": said.journal}
-        else:
-            self._directory = _running(said.book)
-            self._meta = journal_reader.meta(self._directory)
-            self._topic = msgspec.json.decode(self._meta.get("line") or "{}")
-        self._post: Any = None
-
-    def ask(self, command: Command) -> Answer:
-        role = self._keys.role_for(type(command))
-        raw = control.write(
-            command, self._keys, book=self._meta["book"], journal=self._meta["id"], role=role
-        )
-        look = self._send(raw)
-        request, until = control.request_id(raw), time.monotonic() + self._timeout_s
-        strangers = 0  # a forged one must not hide the book's
-        while time.monotonic() < until:
-            for found in look(request):
-                answer = control.read_answer(found, self._keys)
-                if answer is not None and answer.request == request:
-                    return answer
-                strangers += answer is None and request.encode() in found
-        if strangers:
-            raise ControlError(
-                "an answer came that none of the keys here signed: set "
-                f"{control.ENVIRONMENT[role]} to the key of the book's process"
-            )
-        raise _NoAnswerError(
-            f"book {self._meta['book']!r} does not answer within {self._timeout_s:g} s; whether it "
-            "heard is not known: ask for its status, or look at its log"
-        )
-
-    def _send(self, raw: bytes) -> Callable[[str], list[bytes]]:
-        # How to look for the answer.
-        if self._topic:
-            try:
-                return self._send_to_topic(raw)
-            except (_NoAnswerError, ControlError) as error:
-                if self._directory is None:
-                    raise
-                print(f"over this machine instead: {error}", file=sys.stderr)
-                self._topic = {}
-        directory = self._directory
-        assert directory is not None
-        post(directory, raw)
-
-        def look(request: str) -> list[bytes]:
-            time.sleep(_LOOK_S)
-            found = journal_reader.answer(directory, request)
-            return [] if found is None else [found]
-
-        return look
-
-    def _send_to_topic(self, raw: bytes) -> Callable[[str], list[bytes]]:
-        from sysquant.feeds.control_topic import TopicPost
-
-        if self._post is None:
-            try:
-                patience_s = 2.0 if self._directory is None else _NEARBY_S
-                self._post = TopicPost(
-                    book=self._meta["book"], patience_s=patience_s, **self._topic
-                )
-            except FeedError as error:
-                raise _NoAnswerError(
-                    f"no Kafka answers at {self._topic['bootstrap']}: {error.__cause__}"
-                ) from error
-        self._post.send(raw)
-        return lambda _request: self._post.answers(0.5)
+def _line(said: argparse.Namespace) -> Line:
+    topic = _topic(said)
+    if not topic:
+        return Line.to(_running(said.book), said.timeout)
+    if not (said.book and said.journal):
+        raise ControlError("another machine's book needs --book and --journal, see its rows")
+    return Line({"book": said.book, "id": said.journal}, said.timeout, topic=topic)
 
 
 def _topic(said: argparse.Namespace) -> dict[str, Any]:
@@ -305,28 +223,12 @@ def _topic(said: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _books(book: str | None) -> dict[str, Path]:
-    # The journals' directories of books that a process has traded, by name.
-    journals = home() / "data" / "journals"
-    found = {path.parent.name: path.parent for path in journals.glob("*/journal.db")}
-    found = {  # not one that was set aside under another name
-        name: path for name, path in found.items() if journal_reader.meta(path).get("book") == name
-    }
-    if book is not None:
-        if book not in found:
-            hint = nearest(book, found) if found else "; none has run yet"
-            raise ControlError(f"there is no book {book!r} below {journals}{hint}")
-        found = {book: found[book]}
-    return found
-
-
 def _running(book: str | None) -> Path:
     # Of the one that trades now.
-    found = _books(book)
-    up = {name: path for name, path in found.items() if holder(path) is not None}
+    up = running(book)
     if not up:
-        names = ", ".join(sorted(found)) or "no book"
-        raise _NoAnswerError(f"nobody trades now ({names}): start it with runners/live.py")
+        names = ", ".join(sorted(books(book))) or "no book"
+        raise NoAnswerError(f"nobody trades now ({names}): start it with runners/live.py")
     return _only(up)
 
 
@@ -339,7 +241,7 @@ def _only(books: dict[str, Path]) -> Path:
 
 def _let_adopt(book: str | None) -> Answer:
     """Let the next start go on with what a book holds under another build or configuration."""
-    directory = _only(_books(book))
+    directory = _only(books(book))
     if "ended" in journal_reader.meta(directory):
         raise ControlError(
             f"the feed of {directory.name} came to its end: its next start is a new run"
