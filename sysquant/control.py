@@ -103,6 +103,12 @@ class Rollback(_Command, frozen=True):
     number: int
 
 
+class Retrain(_Command, frozen=True):
+    """Train a model now, by the name of its job; for the schedule."""
+
+    job: str
+
+
 class Halt(_Command, frozen=True):
     """Send no order any more, until the book is re-armed."""
 
@@ -114,23 +120,14 @@ class Rearm(_Command, frozen=True):
 
 
 Command: TypeAlias = (
-    Status
-    | Start
-    | Stop
-    | Drain
-    | Pause
-    | Resume
-    | Weight
-    | MoveCash
-    | Refresh
-    | Rollback
-    | Halt
-    | Rearm
-)
+    Status | Start | Stop | Drain | Pause | Resume | Weight | MoveCash | Refresh | Rollback
+    | Retrain | Halt | Rearm
+)  # fmt: skip
 # Who may say what: a key that only re-arms cannot trade, one that trades cannot re-arm.
 _MAY: Mapping[Role, tuple[type[_Command], ...]] = {
     "operate": (
-        Status, Start, Stop, Drain, Pause, Resume, Weight, MoveCash, Refresh, Rollback, Halt,
+        Status, Start, Stop, Drain, Pause, Resume, Weight, MoveCash, Refresh, Rollback, Retrain,
+        Halt,
     ),
     "rearm": (Status, Halt, Rearm),
 }  # fmt: skip

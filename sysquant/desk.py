@@ -184,8 +184,8 @@ class Desk:
             case control.Refresh() | control.Rollback():
                 number = getattr(command, "number", None)
                 return (), self._models.ask(command.strategy, number)
-            case control.Status():
-                return (), ""
+            case control.Status() | control.Retrain():
+                raise ControlError(f"{command.word()} is not for a book")
 
     def _switched(self, command: Any, state: State) -> tuple[tuple[Operation, ...], str]:
         # What is off is only started, which takes its cash back; what is paused, only resumed.
