@@ -277,6 +277,10 @@ class Desk:
                 self.operate(record, one.text, one.operation, tables=one.tables, notes=one.notes)
                 log.info("swapped took_ms=%.2f", 1e3 * (time.perf_counter() - began))
 
+    def drift(self) -> dict[str, pa.Table]:
+        """Rows of how far the models' world has moved."""
+        return self._models.drift()
+
     def operate(
         self, record: Recorder, text: str, *operations: Operation,
         tables: Mapping[str, pa.Table] = MappingProxyType({}),

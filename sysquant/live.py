@@ -314,7 +314,8 @@ class LiveRunner:
     def _stats(self) -> dict[str, pa.Table]:
         age_s = time.monotonic() - self._snapshot_at
         measures = self.beacon.measure(self.lag_ms(), self.outbox.age_s, snapshot_age_s=age_s)
-        return stats(self.labels.run, self.feed.name, self.tally, self.engine, measures)
+        told = stats(self.labels.run, self.feed.name, self.tally, self.engine, measures)
+        return told | self.desk.drift()
 
     @property
     def positions(self) -> Mapping[int, int]:

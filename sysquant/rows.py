@@ -3,7 +3,7 @@
 import json
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -52,6 +52,15 @@ def model_served(run: str, seq: int, ts: int, strategy: str, model: str, why: st
         model=pa.array([model]),
         why=pa.array([why]),
     )
+
+
+def drifted(run: str, ts: int, rows: Sequence[Mapping[str, object]]) -> dict[str, pa.Table]:
+    """Rows of `drift`, of models, kinds, names and indexes; nothing for none."""
+    if not rows:
+        return {}
+    table = pa.Table.from_pylist([dict(row) for row in rows])
+    table = table.add_column(0, "run", pa.array([run] * len(rows)))
+    return {"drift": table.add_column(1, "ts", _time(*[ts] * len(rows)))}
 
 
 def offsets_json(partition: np.ndarray, offset: np.ndarray) -> str:

@@ -15,8 +15,9 @@ from sysquant.errors import ControlError, nearest
 from sysquant.journal import Journal
 from sysquant.models.loader import Look, ModelLoader, number_of
 from sysquant.operation import Serve
-from sysquant.rows import model_served
+from sysquant.rows import drifted, model_served
 
+_TELL_ROWS = 100  # asked between two rows of drift
 _PATIENCE_S = 30.0  # of a beginning, with a model that is on its way
 
 
@@ -44,6 +45,7 @@ class Swapper:
     ) -> None:
         self._engine, self._journal, self._loader, self._clock = engine, journal, loader, clock
         self._said = dict.fromkeys(loader.strategies, "")
+        self._told = dict[str, int]()  # model -> rows asked when its drift was told
 
     def begin(self) -> None:
         """Look for the newest models, of which no ping may have told us while we were away."""
@@ -140,6 +142,16 @@ class Swapper:
         model = self._serving(strategy)
         expires = self._loader.about(strategy, model)[1] if model else 0
         return {"model": model, "expires": expires, "said": self._said[strategy]}
+
+    def drift(self) -> dict[str, pa.Table]:
+        """Rows of `drift`, of models that were asked much since the last time."""
+        rows = list[dict[str, object]]()
+        for strategy, model in self._engine.models.items():
+            asked, moved = self._loader.moved(strategy, model)
+            if moved and asked >= self._told.get(model, 0) + _TELL_ROWS:
+                self._told[model] = asked
+                rows += [{"strategy": strategy, "model": model, **one._asdict()} for one in moved]
+        return drifted(self._journal.id, self._engine.engine_ts, rows)
 
     def close(self) -> None:
         """Look no more."""

@@ -166,3 +166,18 @@ def test_a_model_that_knows_what_is_still_to_come_is_refused(tmp_path, published
 def test_what_uses_no_model_cannot_be_refreshed(tmp_path, published, command, said):
     _, told, _ = traded(tmp_path, published, (97, command), count=300)
     assert not told[0].ok and said in told[0].text
+
+
+def test_how_far_the_market_has_moved_from_training_is_told(tmp_path, published):
+    name = published.publish()
+    _, _, tables = traded(tmp_path, published, count=4_000, report_s=0.01)
+    told = rows(tables, "drift")
+    assert {row["model"] for row in told} == {name} and {row["strategy"] for row in told} == {
+        "asks"
+    }
+    assert {(row["kind"], row["name"]) for row in told} == {
+        ("feature", "change"), ("prediction", "down"), ("prediction", "flat"), ("prediction", "up"),
+    }  # fmt: skip
+    counts = sorted({row["rows"] for row in told})
+    assert counts[0] >= 200 and all(row["psi"] >= 0 for row in told)
+    assert len(told) < 4 * 60, "not at every report"

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from sysquant.decider import features_of
 from sysquant.errors import ModelError
+from sysquant.models.drift import Drift, Moved
 from sysquant.models.registry import Loaded, Registry, Wanted
 from sysquant.strategy import Model, Strategy
 
@@ -84,8 +85,15 @@ class ModelLoader:
         loaded = self._registry.load(number, wanted, key, now=now, least=least)
         if loaded.name != name:
             raise ModelError(f"model {strategy} {number} is {loaded.name}, wanted is {name}")
+        about, classes = loaded.manifest, loaded.served.classifier.classes_
+        loaded.served.drift = Drift(about.features, [str(c) for c in classes], about.references)
         self._known[strategy, name] = loaded
         return loaded
+
+    def moved(self, strategy: str, name: str) -> tuple[int, list[Moved]]:
+        """How many rows a model was asked here, and how far the newest have moved."""
+        drift = self._loaded(strategy, name).served.drift
+        return (drift.asked, drift.measure()) if drift is not None else (0, [])
 
     def ask(
         self, strategy: str, serving: str, *, now: int, least: int, number: int | None = None

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from sysquant.errors import ModelError
+from sysquant.models.drift import Reference
 
 FORMAT = 1
 PRIVATE, PUBLIC = "models.key", "models.pub"
@@ -54,6 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     versions : package -> version that it was fitted with, and is served with.
     build : hash of the code that trained it.
     scores : name -> value, out of sample.
+    references : how features and then chances were distributed in training; see `models.drift`.
     parent : id of the model that served when it was made; empty for none.
     made, expires : ns UTC; from the second on it gives no opinion.
     files : name -> SHA-256.
@@ -74,6 +76,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     versions: dict[str, str]
     build: str
     scores: dict[str, float]
+    references: tuple[Reference, ...] = ()
     parent: str
     made: int
     expires: int

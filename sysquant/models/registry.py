@@ -26,12 +26,14 @@ from sysquant.errors import ModelError
 from sysquant.home import sync
 from sysquant.locking import lock
 from sysquant.models import manifest as manifests
+from sysquant.models.drift import Reference, references_of
 from sysquant.models.manifest import Manifest, digest
 from sysquant.models.serving import BLOCK, Classifier, ServedModel, predicted
 from sysquant.types import Floats
 
 MANIFEST, SIGNATURE, MODEL, PROBE = "manifest.json", "manifest.sig", "model.skops", "probe.bin"
 PREDICTED = 1_000  # rows whose predictions name a model
+_REFERRED = 5_000  # rows, evenly taken, that drift is measured against
 _MOST_BYTES = {MANIFEST: 1 << 20, SIGNATURE: 64, MODEL: 256 << 20, PROBE: 16 << 20}
 _PACKAGES = ("scikit-learn", "numpy", "scipy", "skops")
 # Types that skops does not know, by family; each was looked at: none runs code of a file.
@@ -141,7 +143,8 @@ class Registry:
         ----------
         about : its manifest; number and files are filled in.
         classifier : fitted.
-        rows : (n, features) of which the last ones show later that it still predicts the same.
+        rows : (n, features) that it was trained on; the last ones show later that it still
+            predicts the same, and all, how far those have moved that it is asked.
         key : of the publisher.
 
         Raises
@@ -159,7 +162,9 @@ class Registry:
             number = max(self.numbers(about.lineage), default=0) + 1
             files = {MODEL: io.dumps(classifier), PROBE: _probe(classifier, rows)}
             hashes = {name: digest(content) for name, content in files.items()}
-            about = msgspec.structs.replace(about, number=number, files=hashes)
+            about = msgspec.structs.replace(
+                about, number=number, files=hashes, references=_references(classifier, rows)
+            )
             files[MANIFEST] = manifests.written(about)
             files[SIGNATURE] = key.sign(files[MANIFEST])
             _checked(about, files)
@@ -265,6 +270,11 @@ def _checked(about: Manifest, files: Mapping[str, bytes]) -> ServedModel:
     if again != files[PROBE]:
         raise ModelError("it does not predict what it did when it was made")
     return served
+
+
+def _references(classifier: Classifier, rows: Floats) -> tuple[Reference, ...]:
+    some = np.ascontiguousarray(rows[:: max(1, len(rows) // _REFERRED)])
+    return references_of(some, predicted(classifier, some))
 
 
 def _probe(classifier: Classifier, rows: Floats) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sysquant.errors import ModelError
+from sysquant.models.drift import Drift
 from sysquant.types import Floats, Ints
 
 BLOCK = 64  # rows
@@ -53,6 +54,7 @@ class ServedModel:
             )
         self.classifier = classifier
         self.features = tuple(features)
+        self.drift: Drift | None = None  # is shown what it is asked, and says
         self._columns = {name: known.index(name) for name in classes}
 
     def proba(self, f: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -66,6 +68,8 @@ class ServedModel:
         known = np.isfinite(rows).all(axis=1)
         found = np.full((len(rows), len(self._columns)), np.nan)
         found[known] = predicted(self.classifier, rows[known])
+        if self.drift is not None:
+            self.drift.see(rows[known], found[known])
         return {name: np.ascontiguousarray(found[:, at]) for name, at in self._columns.items()}
 
     def likeliest(self, rows: Floats) -> Ints:

@@ -42,3 +42,16 @@ ALTER TABLE signals
 
 ALTER TABLE orders
     ADD COLUMN IF NOT EXISTS model LowCardinality(String) COMMENT 'number-id of the model that the strategy asked; empty for none';
+
+-- How far what a model is asked, and what it says, has moved from its training rows.
+CREATE TABLE drift (
+    run            String,
+    ts             DateTime64(9, 'UTC') COMMENT 'engine time',
+    strategy       LowCardinality(String),
+    model          String COMMENT 'number-id',
+    kind           LowCardinality(String) COMMENT 'feature | prediction',
+    name           LowCardinality(String) COMMENT 'of the feature, or of the class',
+    psi            Float64 COMMENT 'population stability index over tenths of the training rows; 0.25 and more is much',
+    rows           UInt64 COMMENT 'the newest that it was asked, which are compared'
+) ENGINE = MergeTree ORDER BY (run, strategy, kind, name, ts)
+SETTINGS non_replicated_deduplication_window = 10000;
