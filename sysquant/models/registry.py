@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, BadZipFile
 
 import msgspec
 import numpy as np
@@ -153,14 +153,12 @@ class Registry:
             If it holds a type that is not allowed, or does not predict what it did once it was
             written and read again.
         """
-        from skops import io
-
         root = self._root(about.lineage)
         held = lock(root, "one publishes at a time")
         fresh = root / f".{secrets.token_hex(6)}"
         try:
             number = max(self.numbers(about.lineage), default=0) + 1
-            files = {MODEL: io.dumps(classifier), PROBE: _probe(classifier, rows)}
+            files = packed(classifier, rows)
             hashes = {name: digest(content) for name, content in files.items()}
             about = msgspec.structs.replace(
                 about, number=number, files=hashes, references=_references(classifier, rows)
@@ -249,20 +247,47 @@ def _check_meant(
         )
 
 
-def _checked(about: Manifest, files: Mapping[str, bytes]) -> ServedModel:
-    # The classifier of a model whose bytes are those that were signed.
+def packed(classifier: Classifier, rows: Floats) -> dict[str, bytes]:
+    """A model as `model.skops` and `probe.bin`.
+
+    Parameters
+    ----------
+    classifier : fitted.
+    rows : (n, features) of which the last ones show later that it still predicts the same.
+    """
     from skops import io
 
-    allowed = _ALLOWED.get(about.family)
+    model = io.dumps(classifier, compression=ZIP_DEFLATED)
+    return {MODEL: model, PROBE: _probe(classifier, rows)}
+
+
+def _checked(about: Manifest, files: Mapping[str, bytes]) -> ServedModel:
+    # The classifier of a model whose bytes are those that were signed.
+    return opened(about.family, about.features, about.classes, files)
+
+
+def opened(
+    family: str, features: Sequence[str], classes: Sequence[str], files: Mapping[str, bytes]
+) -> ServedModel:
+    """A model that was `packed`; nothing of it is opened before its types were looked at.
+
+    Raises
+    ------
+    ModelError
+        If it holds a type that is not allowed, cannot be read, or predicts something else now.
+    """
+    from skops import io
+
+    allowed = _ALLOWED.get(family)
     if allowed is None:
-        raise ModelError(f"its family {about.family!r} is not known")
+        raise ModelError(f"its family {family!r} is not known")
     try:
         strange = set(io.get_untrusted_types(data=files[MODEL])) - set(allowed)
         if strange:
             raise ModelError(f"it holds {', '.join(sorted(strange))}, which is not allowed")
         classifier = io.loads(files[MODEL], trusted=list(allowed))
-        served = ServedModel(classifier, about.features, about.classes)
-        again = _probe(classifier, _probed(files[PROBE], len(about.features)))
+        served = ServedModel(classifier, features, classes)
+        again = _probe(classifier, _probed(files[PROBE], len(features)))
     except ModelError:
         raise
     except _UNREADABLE as error:
