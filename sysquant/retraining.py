@@ -5,9 +5,9 @@ what was said of rows that were not seen, scores, P&L after costs through the en
 the model that was fitted on all rows. Nothing is published here, and nothing written.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -33,6 +33,7 @@ from sysquant.result import Result
 from sysquant.splits import WalkForward
 from sysquant.strategy import Model, Strategy
 from sysquant.times import interval_ns
+from sysquant.types import Gaps
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +86,7 @@ class Trained:
     ----------
     recipe : how.
     training : its rows.
+    tests : begin and end of all tests, ns UTC: what closes in (begin, end].
     found : what models of the walk-forward said of their tests, in the order of time.
     scores : of `found`.
     result : of a backtest over all tests, each decided by its own model, after costs.
@@ -96,6 +98,7 @@ class Trained:
 
     recipe: Recipe
     training: TrainingSet
+    tests: tuple[int, int]
     found: tuple[Unseen, ...]
     scores: Mapping[str, Estimate]
     result: Result
@@ -144,21 +147,113 @@ def train(
             "longer history, or shorter windows"
         )
     begins = [int(training.ts[one.rows[0]]) - history.interval for one in found]
-    end = int(training.ts[found[-1].rows[-1]])
-    span: dict[str, Any] = {"start": begins[0], "end": end, **backtested}
+    tests = begins[0], int(training.ts[found[-1].rows[-1]])
     models = [(at, one.fitted.served(training)) for at, one in zip(begins, found, strict=True)]
-    result = backtest(strategy, history, models=models, **span)
+    result = traded(strategy, history, models, tests, **backtested)
     was = None
     if before is not None:
-        was = backtest(strategy, history, models=[(begins[0], before)], **span)
-    said, fitted = scores(found, training), fit(pipeline, training, balance=recipe.balance)
+        was = traded(strategy, history, [(tests[0], before)], tests, **backtested)
+    said, own = scores(found, training), _fitted(recipe, training)
+    earned_before = None if was is None else earned(was)
     return Trained(
-        recipe, training, found, said, result, was, fitted,
-        verdict(said, pnl=_earned(result), pnl_before=None if was is None else _earned(was)),
-        content_id(fitted.classifier, training.features, fitted.thresholds, training.x),
+        recipe, training, tests, found, said, result, was, own.fitted,
+        verdict(said, pnl=earned(result), pnl_before=earned_before), own.id,
     )  # fmt: skip
 
 
-def _earned(result: Result) -> float:
+class Alone(NamedTuple):
+    """A model that nobody has judged.
+
+    Parameters
+    ----------
+    training : its rows.
+    fitted : the model, on all of them.
+    id : of its content.
+    """
+
+    training: TrainingSet
+    fitted: Fitted
+    id: str
+
+
+def fitted_on(recipe: Recipe, strategy: Strategy, history: History) -> Alone:
+    """The model that `train` would make of a history, without judging it.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        As of `train`.
+    DataError
+        If no bar has both features and an outcome.
+    """
+    labels = recipe.check()
+    return _fitted(recipe, training_set(strategy, history, labels, weights=recipe.weights))
+
+
+def _fitted(recipe: Recipe, training: TrainingSet) -> Alone:
+    pipeline = pipeline_of(recipe.family, recipe.settings)
+    made = fit(pipeline, training, balance=recipe.balance)
+    named = content_id(made.classifier, training.features, made.thresholds, training.x)
+    return Alone(training, made, named)
+
+
+def window(history: History, end: int, length: int | str) -> History:
+    """What a training at a time sees: the bars that lie wholly in the window that ends then.
+
+    Parameters
+    ----------
+    history : of any length.
+    end : when it is trained, ns UTC; nothing that closes later is in the window.
+    length : of the window, like `30d`.
+
+    Returns
+    -------
+    The bars as they are, without copies.
+
+    Raises
+    ------
+    ConfigError
+        If the length cannot be meant.
+    DataError
+        If there is no bar.
+    """
+    start = end - interval_ns(length, "window")
+    first, last = np.searchsorted(
+        history.bars.ts, [start + history.interval, end + 1], side="left"
+    ).tolist()
+    if first >= last:
+        ends = np.array([start, end], "M8[ns]").astype("M8[s]")
+        raise DataError(
+            f"no bar lies between {ends[0]} and {ends[1]} UTC: take a longer history, or train "
+            "where there is one"
+        )
+    kept = history.gaps[(history.gaps.start < end) & (history.gaps.end > start)]
+    edges = np.maximum(kept.start, start), np.minimum(kept.end, end)
+    missing = np.minimum(kept.missing, (edges[1] - edges[0]) // history.interval)
+    return replace(
+        history, bars=history.bars[first:last], start=start, end=end,
+        gaps=Gaps(kept.symbol, *edges, missing),
+    )  # fmt: skip
+
+
+def traded(
+    strategy: Strategy, history: History, models: Sequence[tuple[int, Model]],
+    tests: tuple[int, int], **backtested: Any,
+) -> Result:  # fmt: skip
+    """A backtest over the tests of a training, each bar decided by the model of its time.
+
+    Parameters
+    ----------
+    strategy, history, **backtested : as of `train`.
+    models : (ns UTC, model), from then on it is asked.
+    tests : as of `Trained`.
+    """
+    return backtest(
+        strategy, history, models=models, start=tests[0], end=tests[1], **backtested
+    )  # fmt: skip
+
+
+def earned(result: Result) -> float:
+    """Return after costs of a backtest, a fraction: what a verdict compares."""
     equity = np.asarray(result.equity)
     return float(equity[-1] / result.ledger.capital - 1.0)
