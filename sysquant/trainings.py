@@ -140,8 +140,8 @@ class RetrainedWalk:
     def notes(self) -> tuple[str, ...]:
         """What a reader must know."""
         said = list[str]()
-        idle = (self.models[0][0] if self.models else self.result.end) - self.begin
-        if idle > 0:
+        if self.trainings[0].model is None:
+            idle = (self.models[0][0] if self.models else self.result.end) - self.begin
             said.append(f"no model served in the first {idle / DAY:,.1f} days: nothing was decided")
         if not self.is_judged:
             said.append("no model was judged: live, some of them may be kept back")

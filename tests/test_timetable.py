@@ -427,6 +427,7 @@ def test_prints_what_was_trained_and_what_it_earned(judged, unjudged):
     lines = [line for line in repr(judged).split("\n") if "  !" not in line]
     assert lines[0].startswith("Two() trained every 4h on 60h: ") and " kept back" in lines[0]
     assert "skill" in lines[1] and len(lines) <= 20 and max(map(len, lines)) < 160
+    assert not judged.notes and len(unjudged.notes) == 1
     assert "no model was judged" in repr(unjudged) and "skill" not in repr(unjudged)
     shown = judged._repr_html_()
     assert html.escape(lines[0]) in shown
