@@ -119,7 +119,7 @@ def equity(result: Outcome, *, also: Mapping[str, "pd.Series"] = _NO_SERIES) -> 
     """
     if not isinstance(also, Mapping):
         raise ConfigError('also must be a mapping: {"name": other.equity}')
-    figure = _figure("Equity", "quote currency")
+    figure = blank("Equity", "quote currency")
     for name, series in {"equity": result.equity, "buy and hold": result.buy_and_hold}.items():
         figure.add_trace(line(series, name))
     for name, series in also.items():
@@ -129,7 +129,7 @@ def equity(result: Outcome, *, also: Mapping[str, "pd.Series"] = _NO_SERIES) -> 
 
 def drawdown(result: Outcome) -> go.Figure:
     """Drawdown of the book, fractions <= 0, one filled line."""
-    figure = _figure("Drawdown", "fraction of the highest equity")
+    figure = blank("Drawdown", "fraction of the highest equity")
     figure.add_trace(line(result.drawdown, "drawdown").update(fill="tozeroy"))
     return figure.update_yaxes(tickformat=".1%")
 
@@ -152,7 +152,7 @@ def price(result: Outcome, symbol: str) -> go.Figure:
     ConfigError
         If the universe has no such symbol.
     """
-    figure = _figure(symbol, "quote currency")
+    figure = blank(symbol, "quote currency")
     figure.add_trace(line(result.prices(symbol), "close"))
     fills = result.table("executions").query("symbol == @symbol")
     refused = result.table("orders").query("symbol == @symbol and status == 'refused'")
@@ -165,7 +165,7 @@ def price(result: Outcome, symbol: str) -> go.Figure:
 def rolling_sharpe(result: Outcome, *, window: int | None = None) -> go.Figure:
     """Sharpe ratio per year of the last `window` returns, one line; see `Result.rolling_sharpe`."""
     series = result.rolling_sharpe(window)
-    figure = _figure(f"Rolling {series.name}", "per year")
+    figure = blank(f"Rolling {series.name}", "per year")
     figure.add_hline(0.0, line={"width": 1, "color": "#7f7f7f"})
     return figure.add_trace(line(series.dropna(), "Sharpe"))
 
@@ -191,7 +191,7 @@ def monthly(result: Outcome) -> go.Figure:
         texttemplate="%{text}", colorscale="RdBu", zmid=0.0, zmin=-most, zmax=most,
         showscale=False, xgap=2, ygap=2, name="return", hoverongaps=False,
     )  # fmt: skip
-    figure = _figure("Return by month", "").add_trace(drawn)
+    figure = blank("Return by month", "").add_trace(drawn)
     figure.update_layout(height=150 + 34 * len(table), hovermode="closest")
     return figure.update_yaxes(autorange="reversed", type="category")
 
@@ -292,7 +292,8 @@ def thin(values: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
     return np.unique(np.minimum(np.concatenate(kept), rows - 1))
 
 
-def _figure(title: str, unit: str) -> go.Figure:
+def blank(title: str, unit: str) -> go.Figure:
+    """A figure of the package's look, with nothing drawn in it yet; `unit` is that of y."""
     return go.Figure(layout={"title": title, "yaxis": {"title": unit}, **_LOOK})
 
 
@@ -310,7 +311,7 @@ def line(series: "pd.Series", name: str) -> go.Scatter:
 
 def _lines(table: "pd.DataFrame", title: str, unit: str) -> go.Figure:
     # A line for each column.
-    figure = _figure(title, unit)
+    figure = blank(title, unit)
     for name, series in table.items():
         figure.add_trace(line(series, str(name)))
     return figure
