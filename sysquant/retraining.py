@@ -6,11 +6,13 @@ the model that was fitted on all rows. Nothing is published here, and nothing wr
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from sysquant.backtesting import backtest
 from sysquant.errors import DataError
@@ -107,6 +109,16 @@ class Trained:
     verdict: Verdict
     id: str
 
+    @property
+    def pnl(self) -> float:
+        """Return of `result`, a fraction."""
+        return _earned(self.result)
+
+    @property
+    def pnl_before(self) -> float | None:
+        """Return of `before`, a fraction; None for none."""
+        return None if self.before is None else _earned(self.before)
+
 
 def train(
     recipe: Recipe, strategy: Strategy, history: History, before: Model | None = None,
@@ -137,15 +149,19 @@ def train(
     labels, pipeline = recipe.check(), pipeline_of(recipe.family, recipe.settings)
     training = training_set(strategy, history, labels, weights=recipe.weights)
     walk = WalkForward(recipe.train, recipe.test, horizon=labels.horizon, embargo=recipe.embargo)
-    splits = walk.split(training.frame())
-    found = tuple(judged(pipeline, training, splits, balance=recipe.balance))
-    if not found:
+    splits = list(walk.split(training.frame()))
+    if not splits:
         days = (training.ts[-1] - training.ts[0]) / 86_400e9
         raise DataError(
             f"{days:.1f} days of rows hold no training of {recipe.train}, label of "
             f"{labels.horizon}, embargo of {recipe.embargo} and test of {recipe.test}: take a "
             "longer history, or shorter windows"
         )
+    # Held around both: the first that is done would lift the limit of the other.
+    with threadpool_limits(1), ThreadPoolExecutor(1) as beside:
+        whole = beside.submit(_fitted, recipe, training)
+        found = tuple(judged(pipeline, training, splits, balance=recipe.balance))
+        own = whole.result()
     begins = [int(training.ts[one.rows[0]]) - history.interval for one in found]
     tests = begins[0], int(training.ts[found[-1].rows[-1]])
     models = [(at, one.fitted.served(training)) for at, one in zip(begins, found, strict=True)]
@@ -153,7 +169,7 @@ def train(
     was = None
     if before is not None:
         was = traded(strategy, history, [(tests[0], before)], tests, **backtested)
-    said, own = scores(found, training), _fitted(recipe, training)
+    said = scores(found, training)
     earned_before = None if was is None else earned(was)
     return Trained(
         recipe, training, tests, found, said, result, was, own.fitted,

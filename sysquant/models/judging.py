@@ -125,7 +125,8 @@ def importance(found: Sequence[Unseen], training: TrainingSet, seed: int = 0) ->
         for one in found:
             x = training.x[one.rows].copy()
             x[:, column] = drawn.permutation(x[:, column])
-            shuffled.append(one._replace(chances=one.fitted.chances(x)))
+            # At once: a forest takes fifteen times as long in blocks.
+            shuffled.append(one._replace(chances=one.fitted.chances(x, len(x))))
         lost[column] = whole - _skill(shuffled)
     order = np.argsort(-lost, kind="stable")
     return {training.features[at]: float(lost[at]) for at in order}

@@ -78,24 +78,25 @@ class ServedModel:
         return np.argmax(np.column_stack([found[name] for name in self._columns]), axis=1)
 
 
-def predicted(classifier: Classifier, rows: Floats) -> Floats:
+def predicted(classifier: Classifier, rows: Floats, block: int = BLOCK) -> Floats:
     """Probabilities of finite rows, each the same whatever rows it is asked with.
 
     Parameters
     ----------
     classifier : fitted.
     rows : (n, features).
+    block : rows at once. Others than `BLOCK` have other last bits: for what nobody serves.
 
     Returns
     -------
     (n, classes), in the order of `classifier.classes_`.
     """
     found = np.empty((len(rows), len(classifier.classes_)))
-    block = np.empty((BLOCK, rows.shape[1]))
+    asked = np.empty((block, rows.shape[1]))
     with threadpool_limits(1):
-        for first in range(0, len(rows), BLOCK):
-            some = rows[first : first + BLOCK]
-            block[: len(some)] = some
-            block[len(some) :] = some[-1]
-            found[first : first + BLOCK] = classifier.predict_proba(block)[: len(some)]
+        for first in range(0, len(rows), block):
+            some = rows[first : first + block]
+            asked[: len(some)] = some
+            asked[len(some) :] = some[-1]
+            found[first : first + block] = classifier.predict_proba(asked)[: len(some)]
     return found

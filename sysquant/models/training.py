@@ -6,7 +6,9 @@ code that trains on them, thresholds come from training rows alone, and predicti
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +20,7 @@ from sysquant.features.panel import needs_bar_ends
 from sysquant.frames import columns_of
 from sysquant.keys import check_choice, check_flag
 from sysquant.models.labels import CLASSES, Labels, classes_of
-from sysquant.models.serving import Classifier, ServedModel, predicted
+from sysquant.models.serving import BLOCK, Classifier, ServedModel, predicted
 from sysquant.past import History
 from sysquant.strategy import Strategy
 from sysquant.types import Bars, Columns, Floats, Ints
@@ -185,10 +187,10 @@ class Fitted(NamedTuple):
     classifier: Classifier
     thresholds: tuple[float, float]
 
-    def chances(self, x: Floats) -> Floats:
-        """(m, 3) probability of each of `CLASSES`, of (m, k) finite rows."""
+    def chances(self, x: Floats, block: int = BLOCK) -> Floats:
+        """(m, 3) probability of each of `CLASSES`, of (m, k) finite rows; see `predicted`."""
         order = [list(self.classifier.classes_).index(name) for name in CLASSES]
-        return predicted(self.classifier, x)[:, order]
+        return predicted(self.classifier, x, block)[:, order]
 
     def served(self, training: TrainingSet) -> ServedModel:
         """As the strategy asks it."""
@@ -255,7 +257,9 @@ def judged(
     pipeline: "Pipeline", training: TrainingSet, splits: Iterable[tuple[Ints, Ints]],
     *, balance: bool = True,
 ) -> Iterator[Unseen]:  # fmt: skip
-    """Fit on the training rows of each split, and predict its test rows.
+    """Fit on the training rows of each split, and predict its test rows; on all cores.
+
+    Each is fitted on one thread, and is the same on any number of cores.
 
     Parameters
     ----------
@@ -263,7 +267,14 @@ def judged(
     training : what there is.
     splits : rows of training and test, e.g. of `WalkForward(...).split(training.frame())`.
     """
-    for train, test in splits:
+    from threadpoolctl import threadpool_limits
+
+    def one_of(split: tuple[Ints, Ints]) -> Unseen:
+        train, test = split
         one = fit(pipeline, training, train, balance=balance)
         codes = classes_of(training.value[test], one.thresholds)
-        yield Unseen(one, test, one.chances(training.x[test]), codes)
+        return Unseen(one, test, one.chances(training.x[test]), codes)
+
+    # Held around them all: the first that is done would lift the limit of the others.
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(one_of, splits)
