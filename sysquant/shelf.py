@@ -17,7 +17,7 @@ from sysquant.errors import ModelError
 from sysquant.home import cache
 from sysquant.models.judging import Estimate
 from sysquant.models.manifest import TrainedOn, digest
-from sysquant.models.registry import MODEL, PROBE, opened, packed
+from sysquant.models.registry import MODEL, PROBE, packed, unpacked
 from sysquant.models.serving import Classifier, ServedModel
 from sysquant.types import Floats
 
@@ -90,7 +90,7 @@ class Shelf:
         return facts
 
     def model(self, key: str) -> "ShelfModel":
-        """The model of a training, which is opened when it is asked for the first time."""
+        """The model of a training, which is unpacked when it is asked for the first time."""
         return ShelfModel(self, key)
 
     def served(self, key: str) -> ServedModel:
@@ -108,7 +108,7 @@ class Shelf:
                 raise ModelError(
                     f"{self._path(key)} is gone, or was changed, since the walk began: walk again"
                 )
-            model = opened(facts.family, facts.features, facts.classes, files)
+            model = unpacked(facts.family, facts.features, facts.classes, files)
             self._opened = dict([*self._opened.items(), (key, model)][-_OPEN:])
         return self._opened[key]
 
