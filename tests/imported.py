@@ -2,10 +2,10 @@
 
 import gc
 
-from runners import backfill, backtest, check, ingest, live, stream
+from runners import backfill, backtest, check, ingest, live, retrain, stream
 from tests.market import engine, ticks
 
-__all__ = ["backfill", "backtest", "check", "ingest", "live", "stream"]
+__all__ = ["backfill", "backtest", "check", "ingest", "live", "retrain", "stream"]
 
 engine().step(ticks(2))
 gc.freeze()

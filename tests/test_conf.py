@@ -104,7 +104,16 @@ def _nodes():
     found = {}
     for root in sorted(
         ROOTS,
-        key=["retain", "watchdog", "check_data", "ingest", "backfill", "stream", "config"].index,
+        key=[
+            "retain",
+            "watchdog",
+            "check_data",
+            "retrain",
+            "ingest",
+            "backfill",
+            "stream",
+            "config",
+        ].index,
     ):
         for group in groups_of(root):
             for name in (f"{group}={option}" for option in options_of(group)):
