@@ -214,8 +214,8 @@ def check(candidate: Candidate, directory: Path, recipe: Recipe, training: Train
     for name, (said, found) in told.items():
         if said != found:
             raise ModelError(
-                f"its {name} are not those of the history: it says {said}, recomputed is {found}; "
-                "what trained it saw other rows than would be served"
+                f"its {name} and the history differ: it says {said}, recomputed is {found}; what "
+                "trained it saw other rows than would be served"
             )
     family, content = candidate.recipe.family, read_file(directory / MODEL)
     served = opened(family, content, training.features, strategy.classes)

@@ -13,6 +13,7 @@ from tests.benchmarks import (
     bench_engine,
     bench_features,
     bench_history,
+    bench_retrain,
     bench_store,
     bench_sweep,
     peers,
@@ -189,6 +190,18 @@ def test_history_is_measured_over_ticks_that_the_store_generates():
     assert [row["name"] for row in rows] == ["history_day", "history_year"]
     for row in rows:
         is_measured(row)
+
+
+def test_retraining_is_measured_by_stage(capsys, monkeypatch):
+    words = ["model=logistic_regression", "training.train=1d", "training.test=1d"]
+    monkeypatch.setattr(bench_retrain, "SECONDS", 0.0)
+    found = bench_retrain.compare(3, 0, *words)
+    stages = ("", "_window", "_notebook", "_checks", "_record")
+    assert [row["name"] for row in found] == [f"retrain{stage}" for stage in stages]
+    for row in found:
+        assert row["ours"] >= 0 and row["unit"] == "s"
+    said = capsys.readouterr().out
+    assert "promised are 0" in said and " s trained = train(" in said
 
 
 def test_rows_replace_those_of_their_name_and_keep_the_others(home: Path):

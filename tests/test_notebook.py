@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ THIRD = FIRST.with_name("03_validate_out_of_sample.ipynb")
 FOURTH = FIRST.with_name("04_measure_costs.ipynb")
 FIFTH = FIRST.with_name("05_compare_strategies.ipynb")
 SIXTH = FIRST.with_name("06_inspect_data.ipynb")
+TENTH = FIRST.with_name("10_retrain.ipynb")
 NOTEBOOKS = sorted(FIRST.parent.glob("*.ipynb"))
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -209,6 +211,21 @@ def test_sixth_notebook_shows_where_the_data_is_not_good_enough(papermill, dsn):
     assert {trace["type"] for trace in skew["data"]} == {"histogram"}
     assert re.search(r"[1-9]\d* findings on \d+ days\n", printed(cells))
     assert re.search(r"below 0\.99: (none|SIM:)", printed(cells))
+
+
+def test_tenth_notebook_trains_on_the_sample_and_says_why_it_keeps_the_model_back(papermill, home):
+    cells = papermill(TENTH, recipe={"family": "logistic_regression"})  # a forest takes longer
+    assert [title.partition(":")[0] for title in titles(cells)] == [
+        "SIM", "Labels", "Out of sample", "Confusion", "Calibration", "Importance",
+        "P&L after costs", "Predictions",
+    ]  # fmt: skip
+    assert len(figures(cells)[0]["layout"]["shapes"]) == 9
+    assert any(text.startswith("Backtest of ml_direction=MlDirection(") for text in shown(cells))
+    said = printed(cells)
+    assert said.startswith("kept back\nit foresees no more than a guess")
+    directory = Path(re.search(r"candidate [0-9a-f]{12} in (\S+)", said)[1])
+    assert {path.name for path in directory.iterdir()} == {"model.skops", "candidate.json"}
+    shutil.rmtree(directory)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

@@ -412,9 +412,23 @@ def _dsn_is_that_of_the_compose_file(desk):
     assert service["clickhouse"]["ports"] == [f"{dsn.url.removeprefix('http://')}:8123"]
 
 
+def _model_is_trained_and_published_or_kept(desk):
+    # On the sample there is little to foresee: what must be is a verdict, and its notebook.
+    small = ["days=5", "training.train=2d", "training.test=1d", "model.settings.trees=10"]
+    small += ["universe.instruments=[{symbol: 'SIM:OAK', tick_size: 0.01, lot_size: 0.001}]"]
+    command = [sys.executable, str(REPOSITORY / "runners" / "retrain.py"), "model=random_forest"]
+    done = subprocess.run(
+        [*command, *small], cwd=desk.home, env=desk.environment, capture_output=True, text=True
+    )
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    assert re.search(r"^(published|kept)", done.stdout, re.MULTILINE)
+    assert Path(re.search(r"^notebook (/.*)$", done.stdout, re.MULTILINE)[1]).is_file()
+
+
 # What is neither a run nor a recipe.
 OTHER = {
     ". .venv/bin/activate": _activates_what_make_creates,
+    "python runners/retrain.py model=random_forest": _model_is_trained_and_published_or_kept,
     "make lab": _lab_comes_up_on_the_notebooks_and_ends,
     **{
         f"python runners/control.py {words}": _operator_is_answered(*words.split())
