@@ -112,12 +112,12 @@ class Trained:
     @property
     def pnl(self) -> float:
         """Return of `result`, a fraction."""
-        return _earned(self.result)
+        return earned(self.result)
 
     @property
     def pnl_before(self) -> float | None:
         """Return of `before`, a fraction; None for none."""
-        return None if self.before is None else _earned(self.before)
+        return None if self.before is None else earned(self.before)
 
 
 def train(
