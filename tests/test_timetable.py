@@ -407,7 +407,7 @@ def test_a_model_that_is_gone_is_told(empty):
 
 def test_a_kept_model_of_strange_types_is_not_opened(empty, monkeypatch):
     found = walk(judge=False)
-    monkeypatch.setattr(shelf, "opened", lambda *_: pytest.fail("it was opened unchecked"))
+    monkeypatch.setattr(shelf, "unpacked", lambda *_: pytest.fail("it was opened unchecked"))
     lost = Shelf().model(found.models[0][1].key)
     path = next(empty.glob(f"{lost.key}*.skops"))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
