@@ -18,6 +18,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import functools
 import secrets
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -236,6 +237,7 @@ def stage(name: str) -> Iterator[None]:
 @compose.main("retrain")
 def main(cfg: DictConfig) -> None:
     """Read, train, check, publish, record."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the notebook ends with its runner
     compose.start_log(quiet=True)
     try:
         order = order_of(cfg)

@@ -113,6 +113,20 @@ def test_one_publishes_at_a_time(registry, key, fitted):
     held.close()
 
 
+def test_a_model_that_answers_a_row_alone_otherwise_is_not_published(
+    registry, key, fitted, monkeypatch
+):
+    def by_size(classifier, x):
+        return predicted(classifier, x) + (len(x) == 1) * 1e-16 * (x[:, :1] > 1)
+
+    monkeypatch.setattr("sysquant.models.registry.predicted", by_size)
+    with pytest.raises(
+        ModelError, match=r"of row \d+ of the last 250 it says something else alone"
+    ):
+        registry.publish(about(), fitted, rows(500)[0], key)
+    assert registry.numbers("direction") == {}
+
+
 def test_what_fails_half_way_leaves_nothing(registry, key, fitted, monkeypatch):
     monkeypatch.setattr("sysquant.models.registry.sync", lambda path: 1 / 0)
     monkeypatch.setattr("sysquant.models.registry._write", lambda path, content: 1 / 0)

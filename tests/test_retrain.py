@@ -238,23 +238,48 @@ def test_a_notebook_that_fails_is_kept_up_to_there(desk, tmp_path):
     assert (row["rows"], row["model"], row["id"]) == (0, "", "") and len(row["features"]) == 18
 
 
-def test_a_notebook_that_takes_too_long_is_killed_with_all_it_started(desk, tmp_path):
+def endless(tmp_path):
+    """A notebook that never ends, and the file in which it and its child leave their ids."""
     mark = tmp_path / "pids"
     start = (
         "import os, pathlib, subprocess, time\nchild = subprocess.Popen(['sleep', '600'])\n"
-        f"pathlib.Path({str(mark)!r}).write_text(f'{{os.getpid()}} {{child.pid}}')\nprint('begun')"
+        f"fresh = pathlib.Path({str(mark)!r} + '.new')\n"
+        "fresh.write_text(f'{os.getpid()} {child.pid}')\n"
+        f"print('begun')\nfresh.rename({str(mark)!r})"
     )
-    word = written(tmp_path / "long.ipynb", start, "time.sleep(600)")
+    return written(tmp_path / "long.ipynb", start, "time.sleep(600)"), mark
+
+
+def test_a_notebook_that_takes_too_long_is_killed_with_all_it_started(desk, tmp_path):
+    word, mark = endless(tmp_path)
     done, run = retrained(desk, word, "lineage=long", "timeout_s=15")
     assert done.returncode == 1 and "it was stopped after timeout_s=15" in done.stdout
     assert output_of(run / "retrain.ipynb") == "begun\n"
     for pid in mark.read_text().split():
-        until(lambda pid=pid: not Path(f"/proc/{pid}").exists() or is_dead(pid))
+        until(lambda pid=pid: is_dead(pid))
     assert [row["verdict"] for row in recorded(desk, "long")] == ["failed"]
 
 
+def test_a_notebook_ends_with_its_runner(desk, tmp_path):
+    word, mark = endless(tmp_path)
+    process = forked.Forked("retrain", (*WORDS, word, "lineage=ended"), desk)
+    try:
+        until(mark.exists, 60)
+        process.terminate()
+        process.communicate(20)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    for pid in mark.read_text().split():
+        until(lambda pid=pid: is_dead(pid))
+
+
 def is_dead(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
 
 
 def test_a_notebook_sees_no_secret_and_one_that_writes_nothing_is_refused(

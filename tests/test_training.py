@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sysquant.errors import ConfigError, DataError, ModelError
 from sysquant.features import returns
-from sysquant.models.families import pipeline_of
+from sysquant.models.families import FAMILIES, pipeline_of
 from sysquant.models.labels import CLASSES, QuantileLabels, TripleBarrier, classes_of
 from sysquant.models.serving import predicted
 from sysquant.models.training import fit, judged, training_set, uniqueness
@@ -16,6 +16,7 @@ from sysquant.strategies.ml_direction import MlDirection
 from sysquant.strategies.momentum import Momentum
 from sysquant.strategy import Strategy
 from sysquant.types import SECOND, Bars
+from tests.test_models_serving import SMALL
 
 MINUTE = 60 * SECOND
 BEGIN = 28_000_000 * MINUTE
@@ -109,6 +110,19 @@ def test_no_training_row_is_known_after_its_test_began():
     assert len(splits) >= 4
     for train, test in splits:
         assert training.known[train].max() < training.ts[test].min() - 5 * MINUTE + MINUTE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_that_are_fitted_at_once_are_those_that_are_fitted_one_by_one(family, monkeypatch):
+    training = training_set(MlDirection(), bars(1_200, symbols=1, signal=2.0), LABELS)
+    pipeline = pipeline_of(family, SMALL.get(family))
+    splits = list(WalkForward("400m", "200m", horizon=LABELS.horizon).split(training.frame()))
+    found = list[list[bytes]]()
+    for cores in (1, 4):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        judgement = judged(pipeline, training, splits)
+        found.append([one.chances.tobytes() for one in judgement])
+    assert found[0] == found[1] and len(found[0]) == 3
 
 
 def test_a_planted_signal_is_found_and_noise_is_not():
