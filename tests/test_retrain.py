@@ -264,7 +264,7 @@ def test_a_notebook_ends_with_its_runner(desk, tmp_path):
     word, mark = endless(tmp_path)
     process = forked.Forked("retrain", (*WORDS, word, "lineage=ended"), desk)
     try:
-        until(mark.exists, 60)
+        until(mark.exists)
         process.terminate()
         process.communicate(20)
     finally:
