@@ -32,9 +32,11 @@ from runners.line import Line, NoAnswerError, books, running
 from sysquant import control, journal_reader
 from sysquant.control import Answer, Command
 from sysquant.errors import ControlError, SysquantError
+from sysquant.home import home
 from sysquant.journal import Journal
+from sysquant.locking import holder
 
-ALL, POOL, ADOPT = "all", "pool", "adopt"
+ALL, POOL, ADOPT, SCHEDULE = "all", "pool", "adopt", "schedule"
 REFUSED, NO_ANSWER, NOT_DONE = 1, 3, 4
 _DEFAULTS = {
     "book": None, "json": False, "timeout": 10.0, "wait": 10.0, "bootstrap": None, "kafka": None,
@@ -145,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     word("refresh", control.Refresh, strategy=strategy)
     number = {"type": _model_number, "help": "of the model, as status and model_runs name it"}
     word("rollback", control.Rollback, strategy=strategy, number=number)
+    word("retrain", control.Retrain, job={"help": "its name in the schedule"})
     words.add_parser(ADOPT, parents=[options], help=_let_adopt.__doc__)
     return parser
 
@@ -187,6 +190,8 @@ def _command(said: argparse.Namespace) -> Command:
             return control.Refresh(said.strategy)
         case "rollback":
             return control.Rollback(said.strategy, said.number)
+        case "retrain":
+            return control.Retrain(said.job)
         case _:
             places = ["" if name == POOL else name for name in (said.source, said.target)]
             return control.MoveCash(places[0], places[1], said.amount)
@@ -194,6 +199,8 @@ def _command(said: argparse.Namespace) -> Command:
 
 def _line(said: argparse.Namespace) -> Line:
     topic = _topic(said)
+    if not topic and said.word == "retrain":
+        return Line.to(_schedule(), said.timeout)
     if not topic:
         return Line.to(_running(said.book), said.timeout)
     if not (said.book and said.journal):
@@ -221,6 +228,13 @@ def _topic(said: argparse.Namespace) -> dict[str, Any]:
     if found and "bootstrap" not in found:
         raise ControlError(f"--kafka {said.kafka} names no bootstrap, host:port")
     return found
+
+
+def _schedule() -> Path:
+    directory = home() / "data" / SCHEDULE
+    if holder(directory) is None:
+        raise NoAnswerError("no schedule runs: start it with runners/schedule.py")
+    return directory
 
 
 def _running(book: str | None) -> Path:

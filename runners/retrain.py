@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from runners import compose, notebook, parts
+from runners import compose, line, notebook, parts
 from sysquant import archive, backfill, history, history_file, publishing
 from sysquant.compiled import source_hash
 from sysquant.errors import ConfigError, JournalError, ModelError, StoreError
@@ -206,7 +206,7 @@ def store(cfg: DictConfig, order: Order, outcome: Outcome, parent: str, took_s: 
 
 
 def show(order: Order, outcome: Outcome, parent: str) -> None:
-    """Print what came of it, and what comes next."""
+    """Print what came of it, and tell the books that run here."""
     if outcome.candidate is not None:
         table = Table(title=f"{order.lineage}: {order.recipe.family}, out of sample")
         for name in ("", "value", "low", "high"):
@@ -217,13 +217,16 @@ def show(order: Order, outcome: Outcome, parent: str) -> None:
         if outcome.candidate.pnl_before is not None:
             table.add_row(f"P&L of {parent}", f"{outcome.candidate.pnl_before:+.2%}", "", "")
         Console().print(table)
-    name = f" {name_of(outcome.published)}" if outcome.published else ""
-    print(f"{outcome.verdict}{name}")
+    print(f"notebook {compose.output_dir() / 'retrain.ipynb'}")
+    name = ""
+    if outcome.published is not None:
+        name = f" {name_of(outcome.published)}"
+        told = line.refresh(order.lineage)  # the ping: books that run here take it
+        for said in told or (f"next: python runners/live.py strategy={order.lineage}",):
+            print(said)
+    print(f"{outcome.verdict}{name}")  # last, for who started this
     for reason in outcome.reasons:
         print(f"  {reason}")
-    print(f"notebook {compose.output_dir() / 'retrain.ipynb'}")
-    if outcome.published:
-        print(f"next: python runners/control.py refresh {order.lineage}")
 
 
 @contextmanager
@@ -266,14 +269,15 @@ def main(cfg: DictConfig) -> None:
             Outcome("failed", (fault,)) if fault else judged(order, bars, run / "candidate", parent)
         )
     compose.record(lineage=order.lineage, verdict=outcome.verdict, reasons=outcome.reasons)
-    show(order, outcome, name)
+    code = CODES.get(outcome.verdict, 1)
     try:
         with stage("record"):
             store(cfg, order, outcome, name, took_s)
     except StoreError as error:
         print(f"error: model_runs has no row of this: {compose.sentence(error)}", file=sys.stderr)
-        raise SystemExit(1) from None
-    raise SystemExit(CODES.get(outcome.verdict, 1))
+        code = 1
+    show(order, outcome, name)
+    raise SystemExit(code)
 
 
 def _train(order: Order, run: Path, parameters: Mapping[str, Any]) -> str:

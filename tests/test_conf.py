@@ -107,6 +107,7 @@ def _nodes():
         key=[
             "retain",
             "watchdog",
+            "schedule",
             "check_data",
             "retrain",
             "ingest",

@@ -137,7 +137,7 @@ def test_what_is_worth_it_is_published_signed_and_recorded(desk, published):
     asked = wanted("ml_direction", MlDirection())
     loaded = registry.load(1, asked, key, now=time.time_ns())
     assert f"published {loaded.name}" in said
-    assert "next: python runners/control.py refresh ml_direction" in said
+    assert "next: python runners/live.py strategy=ml_direction" in said
     assert loaded.manifest.parent == "" and loaded.manifest.scores["skill_low"] > 0
     assert loaded.manifest.expires - loaded.manifest.made == 2 * 86_400 * 10**9
     with pytest.raises(ModelError, match="it has expired"):
