@@ -17,7 +17,7 @@ from tests.test_training import bars
 __all__ = ["run", "server", "store"]  # fixtures
 
 SYMBOL = Instrument("SIM:A", 1e-6, 1e-6)
-HISTORY, LATER = 6_000, 400  # minutes
+HISTORY, LATER = 6_000, 900  # minutes
 
 
 def minutes(count):
@@ -30,11 +30,20 @@ def minutes(count):
     return Ticks(**columns)
 
 
-def publish(broker, topic, ticks):
-    publisher = Publisher(bootstrap=broker.bootstrap, topic=topic, **broker.client)
-    publisher.publish(ticks, [SYMBOL])
-    publisher.flush()
-    publisher.close()
+class Market:
+    """Puts a market's ticks on the topic, as many as are asked for at a time."""
+
+    def __init__(self, broker, topic, ticks):
+        self.ticks, self.told = ticks, 0
+        self._publisher = Publisher(bootstrap=broker.bootstrap, topic=topic, **broker.client)
+
+    def go_on(self, count):
+        self._publisher.publish(self.ticks[self.told : self.told + count], [SYMBOL])
+        self._publisher.flush()
+        self.told = min(self.told + count, len(self.ticks))
+
+    def close(self):
+        self._publisher.close()
 
 
 def live_words(broker, topic):
@@ -47,19 +56,24 @@ def live_words(broker, topic):
 
 @pytest.mark.timeout(240)
 def test_ticks_become_a_model_that_trades_by_itself(run, home, store, broker, topic):
-    ticks = minutes(HISTORY + LATER)
-    publish(broker, topic, ticks[:HISTORY])
+    market = Market(broker, topic, minutes(HISTORY + LATER))
+    market.go_on(HISTORY)
     live = run("live", *live_words(broker, topic))
     until(lambda: counted(store, "ticks") == HISTORY, timeout=60)
-    words = json.dumps(WORDS)
-    schedule = run(
-        "schedule", f"jobs={{ml_direction: {{words: {words}, bars: 1000}}}}", "look_s=0.5"
-    )
-    until(lambda: counted(store, "models_served") or schedule.returncode is not None, timeout=150)
+    words = f"jobs={{ml_direction: {{words: {json.dumps(WORDS)}, bars: 1000}}}}"
+    schedule = run("schedule", words, "look_s=0.5")
+
+    def is_served():
+        if market.told < HISTORY + LATER // 2:
+            market.go_on(1)
+        return counted(store, "models_served") or schedule.returncode is not None
+
+    until(is_served, timeout=150)
     assert schedule.returncode is None, schedule.communicate()
     (name,) = store.query("SELECT model FROM models_served").result_rows[0]
     assert Registry(home_of() / "data" / "models").numbers("ml_direction")[1].name == name
-    publish(broker, topic, ticks[HISTORY:])
+    market.go_on(LATER)
+    market.close()
     until(lambda: counted(store, "ticks") == HISTORY + LATER, timeout=60)
     until(lambda: counted(store, "executions"), timeout=60)
     for process in (schedule, live):
