@@ -200,7 +200,7 @@ def test_finnhub_brings_trades_without_ids_and_tells_that_a_connection_was_lost(
         return json.dumps({"type": "trade", "data": trades})
 
     frames = [frame(1.0, 1.0, 2.0), '{"type":"ping"}', frame(3.0), frame(4.0)]
-    with VenueServer(frames, script={3: "cut"}) as server:
+    with VenueServer(frames, script={0: "greeted", 3: "cut"}) as server:
         venue = Finnhub(token="se cret", url=server.url)
         feed = SocketFeed(universe=[Instrument("AAPL")], venue=venue)
         ticks, gaps = read(feed, lambda count: count == 4 and feed.counters.connections == 2)

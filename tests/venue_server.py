@@ -113,6 +113,8 @@ class VenueServer:
                 third = len(frame) // 3
                 socket.send([frame[:third], frame[third : 2 * third], frame[2 * third :]])
                 self.place += 1
+            case "greeted":  # nothing is told to who has not asked
+                self.greetings.append(socket.recv(timeout=10))
             case "ping":
                 socket.ping().wait(5)
             case "swap":
