@@ -7,6 +7,7 @@ python runners/control.py weight momentum 0.5
 python runners/control.py move-cash momentum pool 1000
 python runners/control.py halt                   # no order any more, until: control.py rearm
 python runners/control.py rollback ml_direction 3   # ask model 3 again
+python runners/control.py promote ml_direction 7    # ask model 7, where models are held
 
 Exit codes: 0 done, 1 refused, 2 not understood, 3 no answer, 4 stopped and not flat yet, or still
 looking for a model.
@@ -37,6 +38,7 @@ from sysquant.journal import Journal
 from sysquant.locking import holder
 
 ALL, POOL, ADOPT, SCHEDULE = "all", "pool", "adopt", "schedule"
+_MODELS = ("refresh", "rollback", "promote")
 REFUSED, NO_ANSWER, NOT_DONE = 1, 3, 4
 _DEFAULTS = {
     "book": None, "json": False, "timeout": 10.0, "wait": 10.0, "bootstrap": None, "kafka": None,
@@ -70,7 +72,7 @@ def _asked(said: argparse.Namespace) -> tuple[Answer, bool]:
     # The answer, and whether there is nothing that is still waited for.
     line = _line(said)
     answer = line.ask(_command(said))
-    wait = {"stop": _left, "refresh": _looked, "rollback": _looked}.get(said.word)
+    wait = {"stop": _left, **dict.fromkeys(_MODELS, _looked)}.get(said.word)
     if not answer.ok or wait is None or said.wait <= 0:
         return answer, True
     until = time.monotonic() + said.wait
@@ -115,7 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     options.add_argument("--json", action="store_true", help="the answer as JSON")
     options.add_argument("--timeout", type=_seconds, help="s to wait for an answer, 10")
     options.add_argument(
-        "--wait", type=_seconds, help="s that stop, refresh, rollback wait until it is done, 10"
+        "--wait",
+        type=_seconds,
+        help="s that stop, refresh, rollback, promote wait until it is done, 10",
     )
     options.add_argument("--bootstrap", help="host:port of Kafka, for a book on another machine")
     options.add_argument(
@@ -147,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     word("refresh", control.Refresh, strategy=strategy)
     number = {"type": _model_number, "help": "of the model, as status and model_runs name it"}
     word("rollback", control.Rollback, strategy=strategy, number=number)
+    word("promote", control.Promote, strategy=strategy, number=number)
     word("retrain", control.Retrain, job={"help": "its name in the schedule"})
     words.add_parser(ADOPT, parents=[options], help=_let_adopt.__doc__)
     return parser
@@ -190,6 +195,8 @@ def _command(said: argparse.Namespace) -> Command:
             return control.Refresh(said.strategy)
         case "rollback":
             return control.Rollback(said.strategy, said.number)
+        case "promote":
+            return control.Promote(said.strategy, said.number)
         case "retrain":
             return control.Retrain(said.job)
         case _:

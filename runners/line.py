@@ -19,6 +19,7 @@ from sysquant.home import home
 from sysquant.locking import holder
 from sysquant.mailbox import post
 
+SHADOW = "-challenger"  # after the name of a champion's book
 _LOOK_S = 0.02
 _NEARBY_S = 0.5  # for the broker of a book that has a mailbox here
 

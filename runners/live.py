@@ -30,6 +30,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
+from runners.line import SHADOW
 from runners.screen import Screen
 from sysquant import backfill, journal_reader
 from sysquant.adoption import adopt
@@ -152,7 +153,8 @@ def _announce(
     # In `runs`: once in a journal's life, and for what goes on with it otherwise.
     if anew or journal.meta("announced") is None:
         config = OmegaConf.to_yaml(cfg)
-        row = run_row(journal.id, "live", book, str(engine.fingerprint()), config)
+        mode = "challenger" if _is_shadow() else "live"
+        row = run_row(journal.id, mode, book, str(engine.fingerprint()), config)
         journal.commit(None, {"runs": row}, notes={"announced": "1"})
 
 
@@ -177,7 +179,7 @@ def _desk(
     clock = time.time_ns if runtime.clock == "wall" else lambda: engine.engine_ts
     return Desk(
         book=book, engine=engine, journal=journal, mailboxes=mailboxes, send=outbox.send,
-        models=Swapper(engine, journal, models, clock),
+        models=Swapper(engine, journal, models, clock, compose.build(cfg.serving)),
         keys=Keys.load(home() / "data" / "keys", make=True), age_s=runtime.control_age_s,
     )  # fmt: skip
 
@@ -186,10 +188,14 @@ def _wishes(cfg: DictConfig) -> tuple[str, str, str]:
     # Name of the book, and what is wanted of journal and ingest; nothing that is meant otherwise.
     of = "strategy" if compose.choice("book") == "single" else "book"
     traded = "-".join(sorted(cfg.book.only or ())) or compose.choice(of)
-    book = cfg.book.name or f"{traded}-{compose.choice('feed')}"
+    book = cfg.book.name or f"{traded}-{compose.choice('feed')}{SHADOW * _is_shadow()}"
     if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]", str(book)):
         raise ConfigError(f"book.name names a directory: letters, digits, . _ -, was {book!r}")
     return str(book), *parts.wishes_of(cfg)
+
+
+def _is_shadow() -> bool:
+    return compose.choice("serving") == "challenger"
 
 
 def _directory(book: str) -> Path:

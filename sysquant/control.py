@@ -103,6 +103,13 @@ class Rollback(_Command, frozen=True):
     number: int
 
 
+class Promote(_Command, frozen=True):
+    """Let a strategy ask a newer model, by its number, though it holds the one it has."""
+
+    strategy: str
+    number: int
+
+
 class Retrain(_Command, frozen=True):
     """Train a model now, by the name of its job; for the schedule."""
 
@@ -121,13 +128,13 @@ class Rearm(_Command, frozen=True):
 
 Command: TypeAlias = (
     Status | Start | Stop | Drain | Pause | Resume | Weight | MoveCash | Refresh | Rollback
-    | Retrain | Halt | Rearm
+    | Promote | Retrain | Halt | Rearm
 )  # fmt: skip
 # Who may say what: a key that only re-arms cannot trade, one that trades cannot re-arm.
 _MAY: Mapping[Role, tuple[type[_Command], ...]] = {
     "operate": (
-        Status, Start, Stop, Drain, Pause, Resume, Weight, MoveCash, Refresh, Rollback, Retrain,
-        Halt,
+        Status, Start, Stop, Drain, Pause, Resume, Weight, MoveCash, Refresh, Rollback, Promote,
+        Retrain, Halt,
     ),
     "rearm": (Status, Halt, Rearm),
 }  # fmt: skip

@@ -181,9 +181,10 @@ class Desk:
                 if command.strategy is not None:
                     return (Rearm(command.strategy),), f"{command.strategy} is re-armed"
                 return self._rearmed()
-            case control.Refresh() | control.Rollback():
+            case control.Refresh() | control.Rollback() | control.Promote():
                 number = getattr(command, "number", None)
-                return (), self._models.ask(command.strategy, number)
+                is_newer = isinstance(command, control.Promote)
+                return (), self._models.ask(command.strategy, number, is_newer=is_newer)
             case control.Status() | control.Retrain():
                 raise ControlError(f"{command.word()} is not for a book")
 
@@ -274,7 +275,10 @@ class Desk:
                 self._send(self._journal.commit(None, {"events": row}))
             else:
                 began = time.perf_counter()
-                self.operate(record, one.text, one.operation, tables=one.tables, notes=one.notes)
+                self.operate(
+                    record, one.text, one.operation, kind=one.kind, tables=one.tables,
+                    notes=one.notes,
+                )  # fmt: skip
                 log.info("swapped took_ms=%.2f", 1e3 * (time.perf_counter() - began))
 
     def drift(self) -> dict[str, pa.Table]:
@@ -282,7 +286,7 @@ class Desk:
         return self._models.drift()
 
     def operate(
-        self, record: Recorder, text: str, *operations: Operation,
+        self, record: Recorder, text: str, *operations: Operation, kind: str = RUNNER,
         tables: Mapping[str, pa.Table] = MappingProxyType({}),
         notes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:  # fmt: skip
@@ -292,7 +296,7 @@ class Desk:
         log.warning("%s seq=%d", text, seq)
         record(
             "command", msgspec.json.encode(Carried(RUNNER, operations)), effects,
-            tables={"events": self._event(RUNNER, text, seq), **tables}, notes=notes, answers={},
+            tables={"events": self._event(kind, text, seq), **tables}, notes=notes, answers={},
         )  # fmt: skip
 
     def settle(self, record: Recorder) -> None:

@@ -45,11 +45,12 @@ class Published:
         self.key = manifests.signing_key(self.keys)
         self.registry = Registry(directory / "models")
 
-    def publish(self, slope=1.0, *, seed=0, strategy="asks", **changed):
+    def publish(self, slope=1.0, *, seed=0, strategy="asks", scale=0.1, **changed):
         """A model that says up after rises, or with a negative slope after falls; its name."""
-        x = np.random.default_rng(seed).normal(0, 0.1, (600, 1))
-        noise = np.random.default_rng(seed + 1).normal(0, 0.05, 600)
-        y = np.array(CLASSES)[np.digitize(slope * x[:, 0] + noise, [-0.03, 0.03])]
+        x = np.random.default_rng(seed).normal(0, scale, (600, 1))
+        noise = np.random.default_rng(seed + 1).normal(0, 0.5 * scale, 600)
+        edges = [-0.3 * scale, 0.3 * scale]
+        y = np.array(CLASSES)[np.digitize(slope * x[:, 0] + noise, edges)]
         model = pipeline_of("logistic_regression").fit(x, y)
         return publish(
             self.registry, self.key, model, x, lineage=strategy, strategy=repr(Asks()),

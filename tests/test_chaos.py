@@ -31,6 +31,7 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.timeout(300)
 def test_scenario_holds_at_its_small_size(lab: Lab, name: str):
     one = SCENARIOS[name]
     row = harness.take(one, lab, 0, one.small)

@@ -25,7 +25,7 @@ from sysquant.packed import unpack_batch
 from sysquant.risk import RiskChain
 from sysquant.runtime import Runtime
 from sysquant.sealing import Sealer
-from sysquant.swapping import Swapper
+from sysquant.swapping import Serving, Swapper
 from sysquant.types import CLOCK_MARK, SECOND, Bars, DeadLetter, Poll, Ticks
 from tests.market import CHECKS, Flip, engine, ticks
 
@@ -111,7 +111,7 @@ def no_models() -> ModelLoader:
 def session(
     directory: Path, feed: Any, tables: dict[str, Any], *, book: Any = None,
     history: Any = no_history, mailboxes: Any = (), flatten: Any = (), outbox: Any = None,
-    least: int = 5_000, loader: Any = None, **runtime: Any,
+    least: int = 5_000, loader: Any = None, serving: Any = None, **runtime: Any,
 ) -> Any:  # fmt: skip
     journal = Journal(directory)
     book = book or engine()
@@ -128,7 +128,9 @@ def session(
             keys=KEYS,
             mailboxes=mailboxes,
             send=outbox.send,
-            models=Swapper(book, journal, loader or no_models(), lambda: book.engine_ts),
+            models=Swapper(
+                book, journal, loader or no_models(), lambda: book.engine_ts, serving or Serving()
+            ),
         ),
         sealer=Sealer(journal.path, directory / "sealed", newest=journal.last_seq, least=least),
         flatten=flatten,

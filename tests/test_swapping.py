@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from sysquant import control
+from sysquant.errors import ConfigError
 from sysquant.journal import Journal
 from sysquant.models.manifest import TrainedOn
 from sysquant.recovery import replay
+from sysquant.swapping import Serving
 from sysquant.types import SECOND
 from tests.market import START, ticks
 from tests.published import Published
@@ -181,3 +183,95 @@ def test_how_far_the_market_has_moved_from_training_is_told(tmp_path, published)
     counts = sorted({row["rows"] for row in told})
     assert counts[0] >= 200 and all(row["psi"] >= 0 for row in told)
     assert len(told) < 4 * 60, "not at every report"
+
+
+# -- limits, and books that hold what they have
+
+HOLDS = Serving(holds=True)
+
+
+def test_a_new_model_that_loses_too_much_gives_way_to_the_one_before(tmp_path, published):
+    good = published.publish()
+    bad = []
+    options = {"serving": Serving(most_lost=1e-4), "count": 2_500}
+    _, told, tables = traded(
+        tmp_path, published, (679, control.Refresh("asks")), (2_328, control.Refresh("asks")),
+        (2_425, control.Status()), done={582: lambda: bad.append(published.publish(-1.0))},
+        **options,
+    )  # fmt: skip
+    assert [model for _, model in served(tables)] == [good, bad[0], good]
+    (event,) = events_of(tables, "went_back")
+    assert f"lost since {bad[0]} serves, most 50.00; {good} in place of" in event["detail"]
+    assert "rolled back from" in told[-1].status["strategies"]["asks"]["model"]["said"]
+    assert asked(tables)[-1] == good
+    _, _, tables = traded(tmp_path, published, **{**options, "count": 3_000})
+    assert served(tables) == [] and set(asked(tables)) == {good}
+
+
+def test_where_the_one_before_may_not_serve_none_does(tmp_path, published):
+    good = published.publish()
+
+    def tamper():
+        published.publish(-1.0)
+        (published.registry.directory / "asks" / good / "model.skops").write_bytes(b"PK")
+
+    _, _, tables = traded(
+        tmp_path, published, (679, control.Refresh("asks")), done={582: tamper},
+        serving=Serving(most_lost=1e-4), count=2_500,
+    )  # fmt: skip
+    assert [model for _, model in served(tables)][2:] == [""]
+    assert "is not what was signed" in events_of(tables, "went_back")[0]["detail"]
+
+
+def test_the_limit_is_of_what_was_lost_since_the_swap_over_a_restart(tmp_path, published):
+    good = published.publish()
+    options = {"serving": Serving(most_lost=0.03)}
+    _, _, tables = traded(tmp_path, published, **options)
+    bad = published.publish(-1.0)
+    lost = []
+    for count in (1_900, 2_300, 2_700, 3_100, 3_500):
+        runner, _, tables = traded(tmp_path, published, count=count, **options)
+        account = runner.engine.accounts()["asks"]
+        lost.append(account["equity"])
+        if runner.engine.models["asks"] == good:
+            break
+    assert len(lost) > 1, "it needed more than one session to lose so much"
+    assert [model for _, model in served(tables)] == [good]
+    assert bad in events_of(tables, "went_back")[0]["detail"]
+
+
+def test_a_model_that_says_one_thing_only_gives_way(tmp_path, published):
+    good, bad = published.publish(), []
+    _, _, tables = traded(
+        tmp_path, published, (679, control.Refresh("asks")),
+        done={582: lambda: bad.append(published.publish(scale=1e-6))},
+        serving=Serving(most_drift=4.0), count=2_500, report_s=0.01,
+    )  # fmt: skip
+    assert [model for _, model in served(tables)] == [good, bad[0], good]
+    assert "has drifted by" in events_of(tables, "went_back")[0]["detail"]
+
+
+def test_a_book_that_holds_takes_the_first_and_then_what_is_promoted(tmp_path, published):
+    first, later = published.publish(), []
+    _, told, tables = traded(
+        tmp_path, published, (582, control.Refresh("asks")), (679, control.Status()),
+        (776, control.Promote("asks", 1)), (873, control.Promote("asks", 2)),
+        (970, control.Status()), serving=HOLDS,
+        done={485: lambda: later.append(published.publish(seed=4))},
+    )  # fmt: skip
+    assert told[0].text == f"asks holds {first}: a newer one is to be promoted"
+    assert told[1].status["strategies"]["asks"]["model"]["model"] == first
+    assert not told[2].ok and told[2].text == "model 1 has served already: go back to 1 instead"
+    assert told[3].ok and told[4].status["strategies"]["asks"]["model"]["model"] == later[0]
+    assert [model for _, model in served(tables)] == [first, later[0]]
+    published.publish(seed=5)
+    _, _, tables = traded(tmp_path, published, count=1_900, serving=HOLDS)
+    assert served(tables) == [] and set(asked(tables)) == {later[0]}
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), "much"])
+def test_a_limit_that_cannot_be_meant_is_refused(limit):
+    with pytest.raises(ConfigError, match=r"serving\.most_lost"):
+        Serving(most_lost=limit)
+    with pytest.raises(ConfigError, match=r"serving\.most_drift"):
+        Serving(most_drift=limit)

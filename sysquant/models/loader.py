@@ -28,12 +28,14 @@ class Look(NamedTuple):
     name : of the model, `number-id`; empty when none may be served.
     said : what it is, or why there is none.
     refused : whether there was one, and it may not be served.
+    number : that was asked for; None for the newest.
     """
 
     strategy: str
     name: str
     said: str
     refused: bool = False
+    number: int | None = None
 
 
 class ModelLoader:
@@ -111,6 +113,12 @@ class ModelLoader:
         self._looks.append(self._worker.submit(self._look, strategy, serving, now, least, number))
 
     def _look(self, strategy: str, serving: str, now: int, least: int, number: int | None) -> Look:
+        look = self._searched(strategy, serving, now, least, number)
+        return look._replace(number=number)
+
+    def _searched(
+        self, strategy: str, serving: str, now: int, least: int, number: int | None
+    ) -> Look:
         try:
             names = self._registry.numbers(strategy)
             if not names:
