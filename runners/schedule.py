@@ -29,7 +29,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
 from runners.command_line import check_command_line
-from sysquant.alerts import Alert, Courier
+from runners.couriers import couriers_of
+from sysquant.alerts import Alert
 from sysquant.control import Keys
 from sysquant.errors import ConfigError, SysquantError
 from sysquant.home import home
@@ -68,21 +69,14 @@ def main(cfg: DictConfig) -> None:
     """Compose the jobs, run them, end what was started."""
     compose.start_log()
     stop = STOP or StopRequest()
-    couriers = list[Courier]()
     try:
-        couriers += [
-            Courier(one, retry_s=compose.value(cfg, "retry_s", float))
-            for one in (compose.build(cfg.webhook), compose.build(cfg.email))
-            if one.is_on
-        ]
-        _scheduler(cfg, stop, couriers).run(stop)
+        with couriers_of(cfg) as tell:
+            _scheduler(cfg, stop, tell).run(stop)
     finally:
-        for courier in couriers:
-            courier.close(1.0)
         stop.end_children()
 
 
-def _scheduler(cfg: DictConfig, stop: StopRequest, couriers: Sequence[Courier]) -> Scheduler:
+def _scheduler(cfg: DictConfig, stop: StopRequest, tell: Callable[[Alert], None]) -> Scheduler:
     jobs = {str(name): _job(cfg, str(name)) for name in cfg.jobs}
     tasks = {name: _task(name, job.words) for name, job in jobs.items()}
     look_s = compose.value(cfg, "look_s", float)
@@ -100,10 +94,6 @@ def _scheduler(cfg: DictConfig, stop: StopRequest, couriers: Sequence[Courier]) 
         keys = ("topic", "bootstrap", "api_version")
         line = "" if settings["security"] else json.dumps({key: settings[key] for key in keys})
     journal.remember(book=BOOK, line=line)
-
-    def tell(alert: Alert) -> None:
-        for courier in couriers:
-            courier.send(alert)
 
     words = compose.chosen("store")
     return Scheduler(

@@ -20,7 +20,7 @@ from typing import Literal
 from omegaconf import DictConfig
 
 from runners import compose
-from sysquant.alerts import Courier
+from runners.couriers import couriers_of
 from sysquant.home import home
 from sysquant.keys import check_number
 from sysquant.watchdog import Watchdog
@@ -35,29 +35,21 @@ def main(cfg: DictConfig) -> None:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    seconds = {key: compose.value(cfg, key, float) for key in ("every_s", "repeat_s", "retry_s")}
+    seconds = {key: compose.value(cfg, key, float) for key in ("every_s", "repeat_s")}
     for key, value in seconds.items():
         check_number(key, value, above=0)
     books = compose.value(cfg, "books", list[str] | Literal["all"])
     journals = home() / "data" / "journals"
     dog = Watchdog(journals, None if books == "all" else books, repeat_s=seconds["repeat_s"])
-    channels = [compose.build(node) for node in (cfg.webhook, cfg.email)]
-    couriers = [Courier(c, retry_s=seconds["retry_s"]) for c in channels if c.is_on]
-    if not couriers:
-        log.warning("no webhook and no e-mail is set: alerts go to this log alone")
-    log.info("watching books=%s channels=%d", books, len(couriers))
-    try:
+    with couriers_of(cfg) as tell:
+        log.info("watching books=%s", books)
         while True:
             for alert in dog.look(time.time_ns()):
                 level = logging.INFO if alert.kind == "recovered" else logging.WARNING
                 log.log(level, "%s book=%s detail=%s", alert.kind, alert.book, alert.detail)
-                for courier in couriers:
-                    courier.send(alert)
+                tell(alert)
             if stopped.wait(seconds["every_s"]):
                 break
-    finally:
-        for courier in couriers:
-            courier.close(1.0)
 
 
 if __name__ == "__main__":

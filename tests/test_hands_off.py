@@ -2,63 +2,25 @@
 
 import json
 
-import numpy as np
 import pytest
 
-from sysquant.feeds.publish import Publisher
 from sysquant.home import home as home_of
 from sysquant.models.registry import Registry
-from sysquant.types import Instrument, Ticks
+from tests.minutes import Market, live_words, minutes
 from tests.sessions import forked as run
 from tests.sessions import server, store, until
 from tests.test_retrain import WORDS
-from tests.test_training import bars
 
 __all__ = ["run", "server", "store"]  # fixtures
 
-SYMBOL = Instrument("SIM:A", 1e-6, 1e-6)
 HISTORY, LATER = 6_000, 900  # minutes
-
-
-def minutes(count):
-    """One trade a minute of a market in which there is something to foresee."""
-    market = bars(count, symbols=1, signal=2.0)
-    empty = Ticks.empty()
-    columns = {name: np.zeros(count, of.dtype) for name, of in empty.columns()}
-    columns |= {"ts": market.ts, "received_at": market.ts, "price": market.close}
-    columns |= {"volume": np.ones(count), "offset": np.arange(count)}
-    return Ticks(**columns)
-
-
-class Market:
-    """Puts a market's ticks on the topic, as many as are asked for at a time."""
-
-    def __init__(self, broker, topic, ticks):
-        self.ticks, self.told = ticks, 0
-        self._publisher = Publisher(bootstrap=broker.bootstrap, topic=topic, **broker.client)
-
-    def go_on(self, count):
-        self._publisher.publish(self.ticks[self.told : self.told + count], [SYMBOL])
-        self._publisher.flush()
-        self.told = min(self.told + count, len(self.ticks))
-
-    def close(self):
-        self._publisher.close()
-
-
-def live_words(broker, topic):
-    return [
-        "strategy=ml_direction", *WORDS[1:3], "feed=kafka", f"feed.bootstrap={broker.bootstrap}",
-        f"feed.topic={topic}", "runtime.clock=event", "runtime.warmup_bars=0", "book.name=hands",
-        *(["feed.api_version=[2,3]"] if broker.kind == "mock" else []),
-    ]  # fmt: skip
 
 
 @pytest.mark.timeout(240)
 def test_ticks_become_a_model_that_trades_by_itself(run, home, store, broker, topic):
     market = Market(broker, topic, minutes(HISTORY + LATER))
     market.go_on(HISTORY)
-    live = run("live", *live_words(broker, topic))
+    live = run("live", *live_words(broker, topic), "book.name=hands")
     until(lambda: counted(store, "ticks") == HISTORY, timeout=60)
     words = f"jobs={{ml_direction: {{words: {json.dumps(WORDS)}, bars: 1000}}}}"
     schedule = run("schedule", words, "look_s=0.5")

@@ -28,6 +28,7 @@ from sysquant.strategies.ml_direction import MlDirection
 from sysquant.tables import bar_table
 from tests import forked
 from tests.conftest import REPOSITORY
+from tests.minutes import UNIVERSE
 from tests.sessions import until
 from tests.test_models_serving import NAMES, rows
 from tests.test_registry import Runs
@@ -40,10 +41,8 @@ RECIPE = Recipe(
     embargo="10m",
 )  # fmt: skip
 WORDS = (
-    "model=logistic_regression", "universe=crypto",
-    "universe.instruments=[{symbol: 'SIM:A', tick_size: 1e-6, lot_size: 1e-6}]",
-    "labels.label_settings.horizon=5m", "training.train=2000m", "training.test=1000m",
-    "training.embargo=10m", "days=5",
+    "model=logistic_regression", *UNIVERSE, "labels.label_settings.horizon=5m",
+    "training.train=2000m", "training.test=1000m", "training.embargo=10m", "days=5",
 )  # fmt: skip
 PARAMETERS = "\n".join(f"{name} = None" for name in GIVEN)
 

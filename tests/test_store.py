@@ -123,6 +123,7 @@ def test_migrations_run_once_and_are_recorded(dsn: str):
         "0007_views.sql",
         "0008_archived.sql",
         "0009_models.sql",
+        "0010_challenges.sql",
     )
     assert found == [(int(name[:4]), name) for name in names]
     client.close()
