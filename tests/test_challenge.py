@@ -48,7 +48,7 @@ def test_the_better_of_two_models_trades(run, home, store, broker, topic):
     market = Market(broker, topic, minutes(COUNT))
     market.go_on(100)
     words = live_words(broker, topic)
-    champion = run("live", *words, "serving=holds", "serving.most_lost=0.002")
+    champion = run("live", *words, "serving=holds", "serving.most_lost=0.02")
     shadow = run("live", *words, "serving=challenger")
     challenge = run("challenge", "look_s=0.2", "rule.snapshots=60")
 
