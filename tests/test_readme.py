@@ -121,6 +121,13 @@ RUN = {
         ["feed.start=-10m", "feed.speed=max"],
         "ended: end of feed",
     ),
+    **{
+        f"python runners/live.py strategy=ml_direction feed=kafka serving={serving}": (
+            ["runtime.stop_after_idle_s=0.5", "runtime.clock=event", "KAFKA:feed"],
+            "ended: idle",
+        )
+        for serving in ("holds", "challenger")
+    },
     "python runners/live.py strategy=trend": (["feed.start=-10m"], "ended: end of feed"),
 }
 # What another command must have done before.
@@ -371,21 +378,25 @@ def _operator_is_answered(*words):
     return check
 
 
-def _watchdog_watches_until_it_is_ended(desk):
-    command = [sys.executable, str(REPOSITORY / "runners" / "watchdog.py")]
-    dog = subprocess.Popen(
-        command, cwd=desk.home, env=desk.environment, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        said = [dog.stderr.readline() for _ in range(2)]
-        assert "alerts go to this log alone" in said[0]
-        assert "watching books=all" in said[1]
-        dog.send_signal(signal.SIGINT)
-        dog.communicate(timeout=10)
-        assert dog.returncode == 0
-    finally:
-        dog.kill()
-        dog.communicate()
+def _goes_on_until_it_is_ended(runner, second):
+    # What it says first, and in its second line.
+    def check(desk):
+        command = [sys.executable, str(REPOSITORY / "runners" / runner)]
+        going = subprocess.Popen(
+            command, cwd=desk.home, env=desk.environment, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            said = [going.stderr.readline() for _ in range(2)]
+            assert "alerts go to this log alone" in said[0]
+            assert second in said[1]
+            going.send_signal(signal.SIGINT)
+            going.communicate(timeout=10)
+            assert going.returncode == 0
+        finally:
+            going.kill()
+            going.communicate()
+
+    return check
 
 
 def _example_is_there_and_git_ignores_its_copy(desk):
@@ -434,7 +445,10 @@ OTHER = {
         f"python runners/control.py {words}": _operator_is_answered(*words.split())
         for words in ("status", "stop momentum", "start momentum", "halt", "rearm")
     },
-    "python runners/watchdog.py": _watchdog_watches_until_it_is_ended,
+    "python runners/watchdog.py": _goes_on_until_it_is_ended("watchdog.py", "watching books=all"),
+    "python runners/challenge.py": _goes_on_until_it_is_ended(  # test_challenge has its two books
+        "challenge.py", "of the books that run here: none"
+    ),
     "cp .env.example .env": _example_is_there_and_git_ignores_its_copy,
     "docker compose up -d --wait": _compose_has_the_three_servers,
     "export CLICKHOUSE_DSN=http://sysquant:password@127.0.0.1:8123/sysquant": (
