@@ -276,6 +276,11 @@ def _let_adopt(book: str | None) -> Answer:
     return Answer("", True, text)
 
 
+def _model_of(known: dict[str, Any]) -> str:
+    drift = f", drift {known['drift']:.2f}" if known.get("drift") is not None else ""
+    return f"{known['model']}{drift}" if known.get("model") else known.get("said", "")
+
+
 def _show(status: dict[str, Any]) -> None:
     table = Table(title=f"{status['book']}, journal {status['journal']}", title_justify="left")
     columns = ["strategy", "state", "weight", "equity", "P&L", "drawdown", "orders", "positions"]
@@ -289,7 +294,7 @@ def _show(status: dict[str, Any]) -> None:
             name, one["state"], f"{one['weight']:g}", f"{one['equity']:,.2f}",
             f"[{'green' if one['pnl'] >= 0 else 'red'}]{one['pnl']:+,.2f}[/]",
             f"{one['drawdown']:.2%}", str(one["orders"]), held or "flat",
-            *[one["model"].get("model") or one["model"].get("said", "")] * has_models,
+            *[_model_of(one["model"])] * has_models,
         )  # fmt: skip
     holds = status["holds"]
     stopped = "every order is stopped: halt" if "halt" in holds else "entries are stopped"

@@ -250,13 +250,17 @@ class Swapper:
     def status(self, strategy: str) -> dict[str, object]:
         """The model that serves, when it expires, and what the last look came to; empty for none.
 
-        `said` is empty as long as a look goes on.
+        `said` is empty as long as a look goes on; `drift` is of what the model says, None as long
+        as it was asked too little.
         """
         if strategy not in self._loader.strategies:
             return {}
         model = self._asked(strategy)
         expires = self._loader.about(strategy, model)[1] if model else 0
-        return {"model": model, "expires": expires, "said": self._said[strategy]}
+        return {
+            "model": model, "expires": expires, "said": self._said[strategy],
+            "drift": self._drifted.get(model),
+        }  # fmt: skip
 
     def drift(self) -> dict[str, pa.Table]:
         """Rows of `drift`, of models that were asked much since the last time."""

@@ -172,8 +172,12 @@ def test_what_uses_no_model_cannot_be_refreshed(tmp_path, published, command, sa
 
 def test_how_far_the_market_has_moved_from_training_is_told(tmp_path, published):
     name = published.publish()
-    _, _, tables = traded(tmp_path, published, count=4_000, report_s=0.01)
+    _, (status,), tables = traded(
+        tmp_path, published, (3_880, control.Status()), count=4_000, report_s=0.01
+    )
     told = rows(tables, "drift")
+    said = [row["psi"] for row in told if row["kind"] == "prediction"]
+    assert status.status["strategies"]["asks"]["model"]["drift"] in said
     assert {row["model"] for row in told} == {name} and {row["strategy"] for row in told} == {
         "asks"
     }
