@@ -27,6 +27,7 @@ from sysquant.models.registry import (
     CANDIDATE,
     MANIFEST,
     MODEL,
+    UNREADABLE,
     Loaded,
     Registry,
     content_id,
@@ -233,7 +234,7 @@ def check(candidate: Candidate, directory: Path, recipe: Recipe, training: Train
 def _content(classifier: Classifier, candidate: Candidate, training: TrainingSet) -> str:
     try:
         return content_id(classifier, training.features, candidate.thresholds, training.x)
-    except (ValueError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"it cannot be asked: {error}") from error
 
 

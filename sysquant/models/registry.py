@@ -11,12 +11,15 @@ import platform
 import re
 import secrets
 import shutil
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import ZIP_DEFLATED, BadZipFile
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import msgspec
 import numpy as np
@@ -49,8 +52,9 @@ _ALLOWED = {
     ),
     "mlp": ("sklearn.neural_network._stochastic_optimizers.AdamOptimizer",),
 }  # fmt: skip
-_UNREADABLE = (
-    BadZipFile, ValueError, TypeError, KeyError, AttributeError, OSError, ImportError,
+UNREADABLE = (  # what a file that is no model comes to, whatever is wrong with it
+    BadZipFile, zlib.error, EOFError, struct.error, OSError, ImportError, AttributeError, TypeError,
+    ValueError, LookupError, ArithmeticError, RuntimeError, MemoryError,
 )  # fmt: skip
 _NAME = re.compile(r"(\d{6})-([0-9a-f]{12})")
 _LINEAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -239,6 +243,7 @@ def _check_meant(
         "features": (about.features, wanted.features),
         "classes": (about.classes, wanted.classes),
         "files": (sorted(about.files), sorted([MODEL, PROBE])),
+        "references": (len(about.references), len(wanted.features) + len(wanted.classes)),
         **{name: (about.versions.get(name), one) for name, one in ours.items()},
     }
     for name, (found, meant) in told.items():
@@ -284,7 +289,7 @@ def unpacked(
     served = opened(family, files[MODEL], features, classes)
     try:
         again = _probe(served.classifier, _probed(files[PROBE], len(features)))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ModelError(f"it cannot be read: {error}") from error
     if again != files[PROBE]:
         raise ModelError("it does not predict what it did when it was made")
@@ -304,7 +309,8 @@ def opened(
     Raises
     ------
     ModelError
-        If it holds any other type, cannot be read, or tells other classes apart.
+        If it holds any other type, cannot be read, unpacks to more than its file may have, or tells
+        other classes apart.
     """
     from skops import io
 
@@ -312,12 +318,21 @@ def opened(
     if allowed is None:
         raise ModelError(f"its family {family!r} is not known")
     try:
+        _check_size(content)
         strange = set(io.get_untrusted_types(data=content)) - set(allowed)
         if strange:
             raise ModelError(f"it holds {', '.join(sorted(strange))}, which is not allowed")
         return ServedModel(io.loads(content, trusted=list(allowed)), features, classes)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ModelError(f"it cannot be read: {error}") from error
+
+
+def _check_size(content: bytes) -> None:
+    # Before anything is unpacked: no member is read beyond the size that the directory tells.
+    with ZipFile(BytesIO(content)) as parts:
+        size = sum(part.file_size for part in parts.infolist())
+    if size > _MOST_BYTES[MODEL]:
+        raise ModelError(f"it unpacks to {size} bytes, more than {_MOST_BYTES[MODEL]}")
 
 
 def _check_alone(classifier: Classifier, rows: Floats) -> None:
