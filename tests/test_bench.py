@@ -13,6 +13,7 @@ from tests.benchmarks import (
     bench_engine,
     bench_features,
     bench_history,
+    bench_publishing,
     bench_retrain,
     bench_store,
     bench_sweep,
@@ -202,6 +203,58 @@ def test_retraining_is_measured_by_stage(capsys, monkeypatch):
         assert row["ours"] >= 0 and row["unit"] == "s"
     said = capsys.readouterr().out
     assert "promised are 0" in said and " s trained = train(" in said
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Two trainings on a strong signal, and two on noise."""
+    return bench_publishing.trials(2, 2, 0.6)
+
+
+def test_trainings_are_published_on_a_strong_signal_and_not_on_noise(few):
+    before = dict(os.environ)
+    planted, noise = few
+    assert [one.verdict for one in planted] == ["published"] * 2
+    assert [one.verdict for one in noise] == ["kept"] * 2
+    assert all(one.is_found and not one.reasons for one in planted)
+    assert not any(one.is_found for one in noise) and all(one.reasons for one in noise)
+    assert len({one.skill for one in (*planted, *noise)}) == 4, "each has data of its own"
+    rows = bench_publishing.compare(planted, noise)
+    assert [(row["ours"], row["reference"]) for row in rows[:2]] == [(100, 90), (0, 8)]
+    is_measured(rows[2], compared=False)
+    said = "\n".join(bench_publishing.told("noise", noise))
+    assert "noise: 0 of 2 published, 0.0%, limits 0.0% to 65.8%" in said
+    assert "2 kept: after costs it earns #, no more than nothing" in said
+    assert dict(os.environ) == before
+
+
+def test_trainings_that_break_the_promise_are_told(few):
+    planted, noise = few
+    assert not list(bench_publishing.judge(planted * 50, noise * 100))
+    assert not list(bench_publishing.judge([*planted * 45, *noise * 5], noise * 100))
+    said = list(bench_publishing.judge([*planted * 44, *noise * 6], noise * 100))
+    assert said == ["88 of 100 planted, promised 90%"]
+    most = [*planted * 8, *noise * 92]
+    assert not list(bench_publishing.judge(planted * 50, most))
+    said = list(bench_publishing.judge(planted * 50, [*planted, *most[:-2]]))
+    assert said == ["18 of 200 noise, promised at most 8%"]
+    said = list(bench_publishing.judge(noise * 50, noise * 100))
+    assert [each.split()[0] for each in said] == ["0", "skill", "pnl"]
+    refused = planted[0]._replace(verdict="refused", reasons=("its rows differ",))
+    said = list(bench_publishing.judge([*planted * 50, refused], noise))
+    assert said == ["1 were refused: its rows differ"]
+
+
+def test_a_promise_that_is_missed_ends_with_1(few, monkeypatch, home, capsys):
+    planted, noise = few
+    monkeypatch.setattr("sys.argv", ["bench_publishing.py", "2", "2"])
+    monkeypatch.setattr(bench_publishing, "trials", lambda *_: (planted, noise))
+    bench_publishing.main()
+    monkeypatch.setattr(bench_publishing, "trials", lambda *_: (noise, planted))
+    with pytest.raises(SystemExit) as ended:
+        bench_publishing.main()
+    assert ended.value.code == 1 and "2 of 2 noise, promised" in capsys.readouterr().out
+    assert len(json.loads((home / "runs" / "bench.json").read_text())) == 3
 
 
 def test_rows_replace_those_of_their_name_and_keep_the_others(home: Path):
