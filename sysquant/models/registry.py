@@ -354,6 +354,8 @@ def _probe(classifier: Classifier, rows: Floats) -> bytes:
 def _probed(content: bytes, features: int) -> Floats:
     width = (features + 3) * 8
     count = len(content) // width
+    if not count:
+        raise ModelError(f"its {PROBE} has no row")
     return np.frombuffer(content[: count * features * 8]).reshape(count, features)
 
 
