@@ -23,8 +23,10 @@ PURE = (
 )  # fmt: skip
 IMPURE = {"datetime", "os", "random", "secrets", "socket", "sqlite3", "subprocess", "threading"}
 IMPURE |= {"time", "uuid"}
-LOADS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
-RUNS_CODE = {"eval", "exec", "__import__"}
+LOADS_CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "jsonpickle", "joblib"}
+LOADS_CODE |= {"marshal", "shelve", "copyreg"}
+RUNS_CODE = {"eval", "exec", "compile", "__import__"}
+MAKES_OBJECTS = {"load", "load_all", "full_load", "unsafe_load", "unsafe_load_all"}  # of yaml
 WRITES_ITS_LOOP = {"sysquant/features/definition.py: exec"}  # from a step's signature, for numba
 HEAVY = {"vectorbt", "sklearn", "jupyterlab", "notebook", "IPython", "matplotlib", "chdb", "plotly"}
 
@@ -113,24 +115,44 @@ def test_notebooks_are_committed_without_outputs():
 
 
 def test_nothing_we_run_can_turn_a_file_into_code():
-    found = list[str]()
-    for name in files(".py"):
-        if name.startswith(OURS):
-            tree = ast.parse(_read(name))
-            found += [f"{name}: {said}" for node in ast.walk(tree) for said in _unsafe(node)]
-    assert set(found) <= WRITES_ITS_LOOP
+    read = [name for name in files(".py", ".ipynb") if name.startswith((*OURS, "notebooks/"))]
+    tops = {name.partition("/")[0] for name in read}
+    assert tops == {"sysquant", "runners", "hydra_plugins", ".ci", "notebooks"}
+    found = [f"{name}: {said}" for name in read for said in _said_of(name, _read(name))]
+    assert set(found) == WRITES_ITS_LOOP
 
 
 @pytest.mark.parametrize(
     "line",
     [
         "import pickle", "from joblib import load", "import os, marshal", "eval('1')", "exec(x)",
-        "np.load(f, allow_pickle=True)", "np.load(f, allow_pickle=flag)", "yaml.load(text)",
-        "pd.read_pickle(f)",
+        "np.load(f, allow_pickle=True)", "np.load(f, allow_pickle=flag)", "np.load(f, None, True)",
+        "yaml.load(text)", "yaml.unsafe_load(text)", "from yaml import load", "import yaml as y",
+        "pd.read_pickle(f)", "from pandas import read_pickle", "import dill as d",
+        "import cloudpickle", "import shelve", "map(eval, words)", "builtins.exec(x)",
+        "from builtins import eval as e", "compile(x, '', 'exec')", "import_module('pickle')",
+        "__import__('pickle')", "def f():\n    from pickle import loads",
     ],
 )  # fmt: skip
-def test_every_way_to_turn_a_file_into_code_is_seen(line: str):
-    assert any(said for node in ast.walk(ast.parse(line)) for said in _unsafe(node))
+@pytest.mark.parametrize(
+    "name", ["sysquant/models/registry.py", "runners/retrain.py", "notebooks/10_retrain.ipynb"]
+)
+def test_every_way_to_turn_a_file_into_code_is_seen(name: str, line: str):
+    text = _read(name)
+    if name.endswith(".ipynb"):
+        told = json.loads(text)
+        told["cells"].append({"cell_type": "code", "source": line.splitlines(keepends=True)})
+        planted = json.dumps(told)
+    else:
+        planted = f"{text}\n{line}\n"
+    assert not _said_of(name, text) and _said_of(name, planted)
+
+
+@pytest.mark.parametrize(
+    "line", ["re.compile(x)", "json.load(f)", "np.load(f)", "yaml.safe_load(text)", "x.evaluate()"]
+)
+def test_what_turns_no_file_into_code_is_let_be(line: str):
+    assert not _said_of("x.py", line)
 
 
 def test_engine_sees_no_clock_no_chance_and_nothing_outside():
@@ -159,16 +181,47 @@ def test_live_runner_imports_nothing_heavy():
     assert not HEAVY & {module.partition(".")[0] for module in done.stdout.split()}
 
 
-# What the node says that could run foreign code.
+# What a file's code says that could run foreign code.
+def _said_of(name: str, text: str) -> list[str]:
+    if name.endswith(".ipynb"):
+        cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+        text = "\n".join("".join(cell["source"]) for cell in cells)
+    return [said for node in ast.walk(ast.parse(text)) for said in _unsafe(node)]
+
+
 def _unsafe(node: ast.AST) -> Iterator[str]:
     yield from sorted(_imported(node) & LOADS_CODE)
-    if isinstance(node, ast.Call):
-        called = ast.unparse(node.func)
-        if called in RUNS_CODE or called == "yaml.load" or called.endswith("read_pickle"):
-            yield called
-        for keyword in node.keywords:
-            if keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False":
-                yield "allow_pickle"
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (alias.name for alias in node.names if _gives_code(node, alias))
+    elif isinstance(node, ast.Name) and node.id in RUNS_CODE:
+        yield node.id
+    elif isinstance(node, ast.Attribute):
+        dangerous = {"builtins": RUNS_CODE, "yaml": MAKES_OBJECTS}.get(ast.unparse(node.value), ())
+        if node.attr in dangerous or node.attr == "read_pickle":
+            yield node.attr
+    elif isinstance(node, ast.Call):
+        yield from _unsafe_call(node)
+
+
+def _unsafe_call(node: ast.Call) -> Iterator[str]:
+    called = ast.unparse(node.func)
+    if called.endswith("import_module"):
+        words = [one.value for one in node.args if isinstance(one, ast.Constant)]
+        yield from (str(word) for word in words if word in LOADS_CODE)
+    if called in ("np.load", "numpy.load") and len(node.args) > 2:
+        yield "allow_pickle"
+    for keyword in node.keywords:
+        if keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False":
+            yield "allow_pickle"
+
+
+# Whether a function that is looked for is imported by its name, or yaml under another.
+def _gives_code(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> bool:
+    if isinstance(node, ast.Import):
+        return alias.name == "yaml" and alias.asname is not None
+    return alias.name in RUNS_CODE | {"read_pickle"} | (
+        MAKES_OBJECTS if node.module == "yaml" else set()
+    )
 
 
 # The top names of what the node imports.
