@@ -32,6 +32,7 @@ from sysquant.models import manifest as manifests
 from sysquant.models.drift import Reference, references_of
 from sysquant.models.manifest import Manifest, digest
 from sysquant.models.serving import BLOCK, Classifier, ServedModel, predicted
+from sysquant.models.trees import check_kind
 from sysquant.types import Floats
 
 MANIFEST, SIGNATURE, MODEL, PROBE = "manifest.json", "manifest.sig", "model.skops", "probe.bin"
@@ -309,8 +310,8 @@ def opened(
     Raises
     ------
     ModelError
-        If it holds any other type, cannot be read, unpacks to more than its file may have, or tells
-        other classes apart.
+        If it holds any other type, cannot be read, unpacks to more than its file may have, is not
+        what its family makes, or tells other classes apart.
     """
     from skops import io
 
@@ -322,7 +323,9 @@ def opened(
         strange = set(io.get_untrusted_types(data=content)) - set(allowed)
         if strange:
             raise ModelError(f"it holds {', '.join(sorted(strange))}, which is not allowed")
-        return ServedModel(io.loads(content, trusted=list(allowed)), features, classes)
+        classifier = io.loads(content, trusted=list(allowed))
+        check_kind(family, classifier, len(features))
+        return ServedModel(classifier, features, classes)
     except UNREADABLE as error:
         raise ModelError(f"it cannot be read: {error}") from error
 
