@@ -19,7 +19,9 @@ from sysquant.retraining import Trained
 from sysquant.types import Floats, Ints
 
 _COLOURS = dict(zip(CLASSES, ("#d55e00", "#7f7f7f", "#0072b2"), strict=True))
-_SCORES = {"skill": 0.0, "accuracy": 1 / len(CLASSES), "one_sided": 1 / len(CLASSES)}  # of a guess
+_SCORES = {  # of a guess
+    "skill": 0.0, "direction": 0.0, "accuracy": 1 / len(CLASSES), "one_sided": 1 / len(CLASSES),
+}  # fmt: skip
 
 
 def window(trained: Trained, history: History) -> go.Figure:

@@ -20,7 +20,10 @@ from sysquant.models.training import judged, training_set
 from sysquant.splits import WalkForward
 from tests.test_training import LABELS, Two, bars
 
-GOOD = {"skill": Estimate(0.1, 0.05, 0.2), "one_sided": Estimate(0.5, 0.4, 0.6)}
+GOOD = {
+    "skill": Estimate(0.1, 0.05, 0.2), "direction": Estimate(0.1, 0.05, 0.2),
+    "one_sided": Estimate(0.5, 0.4, 0.6),
+}  # fmt: skip
 
 
 def found(signal, *, seed=0, count=6_000, family="logistic_regression"):
@@ -42,6 +45,10 @@ def test_scores_are_those_of_scikit_learn(planted):
     said = scores(some, training)
     loss = log_loss(codes, chances, sample_weight=(1 / counts)[codes])
     assert said["skill"].value == pytest.approx(np.log(3) - loss)
+    moved = codes != CLASSES.index("flat")
+    side = chances[moved][:, [0, 2]] / chances[moved][:, [0, 2]].sum(axis=1, keepdims=True)
+    loss = log_loss(codes[moved], side, sample_weight=(1 / counts)[codes[moved]])
+    assert said["direction"].value == pytest.approx(np.log(2) - loss)
     best = chances.argmax(axis=1)
     assert said["accuracy"].value == pytest.approx(balanced_accuracy_score(codes, best))
     assert said["one_sided"].value == np.bincount(best).max() / len(best)
@@ -57,6 +64,22 @@ def test_a_planted_signal_has_skill_and_its_feature_counts(planted):
     assert list(counts.values()) == sorted(counts.values(), reverse=True)
     assert max(counts.values()) > 0.01
     assert importance(some, training) == counts, "the shuffling is seeded"
+
+
+def test_who_knows_how_much_it_will_move_knows_not_which_way(planted):
+    training, some = planted
+    drawn = np.random.default_rng(1)
+    knowing = []
+    for one in some:
+        is_flat = (one.codes == CLASSES.index("flat"))[:, None]
+        up = 1 / 3 + drawn.uniform(-0.01, 0.01, (len(one.codes), 1))
+        chances = np.where(
+            is_flat, [[0.25, 0.5, 0.25]], np.hstack([2 / 3 - up, is_flat + 1 / 3, up])
+        )
+        knowing.append(one._replace(chances=chances / chances.sum(axis=1, keepdims=True)))
+    said = scores(knowing, training)
+    assert said["skill"].low > 0 >= said["direction"].low
+    assert scores(some, training)["direction"].low > 0
 
 
 def test_noise_is_rarely_taken_for_skill():
@@ -84,6 +107,8 @@ def test_chances_that_are_said_come_as_often(planted):
         ({}, 0.02, 0.01, ""),
         ({"skill": Estimate(0.01, -0.01, 0.03)}, 0.02, None, "no more than a guess"),
         ({"skill": Estimate(0.01, float("nan"), 0.03)}, 0.02, None, "no more than a guess"),
+        ({"direction": Estimate(0.01, -0.01, 0.03)}, 0.02, None, "not foresee which way"),
+        ({"direction": Estimate(0.01, float("nan"), 0.03)}, 0.02, None, "not foresee which way"),
         ({"one_sided": Estimate(0.97, 0.9, 1.0)}, 0.02, None, "one thing only: 97.0%"),
         ({}, 0.0, None, "earns 0.00%, no more than nothing"),
         ({}, float("nan"), None, "no more than nothing"),

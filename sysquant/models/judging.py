@@ -19,6 +19,8 @@ from sysquant.types import Floats, Ints
 
 _LEAST_CHANCE = 1e-12  # the loss of a certainty that was wrong is large, not infinite
 _GUESS = float(np.log(len(CLASSES)))  # loss of who knows nothing, nats
+_COIN = float(np.log(2))  # loss of who does not know which way
+_SIDES = [CLASSES.index("down"), CLASSES.index("up")]
 MOST_OF_ONE = 0.95  # share of predictions that one class may have
 
 
@@ -40,9 +42,11 @@ def scores(found: Sequence[Unseen], training: TrainingSet) -> dict[str, Estimate
 
     Returns
     -------
-    `skill`, nats a row by which the balanced log loss is below that of a guess (ln 3);
-    `accuracy`, the mean share of each class that was foreseen; `one_sided`, the share of the class
-    that is foreseen most. Limits by a stationary bootstrap, in blocks of at least a label's rows.
+    `skill`, nats a row by which the balanced log loss is below that of a guess (ln 3); `direction`,
+    the same of up against down, in rows that were either, below that of a coin (ln 2): how much a
+    market will move foretells what is flat, and earns nothing; `accuracy`, the mean share of each
+    class that was foreseen; `one_sided`, the share of the class that is foreseen most. Limits by a
+    stationary bootstrap, in blocks of at least a label's rows.
 
     Raises
     ------
@@ -51,17 +55,22 @@ def scores(found: Sequence[Unseen], training: TrainingSet) -> dict[str, Estimate
     """
     chances, codes = _joined(found)
     best = chances.argmax(axis=1)
-    loss = -np.log(np.maximum(chances[np.arange(len(codes)), codes], _LEAST_CHANCE))
+    own = np.maximum(chances[np.arange(len(codes)), codes], _LEAST_CHANCE)
+    loss = -np.log(own)
+    side_loss = np.log(np.maximum(chances[:, _SIDES].sum(axis=1), own)) - np.log(own)
     came = codes[:, None] == np.arange(len(CLASSES))
     foreseen = best[:, None] == np.arange(len(CLASSES))
 
     def estimate(rows: Ints) -> dict[str, Floats]:
         counts = came[rows].sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            losses = (came[rows] * loss[rows][..., None]).sum(axis=1) / counts
+            losses, sides = (
+                (came[rows] * of[rows][..., None]).sum(axis=1) / counts for of in (loss, side_loss)
+            )
             right = (came[rows] & foreseen[rows]).sum(axis=1) / counts
         return {
             "skill": _GUESS - losses.mean(axis=1),
+            "direction": _COIN - sides[:, _SIDES].mean(axis=1),
             "accuracy": right.mean(axis=1),
             "one_sided": foreseen[rows].mean(axis=1).max(axis=1),
         }
@@ -142,7 +151,7 @@ class Verdict(NamedTuple):
 def verdict(
     judged: Mapping[str, Estimate], *, pnl: float, pnl_before: float | None = None
 ) -> Verdict:
-    """Publish what foresees more than a guess, says more than one thing, and earns more.
+    """Publish what foresees more than a guess, and which way, says more than one thing, and earns.
 
     Parameters
     ----------
@@ -150,12 +159,17 @@ def verdict(
     pnl : return of its signal after costs, out of sample, a fraction.
     pnl_before : that of the model which serves now, over the same time; None for none: 0 is beaten.
     """
-    skill, side = judged["skill"], judged["one_sided"]
+    skill, way, side = judged["skill"], judged["direction"], judged["one_sided"]
     reasons = list[str]()
     if not skill.low > 0:
         reasons.append(
             f"it foresees no more than a guess: skill {skill.value:.4f}, limits {skill.low:.4f} to "
             f"{skill.high:.4f} nats"
+        )
+    elif not way.low > 0:
+        reasons.append(
+            f"it does not foresee which way: direction {way.value:.4f}, limits {way.low:.4f} to "
+            f"{way.high:.4f} nats"
         )
     if not side.value <= MOST_OF_ONE:
         reasons.append(f"it says one thing only: {side.value:.1%} of its predictions are one class")

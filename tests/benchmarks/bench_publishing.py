@@ -8,7 +8,8 @@ between them is left out. The recipe is that of `conf/retrain.yaml model=logisti
 days are a sixth of its thirty, so that all of its lengths are a sixth of theirs. Costs are those of
 a backtest: 5 bp fee, 1 bp slippage, 50 ms.
 
-Noise is a random walk. Planted is a drift below the same walk: up or down by `signal` of a minute's
+Noise is a random walk; of every other one volatility comes in clusters, so that how far it will go
+can be foreseen, and not which way. Planted is a drift below the first: up or down by `signal` of a minute's
 volatility, turning every four hours on average. By default a twelfth of a minute's variance is
 drift; what that is in skill is printed. Exit code 1 when a promise is missed.
 """
@@ -28,6 +29,7 @@ from typing import NamedTuple
 
 import hydra
 import numpy as np
+from scipy.signal import lfilter
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -48,6 +50,7 @@ LEAST_PLANTED, MOST_NOISE = 0.90, 0.08  # shares that are published, promised
 DAYS = 5
 SIGMA = 8e-4  # of a minute's log return: 58 % a year
 TURN = 240  # minutes, on average, until the drift changes its side
+CLUSTERS, LASTS = 0.5, 0.995  # of log volatility: its deviation, and what is left after a minute
 LEVEL, TICK = 50_000.0, 0.01
 NOISE_SEEDS = 1_000_000  # where those of noise begin
 WORDS = (
@@ -89,10 +92,15 @@ def order() -> retrain.Order:
 
 
 def market(seed: int, signal: float, count: int = DAYS * 1_440) -> History:
-    """Minutes of a random walk over a drift, both of a seed; without a signal of the walk alone."""
+    """Minutes of a random walk over a drift, both of a seed; without a signal of the walk alone,
+    where the seed is odd with a volatility in clusters.
+    """
     draw = np.random.default_rng(seed)
     side = 2.0 * (np.cumsum(draw.random(count) < 1 / TURN) % 2) - 1.0
     steps = SIGMA * (draw.normal(0.0, 1.0, count) + signal * side)
+    if not signal and seed % 2:
+        fresh = CLUSTERS * np.sqrt(1 - LASTS**2) * draw.normal(0.0, 1.0, count)
+        steps *= np.exp(lfilter([1.0], [1.0, -LASTS], fresh))
     close = np.round(LEVEL * np.exp(np.cumsum(steps)) / TICK) * TICK
     open_ = np.concatenate(([LEVEL], close[:-1]))
     beyond = np.abs(draw.normal(0.0, 0.3 * SIGMA, (2, count)))
