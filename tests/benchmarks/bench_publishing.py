@@ -9,9 +9,9 @@ days are a sixth of its thirty, so that all of its lengths are a sixth of theirs
 a backtest: 5 bp fee, 1 bp slippage, 50 ms.
 
 Noise is a random walk; of every other one volatility comes in clusters, so that how far it will go
-can be foreseen, and not which way. Planted is a drift below the first: up or down by `signal` of a minute's
-volatility, turning every four hours on average. By default a twelfth of a minute's variance is
-drift; what that is in skill is printed. Exit code 1 when a promise is missed.
+can be foreseen, and not which way. Planted is a drift below the first: up or down by `signal` of a
+minute's volatility, turning every four hours on average. By default a twelfth of a minute's
+variance is drift; what that is in skill is printed. Exit code 1 when a promise is missed.
 """
 
 import argparse
