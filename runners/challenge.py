@@ -88,7 +88,7 @@ class Challenge:
         self._lineage, self._books, self._rule, self._auto = lineage, books, rule, auto
         self._opened, self._tell = opened, tell
         self._registry = Registry(home() / "data" / "models")
-        self._said = ""
+        self._said, self._given = "", 0
 
     def look(self) -> None:
         """Compare once, and do what is due.
@@ -107,9 +107,10 @@ class Challenge:
             match todo:
                 case "compare":
                     self._compare(client, champion, challenger)
-                case "challenge":
+                case "challenge" if newest != self._given:  # one that it refuses is given once
+                    self._given = newest
                     challenger.say(control.Promote(self._lineage, newest))
-                    self._say(f"{challenger.book} takes model {newest}")
+                    self._say(f"{challenger.book} is given model {newest}")
                 case "promote" if self._auto:
                     self._promote(client, champion, challenger)
                 case "promote":
@@ -117,7 +118,7 @@ class Challenge:
                         f"{why}: python runners/control.py promote {self._lineage} "
                         f"{number_of(challenger.model)} --book {champion.book}"
                     )
-                case "wait":
+                case _:
                     self._say(why)
 
     def _sides(self) -> tuple[Side, Side]:
