@@ -105,11 +105,7 @@ def training_set(
     check_choice("weights", weights, WEIGHTS)
     if not strategy.classes:
         raise ModelError(f"{strategy!r} names no classes: it uses no model")
-    may_repeat = not needs_bar_ends(features_of(strategy), strategy.legs())
-    columns, names = columns_of(bars, may_repeat=may_repeat)
-    decider = strategy.decider(names)
-    decider.run(columns)
-    x = np.column_stack(list(decider.features.values()))
+    columns, names, x = feature_rows(strategy, bars)
     value, known, weight = _looked_ahead(columns, labels)
     usable = np.isfinite(x).all(axis=1) & np.isfinite(value)
     if not usable.any():
@@ -120,7 +116,7 @@ def training_set(
     weight = weight[usable] / weight[usable].mean() if weights == "uniqueness" else None
     count = int(usable.sum())
     return TrainingSet(
-        features=tuple(decider.features),
+        features=names,
         x=np.ascontiguousarray(x[usable]),
         value=value[usable],
         ts=columns["ts"][usable].astype(np.int64),
@@ -130,6 +126,26 @@ def training_set(
         labels=labels,
         strategy=strategy,
     )
+
+
+def feature_rows(
+    strategy: Strategy, bars: "History | Bars"
+) -> tuple[Columns, tuple[str, ...], Floats]:
+    """The features of every bar, before any is left out.
+
+    Parameters
+    ----------
+    strategy, bars : as of `training_set`.
+
+    Returns
+    -------
+    Columns of the bars, names of the features, and (T, features) their values: NaN where one is.
+    """
+    may_repeat = not needs_bar_ends(features_of(strategy), strategy.legs())
+    columns, symbols = columns_of(bars, may_repeat=may_repeat)
+    decider = strategy.decider(symbols)
+    decider.run(columns)
+    return columns, tuple(decider.features), np.column_stack(list(decider.features.values()))
 
 
 def _looked_ahead(columns: Columns, labels: Labels) -> tuple[Floats, Ints, Floats]:
