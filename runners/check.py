@@ -3,6 +3,7 @@
 python runners/check.py data                               # the sample market, every day
 python runners/check.py data universe=crypto start=-7d
 python runners/check.py data start=-1d end=now json=true   # for scripts
+python runners/check.py skew strategy=ml_direction         # the words of a session of live.py
 
 A word says what is checked, key=value the rest; `python runners/check.py data --help` has its keys.
 Exit codes: 0 all is well, 1 something is not, 2 not understood.
@@ -31,16 +32,18 @@ from rich.table import Table
 from tqdm import tqdm
 
 from runners import compose, parts
-from sysquant import archive, quality
+from sysquant import archive, journal_reader, quality
 from sysquant.errors import ConfigError, DataError, nearest
+from sysquant.home import home
 from sysquant.importing import repair
 from sysquant.inspection import iso
 from sysquant.keys import check_kind, check_number
 from sysquant.months import months
 from sysquant.quality import Quality
+from sysquant.skew import Served, Skew, Witness, compare, recorded
 from sysquant.store import connect, migrate
 from sysquant.times import DAY, check_moment
-from sysquant.types import Instrument
+from sysquant.types import Bars, Instrument
 
 _NOW = "now"  # as the end
 _MOST_TOLD = 20  # findings, the worst days first
@@ -76,6 +79,77 @@ def data(cfg: DictConfig) -> None:
     _show(measured, least, failures, as_json=compose.value(cfg, "json", bool))
     if failures:
         raise SystemExit(1)
+
+
+@compose.main("config")
+def skew(cfg: DictConfig) -> None:
+    """Whether a live session's models were asked the very rows that they are trained on."""
+    book = compose.book_of(cfg)
+    directory = home() / "data" / "journals" / book
+    known = journal_reader.meta(directory)
+    if "fingerprint" not in known:
+        raise DataError(
+            f"there is no session of a book {book!r} in {directory.parent}: give the words that "
+            "live.py was given"
+        )
+
+    def opened() -> Client:
+        return connect(cfg.store.dsn)
+
+    replayed = compose.choice("feed") == "replay"
+    feed = parts.feed_of(cfg, parts.universe_of(cfg), opened) if replayed else None
+    parts.rate(cfg, opened, feed, known.get("quality", ""))
+    universe = parts.universe_of(cfg)
+    with closing(parts.models_of(cfg)) as models, closing(opened()) as client:
+        witness = Witness(models)
+        funding = parts.funding_of(cfg, universe, opened, feed)
+        engine = parts.engine_of(cfg, universe, funding, contained=True, models=witness)
+        _refuse_other(json.loads(known["fingerprint"]), engine.fingerprint())
+        inputs = recorded(directory, home() / "runs" / known["id"])
+        served = witness.replay(engine, tqdm(inputs, unit=" inputs", leave=False, disable=None))
+        found = {name: compare(one, _stored(client, one)) for name, one in served.items()}
+    failures = [failure for name, one in found.items() for failure in failures_of(name, one)]
+    if not found:
+        print("no strategy of the book asks a model: nothing was compared")
+    for failure in failures:
+        print(f"failed: {failure}")
+    if failures:
+        raise SystemExit(1)
+
+
+def _refuse_other(was: dict[str, str], now: dict[str, str]) -> None:
+    names = [name for name, said in now.items() if was.get(name) != said]
+    if names:
+        raise ConfigError(
+            f"the session's book differs: {', '.join(names)}; give the words that live.py was given"
+        )
+
+
+def _stored(client: Client, served: Served) -> Bars:
+    past = served.past
+    if not len(past):
+        return Bars.empty()
+    return archive.bars(client, past.universe, past.start, past.end, past.interval)
+
+
+def failures_of(name: str, found: Skew) -> Iterator[str]:
+    """Print what was compared of a strategy; yield what is not as it must be."""
+    print(
+        f"{name}: {found.equal:,} of {found.rows:,} rows that were served are those of training, "
+        f"byte for byte; a model was asked of {found.asked:,}"
+    )
+    if found.data:
+        first = found.data[0]
+        print(
+            f"  data: {len(found.data):,} bars are in the store otherwise than in the session, the "
+            f"first {first.symbol} at {iso(first.ts)}: its {first.column or 'close'} was "
+            f"{first.session:g}, is {first.other:g}; they move {found.moved:,} training rows"
+        )
+    for column, (count, first) in found.columns.items():
+        yield (
+            f"{name} was served another {column!r} in {count:,} rows, the first {first.symbol} at "
+            f"{iso(first.ts)}: {first.session!r}, in training {first.other!r}"
+        )
 
 
 def _apart(
@@ -237,7 +311,7 @@ def _plain(one: Quality) -> dict[str, Any]:
     return row | {"findings": found}
 
 
-WORDS: dict[str, Callable[[], None]] = {"data": data}  # what can be checked
+WORDS: dict[str, Callable[[], None]] = {"data": data, "skew": skew}  # what can be checked
 
 
 def main() -> None:

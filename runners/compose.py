@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ from runners.command_line import (
     options_of,
     spelled_out,
 )
+from runners.line import SHADOW
 from sysquant import __version__
 from sysquant.compiled import machine, source_hash
 from sysquant.errors import ConfigError, SysquantError
@@ -254,6 +256,23 @@ def require_home() -> None:
 def choice(group: str) -> str:
     """Which option of a group was composed."""
     return str(HydraConfig.get().runtime.choices[group])
+
+
+def book_of(cfg: DictConfig) -> str:
+    """Name of the book that is traded live.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot name a directory.
+    """
+    of = "strategy" if choice("book") == "single" else "book"
+    traded = "-".join(sorted(cfg.book.only or ())) or choice(of)
+    shadow = SHADOW if choice("serving") == "challenger" else ""
+    book = cfg.book.name or f"{traded}-{choice('feed')}{shadow}"
+    if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]", str(book)):
+        raise ConfigError(f"book.name names a directory: letters, digits, . _ -, was {book!r}")
+    return str(book)
 
 
 def overrides(*groups: str) -> list[str]:

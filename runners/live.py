@@ -19,7 +19,6 @@ import gc
 import json
 import logging
 import os
-import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -30,14 +29,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
-from runners.line import SHADOW
 from runners.screen import Screen
 from sysquant import backfill, journal_reader
 from sysquant.adoption import adopt
 from sysquant.control import Keys
 from sysquant.desk import Desk
 from sysquant.engine import Engine
-from sysquant.errors import ConfigError, StoreAwayError
+from sysquant.errors import StoreAwayError
 from sysquant.health import served
 from sysquant.home import home
 from sysquant.ingest import ingest_journal
@@ -186,12 +184,7 @@ def _desk(
 
 def _wishes(cfg: DictConfig) -> tuple[str, str, str]:
     # Name of the book, and what is wanted of journal and ingest; nothing that is meant otherwise.
-    of = "strategy" if compose.choice("book") == "single" else "book"
-    traded = "-".join(sorted(cfg.book.only or ())) or compose.choice(of)
-    book = cfg.book.name or f"{traded}-{compose.choice('feed')}{SHADOW * _is_shadow()}"
-    if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]", str(book)):
-        raise ConfigError(f"book.name names a directory: letters, digits, . _ -, was {book!r}")
-    return str(book), *parts.wishes_of(cfg)
+    return compose.book_of(cfg), *parts.wishes_of(cfg)
 
 
 def _is_shadow() -> bool:

@@ -163,7 +163,7 @@ def _least_quality(cfg: DictConfig) -> float | None:
     return least
 
 
-def rate(cfg: DictConfig, connect: Connect, feed: Feed, known: str = "") -> str:
+def rate(cfg: DictConfig, connect: Connect, feed: Feed | None, known: str = "") -> str:
     """Put into `cfg.universe` how good the store's data of each symbol is, where that is asked for.
 
     Read once, before a session: it is part of the configuration that the session records. A symbol
@@ -270,7 +270,7 @@ def _execution_of(cfg: DictConfig, funding: Funding | None) -> Execution:
 
 
 def funding_of(
-    cfg: DictConfig, universe: list[Instrument], connect: Connect, feed: Feed
+    cfg: DictConfig, universe: list[Instrument], connect: Connect, feed: Feed | None
 ) -> Funding | None:
     """Rates of the store for what a replay holds of perpetuals; None unless they are asked for.
 

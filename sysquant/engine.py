@@ -23,7 +23,7 @@ from sysquant.exits import Exits
 from sysquant.facts import USES_TAIL
 from sysquant.keys import check_number
 from sysquant.loop import run
-from sysquant.opinions import Models, Opinions
+from sysquant.opinions import Models, Opinions, Seen
 from sysquant.orders import Orders
 from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
@@ -275,6 +275,10 @@ class Engine:
         return self._drain()
 
     # -- looking
+
+    def watch(self, seen: Seen) -> None:
+        """Show what strategies are given on closed bars from now on; see `Opinions.watch`."""
+        self._opinions.watch(seen)
 
     @property
     def engine_ts(self) -> int:

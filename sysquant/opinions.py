@@ -14,6 +14,7 @@ from sysquant.strategy import Model, Strategy
 from sysquant.types import Columns, Floats, Ints
 
 Models = Callable[[str, str], Model]
+Seen = Callable[[str, Columns, Mapping[str, Floats]], None]  # strategy, bars, features
 
 
 class Opinions:
@@ -44,6 +45,17 @@ class Opinions:
         self._strategies, self._model_of = strategies, models
         self.models: dict[str, str] = {}
         self.faults: list[tuple[str, int, StrategyError]] = []
+        self._seen: Seen | None = None
+
+    def watch(self, seen: Seen) -> None:
+        """Show what each strategy was given, after each time that it was asked.
+
+        Parameters
+        ----------
+        seen : is given its name, all columns of the bars and the features; good until it returns.
+        """
+        self._seen = seen
+        self._fields = tuple(name for name in ClosedBars._fields if name != "position")
 
     def serve(self, name: str, model: str) -> None:
         """Let a strategy ask a model from the next bar on; "" for none.
@@ -85,15 +97,17 @@ class Opinions:
     def _asked(self, columns: Columns) -> Iterator[Floats]:
         for strategy, (name, decider) in enumerate(self._deciders.items()):
             if not self._contained:
-                yield decider.run(columns)
+                weights = decider.run(columns)
             elif self._failed[strategy]:  # it sees bars go by, to be warm when it is started again
-                yield decider.follow(columns)
+                weights = decider.follow(columns)
             else:
                 weights, error = decider.run_until_fault(columns)
                 if error is not None:
                     at = int(columns["ts"][np.isinf(weights)][0])
                     self.faults.append((name, at, error))
-                yield weights
+            if self._seen is not None:
+                self._seen(name, columns, decider.features)
+            yield weights
 
     def state(self) -> dict[str, np.ndarray]:
         """A copy of what features and memories hold, by strategy and name, and who has a model."""

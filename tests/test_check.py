@@ -143,6 +143,12 @@ def test_what_cannot_be_meant_is_answered_in_one_sentence(run, store, words, tex
     assert (code, out) == (1, "") and text in err and err.count("\n") == 1
 
 
+def test_skew_is_of_a_session_that_was(home):
+    done = started("skew", "strategy=ml_direction", "feed=kafka")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no session of a book 'ml_direction-kafka'" in done.stderr
+
+
 def started(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REPOSITORY / "runners" / "check.py"), *words]
     return subprocess.run(command, text=True, capture_output=True, timeout=60)
@@ -152,6 +158,7 @@ def test_the_first_word_says_what_is_checked_and_help_lists_the_words(home):
     asked, empty = started("--help"), started()
     assert asked.returncode == empty.returncode == 0 and asked.stdout == empty.stdout
     assert "  data     How good the store's data of each symbol is, day by day" in asked.stdout
+    assert "  skew     Whether a live session's models were asked the very rows" in asked.stdout
     wrong = started("dta", "start=-1d")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "was 'dta'; did you mean 'data'?" in wrong.stderr

@@ -14,7 +14,8 @@ from sysquant.decider import features_of
 from sysquant.errors import ModelError
 from sysquant.models.drift import Drift, Moved
 from sysquant.models.registry import Loaded, Registry, Wanted
-from sysquant.strategy import Model, Strategy
+from sysquant.models.serving import ServedModel
+from sysquant.strategy import Strategy
 
 _EVER = 0  # a time at which no model has expired
 
@@ -63,7 +64,7 @@ class ModelLoader:
         self._looks = list[Future[Look]]()
         self._known = dict[tuple[str, str], Loaded]()
 
-    def __call__(self, strategy: str, name: str) -> Model:
+    def __call__(self, strategy: str, name: str) -> ServedModel:
         """The model of a name, at once; also one that has expired, for what it did is replayed.
 
         Raises
