@@ -15,7 +15,8 @@ GROUPS = {
     "broker": (
         "test_bench_kafka", "test_broker", "test_chain", "test_challenge", "test_conf",
         "test_hands_off", "test_kafka_engine", "test_kafka_feed", "test_marks", "test_operate",
-        "test_readme", "test_secrets", "test_session_kafka", "test_stream", "test_stream_live",
+        "test_readme", "test_recorded_day", "test_secrets", "test_session_kafka", "test_stream",
+        "test_stream_live",
     ),
     "vectorbt": ("test_bench", "test_screening"),
 }  # fmt: skip
