@@ -1,9 +1,10 @@
 """Whether models are asked, live, the very rows that they are trained on.
 
-Input: the journaled inputs of a session, and the store's bars of the same time. Output: for each
-strategy that asks a model the rows that it was served, and a `Skew`: which of them training would
-make otherwise, column by column; and, apart from that, which bars are not in the store as they were
-in the session. The inputs are replayed through the engine as they were taken. Nothing is written.
+Input: the journaled inputs of a session, replayed as they were taken, and the store's bars. Output:
+a `Skew` of each strategy that asks a model: which rows training makes otherwise, by column; and
+apart from that which bars are not in the store as they were in the session. Both begin at the
+session's first bar: `ema`, `macd`, `rsi` rest on where a series begins, and in the window of a
+training, which begins elsewhere, they differ at first. Nothing is written.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -35,7 +35,7 @@ MINUTE = 60 * SECOND
 EVERY = 480  # minutes from training to training, and of a training's window
 BEGIN = 58_334 * EVERY * MINUTE  # of the history
 DAY = BEGIN + EVERY * MINUTE  # of the session
-MINUTES = EVERY + 1_500  # of history and session
+MINUTES = EVERY + 1_020  # of history and session
 SYMBOLS = [Instrument(f"SIM:{name}", 1e-6, 1e-6) for name in "ABC"]
 NAMES = [one.symbol for one in SYMBOLS]
 LISTED = ", ".join(f"{{symbol: '{name}', tick_size: 1e-6, lot_size: 1e-6}}" for name in NAMES)
@@ -172,7 +172,7 @@ def test_a_walk_makes_the_models_of_a_recorded_day_again(
     insert(store, "bars_imported", bar_table(old, NAMES, "x"), "old")
     notebook = written(tmp_path / "trains.ipynb", TRAINS)
     session = Session(run, broker, topic, store, traded[first:])
-    moments = [DAY + n * EVERY * MINUTE for n in range(4)]
+    moments = [DAY + n * EVERY * MINUTE for n in range(3)]
     for at in moments:
         session.go_on(at + 40 * SECOND)  # a minute that is not over lies in the store
         trainings = [training(run, *each, at, notebook) for each in RECIPES.items()]
@@ -191,7 +191,7 @@ def test_a_walk_makes_the_models_of_a_recorded_day_again(
         assert [one.at for one in walked.trainings] == moments
         hold_to_record(walked, asked(store, RUNS, lineage), published(lineage))
         told.append(hold_to_use(walked, asked(store, SIGNALS, lineage), published(lineage)))
-    assert min(told) >= 3, "of each family several models served"
+    assert min(told) >= 2, "of each family several models served"
     print(f"{sum(told)} models of a recorded day made again: the same content ids")
 
     said = ended(run("check", "skew", *session.words))
