@@ -1,8 +1,8 @@
 """Which tests stay together in one worker of pytest-xdist, and which of them come first.
 
 A pytest plugin, a refinement of `--dist loadfile`. A file stays together: its tests share fixtures
-and what was compiled for them. So do all files that ask for the broker, of which one is then
-started, and those in which vectorbt compiles for a minute; of a few files each test goes by itself.
+and what was compiled for them. So do all files that ask for the broker, in two halves with one each,
+and those in which vectorbt compiles for a minute; of a few files each test goes by itself.
 The longest come first: none is left over for one worker at the end.
 """
 
@@ -13,16 +13,18 @@ from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
     "broker": (
-        "test_bench_kafka", "test_broker", "test_chain", "test_challenge", "test_conf",
-        "test_hands_off", "test_kafka_engine", "test_kafka_feed", "test_marks", "test_operate",
-        "test_readme", "test_recorded_day", "test_secrets", "test_session_kafka", "test_stream",
-        "test_stream_live",
+        "test_bench_kafka", "test_broker", "test_chain", "test_conf", "test_kafka_engine",
+        "test_kafka_feed", "test_marks", "test_operate", "test_secrets", "test_session_kafka",
+        "test_stream", "test_stream_live",
+    ),
+    "broker of models": (
+        "test_challenge", "test_hands_off", "test_readme", "test_recorded_day",
     ),
     "vectorbt": ("test_bench", "test_screening"),
 }  # fmt: skip
 ALONE = ("test_notebook", "test_style", "test_session", "test_start", "test_oracle", "test_setup")
-LONGEST = ("broker", "test_chaos", "test_notebook", "test_style", "vectorbt", "test_session")
-LONGEST += ("test_start", "test_oracle", "test_setup", "test_compiled")
+LONGEST = ("broker", "broker of models", "test_chaos", "test_notebook", "test_style", "vectorbt")
+LONGEST += ("test_session", "test_start", "test_oracle", "test_setup", "test_compiled")
 GROUP_OF = {file: group for group, files in GROUPS.items() for file in files}
 
 
@@ -46,7 +48,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> InGroups 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the longest first, in a worker, and hold the table of the broker's files complete."""
     for item in items:
-        if "broker" in getattr(item, "fixturenames", ()) and item.path.stem not in GROUPS["broker"]:
+        group = GROUP_OF.get(item.path.stem, "")
+        if "broker" in getattr(item, "fixturenames", ()) and not group.startswith("broker"):
             raise pytest.UsageError(
                 f"{item.nodeid} asks for the broker: name its file in {__file__}"
             )

@@ -108,6 +108,7 @@ def _nodes():
             "retain",
             "watchdog",
             "schedule",
+            "challenge",
             "check_data",
             "retrain",
             "ingest",
