@@ -1,7 +1,7 @@
 """Which tests stay together in one worker of pytest-xdist, and which of them come first.
 
 A pytest plugin, a refinement of `--dist loadfile`. A file stays together: its tests share fixtures
-and what was compiled for them. So do all files that ask for the broker, in two halves with one each,
+and what was compiled for them. So do all files that ask for the broker, in two halves,
 and those in which vectorbt compiles for a minute; of a few files each test goes by itself.
 The longest come first: none is left over for one worker at the end.
 """
