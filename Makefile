@@ -35,11 +35,11 @@ chaos-small: environment  ## kills, outages and disorder, a short round of each;
 chaos: environment  ## the same at full size (an hour); resumes, and adds rows to runs/chaos.jsonl
 	@$(PYTHON) -m tests.chaos $(ARGS)
 
-bench: environment  ## the benchmarks: tables, and runs/bench.json; ARGS="1e6 5" for bars, rounds
+bench: environment  ## the benchmarks: tables, and runs/bench.json; ONLY=engine ARGS="1e6 5" for one
 	-@$(PYTHON) -c 'import hftbacktest' 2>/dev/null || \
 		$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[bench]'
-	@for script in tests/benchmarks/bench_*.py; do \
-		echo "$$script"; $(PYTHON) $$script $(ARGS) || exit 1; \
+	@for script in tests/benchmarks/bench_$(or $(ONLY),*).py; do \
+		echo "$$script"; $(PYTHON) $$script $(if $(ONLY),$(ARGS)) || exit 1; \
 	done
 
 kafka: environment  ## a real Kafka broker on 127.0.0.1:9092 (needs Java 17 and Maven)
