@@ -37,15 +37,18 @@ ASKED = """
 class Trainer:
     """Publishes models of the scenario's strategy, each another one, as fast as it is asked."""
 
-    def __init__(self, lab):
+    def __init__(self, lab, count):
         bars = closed_bars(market(300), SAMPLE, SECOND)
         self.rows = training_set(ASKS, bars, QuantileLabels(horizon="20s"))
+        recipes = ({"c": 1.0 / (1 + number)} for number in range(count))
+        self.models = [
+            fit(pipeline_of("logistic_regression", one), self.rows).classifier for one in recipes
+        ]
         self.key = signing_key(lab.home / "data" / "keys")
         self.registry, self.names = Registry(lab.home / "data" / "models"), list[str]()
 
     def publish(self):
-        pipeline = pipeline_of("logistic_regression", {"c": 1.0 / (1 + len(self.names))})
-        model = fit(pipeline, self.rows).classifier
+        model = self.models[len(self.names)]
         self.names.append(publish(
             self.registry, self.key, model, self.rows.x, lineage="ml_direction",
             strategy=repr(ASKS), features=self.rows.features,
@@ -73,7 +76,7 @@ def swaps_killed(lab, seed, swaps, per_second):
 
 
 def swapped(lab, swaps, per_second, draw=None):
-    topic, trainer = lab.topic(), Trainer(lab)
+    topic, trainer = lab.topic(), Trainer(lab, swaps)
     with Source(lab, topic, market(), per_second) as source, Session(lab, topic, *BOOK) as session:
         session.begin()
         for _ in range(swaps):
