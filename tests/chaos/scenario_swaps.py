@@ -3,6 +3,7 @@
 import random
 import re
 import signal
+import sys
 from contextlib import closing
 
 from sysquant import control
@@ -21,6 +22,7 @@ from tests.chaos.rows import WRONG, compared
 from tests.chaos.session import Session, Source, market, until
 from tests.published import publish
 
+_SWITCH_S = 0.0002  # or each file that is written waits for the source of ticks, Python's 5 ms
 BOOK = ("book=all", "book.only=[ml_direction,momentum]", "book.strategies.momentum.fast=3",
         "book.strategies.momentum.slow=9", "book.strategies.ml_direction.full=0.34",
         "book.strategies.ml_direction.half=0.335", "runtime.snapshot_s=5")  # fmt: skip
@@ -76,6 +78,7 @@ def swaps_killed(lab, seed, swaps, per_second):
 
 
 def swapped(lab, swaps, per_second, draw=None):
+    sys.setswitchinterval(_SWITCH_S)
     topic, trainer = lab.topic(), Trainer(lab, swaps)
     with Source(lab, topic, market(), per_second) as source, Session(lab, topic, *BOOK) as session:
         session.begin()
