@@ -258,6 +258,11 @@ def choice(group: str) -> str:
     return str(HydraConfig.get().runtime.choices[group])
 
 
+def is_shadow() -> bool:
+    """Whether the book is a challenger's, beside a champion's."""
+    return choice("serving") == "challenger"
+
+
 def book_of(cfg: DictConfig) -> str:
     """Name of the book that is traded live.
 
@@ -268,8 +273,7 @@ def book_of(cfg: DictConfig) -> str:
     """
     of = "strategy" if choice("book") == "single" else "book"
     traded = "-".join(sorted(cfg.book.only or ())) or choice(of)
-    shadow = SHADOW if choice("serving") == "challenger" else ""
-    book = cfg.book.name or f"{traded}-{choice('feed')}{shadow}"
+    book = cfg.book.name or f"{traded}-{choice('feed')}{SHADOW * is_shadow()}"
     if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]", str(book)):
         raise ConfigError(f"book.name names a directory: letters, digits, . _ -, was {book!r}")
     return str(book)

@@ -151,7 +151,7 @@ def _announce(
     # In `runs`: once in a journal's life, and for what goes on with it otherwise.
     if anew or journal.meta("announced") is None:
         config = OmegaConf.to_yaml(cfg)
-        mode = "challenger" if _is_shadow() else "live"
+        mode = "challenger" if compose.is_shadow() else "live"
         row = run_row(journal.id, mode, book, str(engine.fingerprint()), config)
         journal.commit(None, {"runs": row}, notes={"announced": "1"})
 
@@ -185,10 +185,6 @@ def _desk(
 def _wishes(cfg: DictConfig) -> tuple[str, str, str]:
     # Name of the book, and what is wanted of journal and ingest; nothing that is meant otherwise.
     return compose.book_of(cfg), *parts.wishes_of(cfg)
-
-
-def _is_shadow() -> bool:
-    return compose.choice("serving") == "challenger"
 
 
 def _directory(book: str) -> Path:

@@ -60,13 +60,19 @@ def desk(tmp_path_factory, planted):
     home = tmp_path_factory.mktemp("retrain")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SYSQUANT_HOME", str(home))
-        dsn, server = ensure_server("chdb:data/store")
-        with connect(dsn) as client:
-            migrate(client)
-            insert(client, "bars_imported", bar_table(planted[0].bars, ["SIM:A"], "x"), "planted")
+        _, server = served(planted[0].bars)
         yield home
         server.terminate()
         server.wait(10)
+
+
+def served(bars):
+    """The store of the home, with these bars: its address and its server."""
+    dsn, server = ensure_server("chdb:data/store")
+    with connect(dsn) as client:
+        migrate(client)
+        insert(client, "bars_imported", bar_table(bars, ["SIM:A"], "x"), "planted")
+    return dsn, server
 
 
 @pytest.fixture(scope="module")
@@ -198,10 +204,7 @@ def test_rows_that_were_skewed_in_the_notebook_are_refused(desk, tmp_path):
 def test_a_publication_is_not_lost_when_the_store_is_away(desk, planted, candidate, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SYSQUANT_HOME", str(tmp_path))
-        dsn, server = ensure_server("chdb:data/store")
-    with connect(dsn) as client:
-        migrate(client)
-        insert(client, "bars_imported", bar_table(planted[0].bars, ["SIM:A"], "x"), "planted")
+        dsn, server = served(planted[0].bars)
     gate = tmp_path / "gate"
     wait = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.05)"
     copy = f"import shutil; shutil.copytree({str(candidate)!r}, candidate)"
