@@ -49,7 +49,7 @@ class Recorder(Protocol):
 
     def __call__(
         self, kind: str, payload: bytes, effects: Effects, *, tables: Mapping[str, pa.Table],
-        notes: Mapping[str, str], answers: Mapping[str, bytes],
+        notes: Mapping[str, str], answers: Mapping[str, bytes], waits: bool = True,
     ) -> int: ...  # fmt: skip
 
 
@@ -274,12 +274,13 @@ class Desk:
                 row = self._event("model_refused", one.said, 0, one.strategy)
                 self._send(self._journal.commit(None, {"events": row}))
             else:
-                began = time.perf_counter()
+                began, worked = time.perf_counter(), time.thread_time()
                 self.operate(
                     record, one.text, one.operation, kind=one.kind, tables=one.tables,
-                    notes=one.notes,
+                    notes=one.notes, waits=False,
                 )  # fmt: skip
-                log.info("swapped took_ms=%.2f", 1e3 * (time.perf_counter() - began))
+                took, cpu = time.perf_counter() - began, time.thread_time() - worked
+                log.info("swapped took_ms=%.2f cpu_ms=%.2f", 1e3 * took, 1e3 * cpu)
 
     def drift(self) -> dict[str, pa.Table]:
         """Rows of how far the models' world has moved."""
@@ -288,15 +289,16 @@ class Desk:
     def operate(
         self, record: Recorder, text: str, *operations: Operation, kind: str = RUNNER,
         tables: Mapping[str, pa.Table] = MappingProxyType({}),
-        notes: Mapping[str, str] = MappingProxyType({}),
+        notes: Mapping[str, str] = MappingProxyType({}), waits: bool = True,
     ) -> None:  # fmt: skip
-        """Carry operations of the runner out, as one input."""
+        """Carry operations of the runner out, as one input; `waits` as of `Journal.commit`."""
         seq = self._journal.last_seq + 1
         effects = carry_out(self._engine, operations)
         log.warning("%s seq=%d", text, seq)
         record(
             "command", msgspec.json.encode(Carried(RUNNER, operations)), effects,
             tables={"events": self._event(kind, text, seq), **tables}, notes=notes, answers={},
+            waits=waits,
         )  # fmt: skip
 
     def settle(self, record: Recorder) -> None:

@@ -150,7 +150,6 @@ class Journal:
         if fresh:
             db.execute("PRAGMA auto_vacuum=INCREMENTAL")
         db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA wal_autocheckpoint=0")
         with self._transaction():
             for statement in _SCHEMA.split(";\n"):
@@ -158,9 +157,10 @@ class Journal:
             db.execute("INSERT OR IGNORE INTO meta VALUES ('id', ?)", [secrets.token_hex(8)])
 
     @contextmanager
-    def _transaction(self) -> Generator[None]:
+    def _transaction(self, waits: bool = True) -> Generator[None]:
         db = self._db
         try:
+            db.execute(f"PRAGMA synchronous={'FULL' if waits else 'NORMAL'}")
             reached(Point.BEFORE_BEGIN)
             db.execute("BEGIN IMMEDIATE")
             reached(Point.BEGUN)
@@ -234,10 +234,12 @@ class Journal:
         sent: Sequence[Batch] = (),
         seal_all: bool = False,
         sealed: int = 0,
+        waits: bool = True,
     ) -> list[Batch]:
         """One transaction: an input, its rows, positions, notes (as `remember`), a snapshot after
         it, answers by the request they are to; batches that arrived, and inputs up to `sealed`
-        that lie elsewhere, are forgotten.
+        that lie elsewhere, are forgotten. One that does not wait for the disk is there after a
+        power cut only if a later one is; it seals nothing, so that nobody is told of it before.
 
         Returns
         -------
@@ -248,7 +250,7 @@ class Journal:
         JournalError
             If it cannot be written; then nothing of it happened.
         """
-        with self._transaction():
+        with self._transaction(waits):
             db = self._db
             if entry is not None:
                 db.execute(
@@ -269,7 +271,7 @@ class Journal:
                 self._forget(batch)
             if sealed > self.trimmed:
                 self._trim(sealed)
-            batches = self._seal(seal_all)
+            batches = self._seal(seal_all) if waits else []
         if snapshot is not None:
             reached(Point.AFTER_SNAPSHOT)
             self._db.execute("PRAGMA incremental_vacuum(256)").fetchall()

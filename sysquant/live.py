@@ -248,6 +248,7 @@ class LiveRunner:
         tables: Mapping[str, pa.Table] = MappingProxyType({}),
         notes: Mapping[str, str] = MappingProxyType({}),
         answers: Mapping[str, bytes] = MappingProxyType({}),
+        waits: bool = True,
     ) -> int:
         # One input, and what came of it: none for a history.
         seq = self.journal.last_seq + 1
@@ -257,35 +258,34 @@ class LiveRunner:
             caused = self.labels.tables(effects, seq, self.engine.models)
             self.tally.add(effects, rows, self.labels.risk)
         caused["inputs"] = input_row(self.labels.run, entry, rows, offsets)
-        self._commit(entry, {**caused, **tables}, notes, answers)
+        self._commit(entry, {**caused, **tables}, notes, answers, waits)
         return seq
 
     def _commit(
-        self,
-        entry: Input | None,
-        tables: Mapping[str, pa.Table],
+        self, entry: Input | None, tables: Mapping[str, pa.Table],
         notes: Mapping[str, str] = MappingProxyType({}),
         answers: Mapping[str, bytes] = MappingProxyType({}),
-    ) -> None:
-        # The one moment anything happens.
+        waits: bool = True,
+    ) -> None:  # fmt: skip
+        # The one moment anything happens; one that does not wait does nothing else beside.
         now = time.monotonic()
         snapshot = None
-        if entry is not None and now - self._snapshot_at >= self.runtime.snapshot_s:
+        if entry is not None and waits and now - self._snapshot_at >= self.runtime.snapshot_s:
             self._snapshot_at = now
             snapshot = self.engine.state()
         dead, self._dead = self._dead, []
         extra = {"dead_letter": dead_letters(dead)} if dead else {}
         reached(Point.COMMITTING)
         sealed = self.journal.commit(
-            entry,
-            {**tables, **extra},
+            entry, {**tables, **extra},
             positions=self._places.next(),
             notes={"tally": self.tally.to_json(), **notes},
             answers=answers,
             snapshot=snapshot,
-            sent=self.outbox.arrived(),
-            sealed=self._sealer.sealed,
-        )
+            sent=self.outbox.arrived() if waits else (),
+            sealed=self._sealer.sealed if waits else 0,
+            waits=waits,
+        )  # fmt: skip
         reached(Point.COMMITTED)
         self.outbox.send(sealed)
         if snapshot is not None:

@@ -100,6 +100,25 @@ def test_a_batch_keeps_rows_and_token_over_a_restart_until_it_arrived(journal):
     again.close()
 
 
+def test_what_the_disk_is_not_waited_for_is_told_to_nobody_before_what_it_is(tmp_path):
+    journal = Journal(tmp_path, seal_rows=1, seal_s=0.0)
+
+    def levels():
+        return journal._db.execute("PRAGMA synchronous").fetchone()[0]
+
+    assert journal.commit(entry(1), {"events": rows(1)}, waits=False) == []
+    assert levels() == 1  # of SQLite: a commit does not wait for the disk
+    (batch,) = journal.commit(entry(2), {"events": rows(2)})
+    assert levels() == 2
+    assert batch.rows == 2
+    journal.commit(entry(3), {"events": rows(3)}, waits=False)
+    again = reopen(journal, seal_rows=1, seal_s=0.0)
+    assert [one.seq for one in again.inputs()] == [1, 2, 3]
+    (rest,) = again.commit(None, {}, sent=[batch])
+    assert rest.rows == 1
+    again.close()
+
+
 def test_rows_become_a_batch_at_their_number(tmp_path):
     journal = Journal(tmp_path, seal_rows=3, seal_s=3600)
     assert journal.commit(entry(1), {"orders": rows(1, 2)}) == []

@@ -62,7 +62,7 @@ class Trainer:
 
 
 @scenario(
-    small={"swaps": 4, "per_second": 2_000}, full={"swaps": 100, "per_second": None},
+    small={"swaps": 4, "per_second": 2_000}, full={"swaps": 100, "per_second": 10_000},
     most={"pause_ms": 10.0}, least={"fills": 20, "models": 3}, zero=(*WRONG, "strange"),
 )  # fmt: skip
 def swaps(lab, seed, swaps, per_second):
@@ -94,13 +94,15 @@ def swapped(lab, swaps, per_second, draw=None):
             session.advance(5)
         source.finish(at_once=True)
         said = session.settle(900).said  # the source is faster than the session
-    took = re.findall(r"swapped took_ms=([0-9.]+)", said)
+    took = re.findall(r"swapped took_ms=([0-9.]+) cpu_ms=([0-9.]+)", said)
     with closing(lab.client(session.name)) as client:
         models, strange = client.query(
             ASKED, {"names": trainer.published(), "run": session.run}
         ).result_rows[0]  # fmt: skip
-    pause = max(map(float, took), default=0.0)
-    return compared(session) | {"pause_ms": pause, "models": models, "strange": strange}
+    pause, cpu = (max(map(float, each)) for each in zip(*took, strict=True))
+    return compared(session) | {
+        "pause_ms": pause, "cpu_ms": cpu, "models": models, "strange": strange,
+    }  # fmt: skip
 
 
 def serves(operator, name):
