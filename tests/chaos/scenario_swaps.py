@@ -3,6 +3,7 @@
 import random
 import re
 import signal
+import statistics
 import sys
 from contextlib import closing
 
@@ -99,9 +100,11 @@ def swapped(lab, swaps, per_second, draw=None):
         models, strange = client.query(
             ASKED, {"names": trainer.published(), "run": session.run}
         ).result_rows[0]  # fmt: skip
-    pause, cpu = (max(map(float, each)) for each in zip(*took, strict=True))
+    pauses, cpu = ([float(one) for one in each] for each in zip(*took, strict=True))
     return compared(session) | {
-        "pause_ms": pause, "cpu_ms": cpu, "models": models, "strange": strange,
+        "pause_ms": max(pauses), "pause_p50_ms": statistics.median(pauses),
+        "pauses_over_10_ms": sum(one > 10 for one in pauses), "cpu_ms": max(cpu),
+        "models": models, "strange": strange,
     }  # fmt: skip
 
 
