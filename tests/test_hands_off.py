@@ -16,7 +16,7 @@ __all__ = ["run", "server", "store"]  # fixtures
 HISTORY, LATER = 6_000, 900  # minutes
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_ticks_become_a_model_that_trades_by_itself(run, home, store, broker, topic):
     market = Market(broker, topic, minutes(HISTORY + LATER))
     market.go_on(HISTORY)
@@ -30,7 +30,7 @@ def test_ticks_become_a_model_that_trades_by_itself(run, home, store, broker, to
             market.go_on(1)
         return counted(store, "models_served") or schedule.returncode is not None
 
-    until(is_served, timeout=150)
+    until(is_served, timeout=400)
     assert schedule.returncode is None, schedule.communicate()
     (name,) = store.query("SELECT model FROM models_served").result_rows[0]
     assert Registry(home_of() / "data" / "models").numbers("ml_direction")[1].name == name

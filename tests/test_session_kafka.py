@@ -89,9 +89,10 @@ def test_time_from_the_exchange_is_measured_apart_from_the_skew_of_its_clock(
     assert "events 200 " in ended(live)
     producer.close()
     rows = store.query(
-        "SELECT argMax(clock_skew_ms, ts), max(exchange_ms_p50), max(exchange_ms_p99), "
-        "sum(batches), max(decision_ms_p99), max(lag_ms) FROM runtime_metrics "
-        # The first ticks wait while features are warmed up on the store's history.
+        "SELECT argMax(clock_skew_ms, ts), median(exchange_ms_p50), median(exchange_ms_p99), "
+        "sum(batches), median(decision_ms_p99), max(lag_ms) FROM runtime_metrics "
+        # The first ticks wait while features are warmed up on the store's history; medians, as
+        # a machine that stands still for half a second is none of the session's.
         "WHERE ticks_per_s > 0 AND ts > (SELECT min(ts) FROM runtime_metrics WHERE ticks_per_s > 0)"
     ).result_rows
     skew, median, slow, batches, decided, lag = rows[0]

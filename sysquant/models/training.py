@@ -7,6 +7,7 @@ code that trains on them, thresholds come from training rows alone, and predicti
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -291,6 +292,10 @@ def judged(
         codes = classes_of(training.value[test], one.thresholds)
         return Unseen(one, test, one.chances(training.x[test]), codes)
 
-    # Held around them all: the first that is done would lift the limit of the others.
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+    # Held around them all: the first that is done would lift the limit of the others. Threads share
+    # the filters of warnings, and scikit-learn, which empties them meanwhile, then warns of that.
+    with (
+        threadpool_limits(1), warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):  # fmt: skip
+        warnings.filterwarnings("ignore", "`sklearn.utils.parallel.delayed` should be used")
         yield from pool.map(one_of, splits)
