@@ -31,7 +31,8 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from runners import compose, parts
+from runners import chain, compose, parts
+from runners.parity import parity
 from sysquant import archive, journal_reader, quality
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.home import home
@@ -98,13 +99,17 @@ def skew(cfg: DictConfig) -> None:
 
     replayed = compose.choice("feed") == "replay"
     feed = parts.feed_of(cfg, parts.universe_of(cfg), opened) if replayed else None
-    parts.rate(cfg, opened, feed, known.get("quality", ""))
+    chain.rate(cfg, opened, feed, known.get("quality", ""))
     universe = parts.universe_of(cfg)
     with closing(parts.models_of(cfg)) as models, closing(opened()) as client:
         witness = Witness(models)
         funding = parts.funding_of(cfg, universe, opened, feed)
-        engine = parts.engine_of(cfg, universe, funding, contained=True, models=witness)
-        _refuse_other(json.loads(known["fingerprint"]), engine.fingerprint())
+        said = json.loads(known["fingerprint"])
+        promoted = said.get("promoted", "").split(", ") if said.get("promoted") else ()
+        engine = parts.engine_of(
+            cfg, universe, funding, contained=True, models=witness, promoted=promoted
+        )
+        _refuse_other(said, engine.fingerprint())
         inputs = recorded(directory, home() / "runs" / known["id"])
         served = witness.replay(engine, tqdm(inputs, unit=" inputs", leave=False, disable=None))
         found = {name: compare(one, _stored(client, one)) for name, one in served.items()}
@@ -118,7 +123,7 @@ def skew(cfg: DictConfig) -> None:
 
 
 def _refuse_other(was: dict[str, str], now: dict[str, str]) -> None:
-    names = [name for name, said in now.items() if was.get(name) != said]
+    names = [name for name, said in now.items() if was.get(name, "") != said]
     if names:
         raise ConfigError(
             f"the session's book differs: {', '.join(names)}; give the words that live.py was given"
@@ -311,7 +316,11 @@ def _plain(one: Quality) -> dict[str, Any]:
     return row | {"findings": found}
 
 
-WORDS: dict[str, Callable[[], None]] = {"data": data, "skew": skew}  # what can be checked
+WORDS: dict[str, Callable[[], None]] = {
+    "data": data,
+    "skew": skew,
+    "parity": parity,
+}  # what can be checked
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -279,10 +279,17 @@ def book_of(cfg: DictConfig) -> str:
     return str(book)
 
 
+def words(*, without: Collection[str] = ()) -> list[str]:
+    """What the command line said, but about these groups and keys."""
+    return [
+        word for word in HydraConfig.get().overrides.task
+        if _key(word) not in without and _key(word).split(".")[0] not in without
+    ]  # fmt: skip
+
+
 def overrides(*groups: str) -> list[str]:
     """What the command line said about these groups."""
-    given = HydraConfig.get().overrides.task
-    return [word for word in given if _key(word).split(".")[0] in groups]
+    return [word for word in words() if _key(word).split(".")[0] in groups]
 
 
 def chosen(*groups: str) -> list[str]:

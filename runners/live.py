@@ -28,7 +28,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from runners import compose, parts
+from runners import chain, compose, parts, promoted
 from runners.screen import Screen
 from sysquant import backfill, journal_reader
 from sysquant.adoption import adopt
@@ -88,18 +88,23 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
 
     feed = parts.feed_of(cfg, universe, opened)
     known_quality = _known_quality(book, wish)
-    quality = parts.rate(cfg, opened, feed, known_quality)
+    quality = chain.rate(cfg, opened, feed, known_quality)
     universe = parts.universe_of(cfg)
-    models = parts.models_of(cfg)
-    engine = parts.engine_of(
-        cfg, universe, parts.funding_of(cfg, universe, opened, feed), contained=True, models=models
-    )
+    records = promoted.records_of(parts.strategies_of(cfg))
+    models = parts.models_of(cfg, records)
+    make = functools.partial(
+        parts.engine_of, cfg, universe, parts.funding_of(cfg, universe, opened, feed),
+        contained=True, models=models,
+    )  # fmt: skip
+    promoted.refuse_others(records, make(), models, require=runtime.require_promotion)
+    engine = make(promoted=records)
+    promoted.announce(records, engine)
     flatten = parts.flattened(cfg, list(engine.strategies))
     journal = _journal(book, wish)
     ingests = compose.choice("feed") == "kafka" and ingest == "auto" and cfg.store.dsn != dsn
     beside = _Ingest(stop) if ingests else None
     outbox = Outbox(journal.path, opened)
-    labels = parts.labels_of(engine, journal.id)
+    labels = parts.labels_of(engine, journal.id, {n: one.id for n, one in records.items()})
     history = parts.warmup_of(cfg, universe, opened, feed)
     check_feed(journal, feed)
     journal.remember(quality=known_quality or quality)  # a start that is refused changes nothing

@@ -1,20 +1,18 @@
 """The parts that live and backtest share, built from one composed configuration."""
 
 import functools
-import json
-import math
-import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
+from runners.chain import interval_of, risk_of
 from runners.compose import build, check_types, choice, overrides, value
-from sysquant import archive, quality
+from sysquant import archive
 from sysquant.activity import Activity, bar_size, closed_bars
 from sysquant.compiled import is_compiled
 from sysquant.effects import Labels
@@ -29,13 +27,12 @@ from sysquant.models.manifest import public_key
 from sysquant.models.registry import Registry
 from sysquant.operation import Hold, Switch
 from sysquant.opinions import Models
-from sysquant.risk import RiskChain
+from sysquant.promotions import Promotion
 from sysquant.runtime import Runtime
 from sysquant.serve import ensure_server, revive
 from sysquant.stop import StopRequest
 from sysquant.store import connect, migrate
 from sysquant.strategy import Strategy
-from sysquant.times import interval_ns
 from sysquant.types import SECOND, Bars, Feed, Floats, Instrument, Ints, Ticks, clock_mark
 
 if TYPE_CHECKING:
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
 Connect = Callable[[], Any]
 Funding = Mapping[str, tuple[Ints, Floats]]
 _FARTHEST = 4**7 * archive.MINUTE  # back for bars of activity: eleven days of ticks are read
-_QUALITY = "data_quality"  # the check
+_NO_RECORDS: Mapping[str, Promotion] = MappingProxyType({})
 INSTRUMENT = [field.name for field in fields(Instrument)]
 
 
@@ -107,6 +104,7 @@ def engine_of(
     *,
     contained: bool = False,
     models: Models | None = None,
+    promoted: Collection[str] | None = None,
 ) -> Engine:
     """The engine of the book of `cfg`.
 
@@ -115,6 +113,7 @@ def engine_of(
     funding : what `funding_of` found.
     strategy : in place of the one that `cfg` names, of its class.
     contained, models : as of `Engine`.
+    promoted : as of `Engine`; None: all of them, for what is only looked at.
     """
     strategies = {choice("strategy"): strategy} if strategy else strategies_of(cfg)
     flattened(cfg, list(strategies))
@@ -123,7 +122,7 @@ def engine_of(
     return Engine(
         universe=universe,
         strategies=strategies,
-        risk=_risk_of(cfg),
+        risk=risk_of(cfg),
         execution=_execution_of(cfg, funding),
         sizing=build(cfg.sizing),
         orders=build(cfg.orders),
@@ -132,73 +131,19 @@ def engine_of(
         capital=capital,
         fractions=_fractions_of(cfg, list(strategies)),
         seed=value(cfg, "seed", int),
-        snapshot_ns=_interval_of(cfg, "snapshots"),
+        snapshot_ns=interval_of(cfg, "snapshots"),
         currency=value(cfg, "book.currency", str),
         contained=contained,
         models=models,
+        promoted=list(strategies) if promoted is None else promoted,
     )
 
 
-def models_of(cfg: DictConfig) -> ModelLoader:
-    """What finds the models of the book's strategies."""
+def models_of(cfg: DictConfig, records: Mapping[str, Promotion] = _NO_RECORDS) -> ModelLoader:
+    """What finds the models of the book's strategies; of promoted ones, by their recipes alone."""
     key = functools.partial(public_key, home() / "data" / "keys")
-    return ModelLoader(Registry(home() / "data" / "models"), key, strategies_of(cfg))
-
-
-def _risk_of(cfg: DictConfig) -> RiskChain:
-    # With a threshold of data quality, the check that holds to it is in every chain.
-    risk_bar = _interval_of(cfg, "risk.risk_bar")
-    least = _least_quality(cfg)
-    if least is None:
-        return build(cfg.risk, risk_bar=risk_bar)
-    checks = value(cfg, "risk.checks", list[dict[str, object]])
-    others = [check for check in checks if check.get("check") != _QUALITY]
-    return build(cfg.risk, risk_bar=risk_bar, checks=[*others, {"check": _QUALITY, "limit": least}])
-
-
-def _least_quality(cfg: DictConfig) -> float | None:
-    least = value(cfg, "quality.least", float | None)
-    if least is not None:
-        check_number("quality.least", least, least=0, most=1)
-    return least
-
-
-def rate(cfg: DictConfig, connect: Connect, feed: Feed | None, known: str = "") -> str:
-    """Put into `cfg.universe` how good the store's data of each symbol is, where that is asked for.
-
-    Read once, before a session: it is part of the configuration that the session records. A symbol
-    that was not measured gets NaN, which the check `data_quality` refuses.
-
-    Parameters
-    ----------
-    cfg : of which `universe` is changed, if `quality.least` is set.
-    connect : to the store.
-    feed : scores count that were known when it starts: at its first event, or now.
-    known : what this returned when the session began; the store is not asked then.
-
-    Returns
-    -------
-    JSON, symbol -> score; empty where it is not asked for.
-    """
-    least, days = _least_quality(cfg), value(cfg, "quality.days", int)
-    check_number("quality.days", days, least=1, whole=True)
-    if least is None:
-        return ""
-    symbols = [instrument.symbol for instrument in universe_of(cfg)]
-    if not known:
-        at = feed.span[0] if isinstance(feed, ReplayFeed) else time.time_ns()
-        with closing(connect()) as client:
-            known = json.dumps(quality.scores(client, symbols, at, days))
-    found: dict[str, float] = json.loads(known)
-    for symbol, keys in zip(symbols, cfg.universe.instruments, strict=True):
-        with open_dict(keys):
-            keys.quality = found.get(symbol, math.nan)
-        if not keys.quality >= least:
-            said = f"is {keys.quality:.3f}" if symbol in found else f"was not told in {days} days"
-            print(
-                f"{symbol} is not entered: the score of its data {said}, quality.least is {least}"
-            )
-    return known
+    recipes = {name: record.terms["model"] for name, record in records.items()}
+    return ModelLoader(Registry(home() / "data" / "models"), key, strategies_of(cfg), recipes)
 
 
 def strategies_of(cfg: DictConfig) -> dict[str, Strategy]:
@@ -247,11 +192,6 @@ def flattened(cfg: DictConfig, names: list[str]) -> list[str]:
             raise ConfigError(f"book.at_stop: the book has no {name!r}{nearest(name, names)}")
         check_choice("book.at_stop", what, ("keep", "flatten"))
     return [name for name, what in each.items() if what == "flatten"]
-
-
-def _interval_of(cfg: DictConfig, key: str) -> int:
-    # A number without a unit could be meant in several.
-    return interval_ns(str(OmegaConf.select(cfg, key)), key)
 
 
 def _execution_of(cfg: DictConfig, funding: Funding | None) -> Execution:
@@ -307,9 +247,9 @@ def compile_engine(
         spare.operate(wish)
 
 
-def labels_of(engine: Engine, run: str) -> Labels:
+def labels_of(engine: Engine, run: str, promotions: Mapping[str, str]) -> Labels:
     """Names for the engine's rows."""
-    return Labels(run, list(engine.strategies), engine.symbols, engine.risk)
+    return Labels(run, list(engine.strategies), engine.symbols, engine.risk, promotions)
 
 
 def feed_of(cfg: DictConfig, universe: list[Instrument], connect: Connect) -> Feed:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from clickhouse_connect.driver.client import Client
 from omegaconf import DictConfig, OmegaConf
 
-from runners import compose, parts
+from runners import chain, compose, parts
 from sysquant import backfill
 from sysquant.backtesting import poll_all
 from sysquant.errors import ConfigError, DataError
@@ -71,7 +71,7 @@ def past_of(cfg: DictConfig) -> Past:
     if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
         backfill.sample(client, universe)
     feed = parts.feed_of(cfg, universe, opened)
-    parts.rate(cfg, opened, feed)
+    chain.rate(cfg, opened, feed)
     universe = parts.universe_of(cfg)
     funding = parts.funding_of(cfg, universe, opened, feed)
     history = parts.warmup_of(cfg, universe, opened, feed) if warmup_bars else None

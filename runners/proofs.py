@@ -1,6 +1,7 @@
-"""What the proofs of `runners/check.py` share: one says its proof, and the exit code is its verdict.
+"""The parts of the promotion gate, and how one says what it found.
 
-Input: a `Proof`. Output: lines on stdout, exit code 1 where it fails.
+Input: a composed configuration, and its past. Output: a `Proof` of each; lines on stdout, and an
+exit code that is the verdict.
 """
 
 from sysquant.proof import Proof

@@ -4,6 +4,7 @@ Input: the engine's records with strategies and symbols as indexes. Output: the 
 store's tables have, with names. Nothing here decides.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,12 +97,20 @@ class Effects:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What the indexes in effects stand for."""
+    """What the indexes in effects stand for.
+
+    Parameters
+    ----------
+    run : that they are of.
+    strategies, symbols, risk : of the engine.
+    promotions : strategy -> id of its promotion, of those that were promoted.
+    """
 
     run: str
     strategies: Sequence[str]
     symbols: Sequence[str]
     risk: RiskChain
+    promotions: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
     def tables(
         self, effects: Effects, seq: int, models: Models = _NO_MODELS
@@ -141,6 +150,9 @@ class Labels:
         if name in _ASKED:
             names = [models.get(strategy, "") for strategy in self.strategies]
             columns["model"] = _named(rows["strategy"], names)
+        if "strategy" in fields:
+            names = [self.promotions.get(strategy, "") for strategy in (*self.strategies, "")]
+            columns["promotion"] = _named(fields["strategy"], names)
         return pa.table(columns)
 
     def _by_check(self, fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

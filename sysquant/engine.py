@@ -125,6 +125,7 @@ class Engine:
         accounts = self._book.accounts
         accounts["key"] = [order_key(name) for name in names]
         accounts["promoted"] = [name in promoted for name in names]
+        self._promoted = ", ".join(sorted(promoted))
         strangers = sorted(set(promoted) - set(names))
         if strangers:
             raise ConfigError(f"promoted names {strangers}, the book holds {list(names)}")
@@ -349,6 +350,7 @@ class Engine:
                 b"".join(getattr(self._book, name).tobytes() for name in _SERIES)
             ).hexdigest(),
             "allocations": str(self._funded),
+            "promoted": self._promoted,
             "risk": str(dict(zip(self.risk.names, self.risk.limits.tolist(), strict=True))),
         }
 

@@ -10,6 +10,7 @@ SysquantError
 ├── ControlError     a message to a running book that does not count
 ├── StrategyError    a strategy that breaks its contract
 ├── ModelError       a model that cannot be served
+├── PromotionError   a strategy that does not pass the gate
 └── AlertError       an alert that its receiver refuses for good
 """
 
@@ -55,6 +56,10 @@ class StrategyError(SysquantError):
 
 class ModelError(SysquantError):
     """A model cannot be trained, trusted or served."""
+
+
+class PromotionError(SysquantError):
+    """A strategy does not pass the promotion gate."""
 
 
 class AlertError(SysquantError):

@@ -34,5 +34,6 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         verdict = "passes" if self.passes else "fails"
-        lines = [f"{self.name} {verdict} ({self.took_s:.1f} s)", *(f"  {one}" for one in self.notes)]
+        lines = [f"{self.name} {verdict} ({self.took_s:.1f} s)"]
+        lines += [f"  {one}" for one in self.notes]
         return "\n".join([*lines, *(f"failed: {one}" for one in self.failures)])

@@ -5,6 +5,7 @@ last input. Another book, another feed or another build over unfinished inputs i
 """
 
 import ast
+import hashlib
 import json
 import logging
 import re
@@ -22,6 +23,7 @@ from sysquant.failpoints import Point, reached
 from sysquant.journal import Input, Journal
 from sysquant.operation import Operation
 from sysquant.packed import unpack, unpack_batch
+from sysquant.strategy import sources_of
 from sysquant.types import Feed
 
 log = logging.getLogger(__name__)
@@ -107,7 +109,7 @@ def newest(journal: Journal) -> tuple[int, dict[str, np.ndarray]]:
 
 def marks(engine: Engine) -> dict[str, str]:
     """What a journal remembers of who goes on with it: build and configuration."""
-    return {"build": _build(), "fingerprint": json.dumps(engine.fingerprint())}
+    return {"build": _build(engine), "fingerprint": json.dumps(engine.fingerprint())}
 
 
 def is_ours(journal: Journal, engine: Engine) -> bool:
@@ -119,7 +121,7 @@ def changed(journal: Journal, engine: Engine) -> Iterator[tuple[str, str | None,
     """What is configured otherwise than for who wrote a journal last: name, was, is."""
     written = json.loads(journal.meta("fingerprint") or "{}")
     for name, now in engine.fingerprint().items():
-        if written and written.get(name) != now:
+        if written and written.get(name, "") != now:
             yield name, written.get(name), now
 
 
@@ -189,7 +191,7 @@ def check_book(journal: Journal, engine: Engine, feed: Feed) -> None:
         )
     found = journal.snapshot()
     whole = found is not None and found[0] == journal.last_seq
-    if journal.meta("build") != _build() and not whole:
+    if journal.meta("build") != _build(engine) and not whole:
         raise JournalError(
             "this journal has inputs after its last snapshot and was written by another build; "
             f"finish with that build, {ways_out(journal.directory.name)}"
@@ -199,7 +201,7 @@ def check_book(journal: Journal, engine: Engine, feed: Feed) -> None:
 def _apart(was: str | None, now: str | None) -> tuple[str | None, str | None]:
     # Of two dictionaries, or lists of them, written out, what is not the same in both.
     try:
-        old, new = (_listed(said or "") for said in (was, now))
+        old, new = (listed(said or "") for said in (was, now))
         pairs = [pair for pair in zip(old, new, strict=True) if pair[0] != pair[1]]
         names = {name for one, other in pairs for name in other if one.get(name) != other[name]}
     except (ValueError, SyntaxError, AttributeError, TypeError):  # others
@@ -208,10 +210,21 @@ def _apart(was: str | None, now: str | None) -> tuple[str | None, str | None]:
     return str(told[0]), str(told[1])
 
 
-def _listed(said: str) -> list[Any]:
+def listed(said: str) -> list[Any]:
+    """The dictionaries that a part of a fingerprint is, written out.
+
+    Raises
+    ------
+    ValueError, SyntaxError
+        If it is something else.
+    """
     found = ast.literal_eval(re.sub(r"\binf\b", "1e999", said))
     return found if isinstance(found, list) else [found]
 
 
-def _build() -> str:
-    return json.dumps({"source": source_hash()[:16], **machine()})
+def _build(engine: Engine) -> str:
+    # Of what this book runs: a strategy that was written for another one changes nothing here.
+    sources = [sources_of(one) for one in engine.strategies.values()]
+    own = hashlib.sha256(repr(sources).encode()).hexdigest()[:16]
+    engines = source_hash(strategies=False)[:16]
+    return json.dumps({"source": engines, "strategies": own, **machine()})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sysquant.keys import check_choice, check_number
+from sysquant.keys import check_choice, check_flag, check_number
 
 CLOCKS = ("event", "wall")
 _RANGES: dict[str, dict[str, Any]] = {
@@ -45,6 +45,7 @@ class Runtime:
     lost_s : so long without a connection, the feed counts as lost.
     silent_s : so long without a record though connected, the feed counts as silent; None never.
     health_port : of `/healthz` and `/metrics` on 127.0.0.1; 0 a free one, None for not at all.
+    require_promotion : whether a strategy that was not promoted is refused at the start.
 
     Raises
     ------
@@ -67,6 +68,7 @@ class Runtime:
     lost_s: float = 5.0
     silent_s: float | None = 60.0
     health_port: int | None = None
+    require_promotion: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -75,3 +77,4 @@ class Runtime:
             value = getattr(self, name)
             if not (value is None and name in OPEN):
                 check_number(f"runtime.{name}", value, **range_)
+        check_flag("runtime.require_promotion", self.require_promotion)

@@ -6,7 +6,6 @@ written, counts as not there. All of it can be made again, and deleted.
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import msgspec
 
 from sysquant.errors import ModelError
-from sysquant.home import cache
+from sysquant.home import cache, write_whole
 from sysquant.models.judging import Estimate
 from sysquant.models.manifest import TrainedOn, digest
 from sysquant.models.registry import MODEL, PROBE, packed, unpacked
@@ -150,9 +149,7 @@ class Shelf:
     def _write(self, path: Path, content: bytes) -> None:
         # Whole or not at all; two walks that write the same do not meet.
         self.directory.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        fresh.write_bytes(content)
-        fresh.replace(path)
+        write_whole(path, content)
 
 
 class ShelfModel:

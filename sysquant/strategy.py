@@ -5,10 +5,13 @@ A strategy states `features` (expressions over the bar) and `target` (numpy over
 the same nodes. It sees no broker, no clock and no configuration.
 """
 
+import hashlib
 import inspect
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -246,15 +249,14 @@ class Strategy:
             If there is none within a million bars.
         """
         symbols = example_symbols(self)
-        decider, seen, batch = self.decider(symbols), 0, 256
-        walk = np.random.default_rng(0)
-        prices = np.full(len(symbols), 100.0)
-        while seen < _LONGEST_WARMUP:
-            columns, prices = _random_bars(walk, prices, batch, seen)
+        decider, seen = self.decider(symbols), 0
+        for columns in random_walk(len(symbols)):
             known = np.flatnonzero(~np.isnan(decider.run(columns)))
             if known.size:
                 return seen + int(known[0]) // len(symbols)
-            seen, batch = seen + batch, 2 * batch
+            seen += len(columns["ts"]) // len(symbols)
+            if seen >= _LONGEST_WARMUP:
+                break
         raise StrategyError(f"{self!r} had no opinion on any of {seen} bars")
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
@@ -319,12 +321,38 @@ def _rebuilt(cls: type[Strategy], parameters: dict[str, Parameter]) -> Strategy:
     return cls(**parameters)
 
 
+def sources_of(strategy: Strategy) -> dict[str, str]:
+    """Module -> SHA-256 of the file that says what a strategy is; those of its parts as well.
+
+    What the package itself says for all strategies is not among them.
+    """
+    found = dict[str, str]()
+    for kind in type(strategy).__mro__:
+        path = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        if issubclass(kind, Strategy) and kind is not Strategy and path:
+            found[kind.__module__] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    for part in strategy.parameters.values():
+        if isinstance(part, Strategy):
+            found |= sources_of(part)
+    return dict(sorted(found.items()))
+
+
 def example_symbols(strategy: Strategy) -> tuple[str, ...]:
     """Names of a universe that the strategy can be tried on: those it names, or some, or one."""
     features = features_of(strategy)
     named = [*strategy.legs(), *symbols_named(features)]
     others = [f"OTHER{i}" for i in range(_EXAMPLES if is_across(features) else not strategy.legs())]
     return tuple(dict.fromkeys([*named, *others]))
+
+
+def random_walk(symbols: int) -> Iterator[Columns]:
+    """Plausible bars of so many symbols, one a minute, always the same; each part twice as long."""
+    walk, prices = np.random.default_rng(0), np.full(symbols, 100.0)
+    seen, batch = 0, 256
+    while True:
+        columns, prices = _random_bars(walk, prices, batch, seen)
+        yield columns
+        seen, batch = seen + batch, 2 * batch
 
 
 def _random_bars(

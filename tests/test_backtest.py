@@ -12,8 +12,9 @@ from sysquant.archive import MINUTE
 from sysquant.backtesting import Result, backtest, run
 from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution
+from sysquant.parity import KEYS, decided, is_same
 from sysquant.types import SECOND, Bars, clock_mark
-from tests.compare import KEYS, TABLES, decided, is_same
+from tests.compare import TABLES
 from tests.market import START, UNIVERSE, Flip, Hold, bars, engine, ticks
 
 pytest_plugins = ["tests.served"]

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sysquant import records, store
 from sysquant.effects import END_REASONS, FINANCING_KINDS, PURPOSES, Effects, Labels
 from sysquant.orders import KINDS, TIFS
+from sysquant.parity import KEYS, decided, first_difference, is_same
 from sysquant.risk import RiskChain
 from sysquant.tally import Tally
-from tests.compare import KEYS, TABLES, decided, first_difference, is_same
+from tests.compare import TABLES
 
 pytest_plugins = ["tests.served"]
 

@@ -274,7 +274,7 @@ def test_another_feed_is_refused(tmp_path):
 def test_another_build_goes_on_from_a_whole_snapshot_only(tmp_path, monkeypatch):
     events = ticks(900)
     session(tmp_path, MemoryFeed(events[:300]), {}).run()
-    monkeypatch.setattr(recovery, "_build", lambda: "another")
+    monkeypatch.setattr(recovery, "_build", lambda _: "another")
     again = session(tmp_path, MemoryFeed(events[:600]), {}, snapshot_s=3600.0)
     monkeypatch.setattr(again, "_finish", lambda **_: None)
     again.run()

@@ -9,9 +9,10 @@ import time
 import pandas
 import pytest
 
+from sysquant.parity import decided
 from sysquant.serve import ensure_server
 from sysquant.store import connect, find_server
-from tests.compare import TABLES, assert_same_decisions, decided
+from tests.compare import TABLES, assert_same_decisions
 from tests.sessions import ROOT, ended, journaled, run_of, server, store, synthetic, until
 from tests.sessions import forked as run
 from tests.sessions import run as run_anew

@@ -6,6 +6,7 @@ model that may be served, or why there is none. Nothing here changes what serves
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -13,11 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sysquant.decider import features_of
 from sysquant.errors import ModelError
 from sysquant.models.drift import Drift, Moved
+from sysquant.models.manifest import Manifest, recipe
 from sysquant.models.registry import Loaded, Registry, Wanted
 from sysquant.models.serving import ServedModel
 from sysquant.strategy import Strategy
 
 _EVER = 0  # a time at which no model has expired
+Recipes = Mapping[str, Mapping[str, str]]
+_ANY: Recipes = MappingProxyType({})
 
 
 class Look(NamedTuple):
@@ -47,6 +51,8 @@ class ModelLoader:
     registry : of published models.
     key : gives the publisher's public key; called at each look, for it may come later.
     strategies : name -> strategy; a lineage has the name of its strategy.
+    recipes : name -> how models of a promoted strategy are made, of `manifest.recipe`; no other
+        one is taken.
 
     Attributes
     ----------
@@ -55,9 +61,9 @@ class ModelLoader:
 
     def __init__(
         self, registry: Registry, key: Callable[[], Ed25519PublicKey],
-        strategies: Mapping[str, Strategy],
+        strategies: Mapping[str, Strategy], recipes: Recipes = _ANY,
     ) -> None:  # fmt: skip
-        self._registry, self._key = registry, key
+        self._registry, self._key, self._recipes = registry, key, recipes
         self._wanted = {name: wanted(name, one) for name, one in strategies.items() if one.classes}
         self.strategies = tuple(self._wanted)
         self._worker = ThreadPoolExecutor(1, "models")
@@ -135,9 +141,33 @@ class ModelLoader:
                     strategy, "", f"{name} is the newest, and was rolled back from", refused=True
                 )
             loaded = self._read(strategy, at, name, now=now, least=0)
+            self._refuse_other(strategy, loaded)
             return Look(strategy, name, self._compared(strategy, loaded, serving))
         except ModelError as error:
             return Look(strategy, "", str(error), refused=True)
+
+    def _refuse_other(self, strategy: str, loaded: Loaded) -> None:
+        made = recipe(loaded.manifest)
+        for key, was in self._recipes.get(strategy, {}).items():
+            if made[key] != was:
+                raise ModelError(
+                    f"{loaded.name} was not made as was promoted: its {key} was {was}, is "
+                    f"{made[key]}; promote the strategy with it: python runners/promote.py"
+                )
+
+    def newest(self, strategy: str) -> Manifest | None:
+        """What the newest model of a strategy says of itself; None where there is none.
+
+        Raises
+        ------
+        ModelError
+            If it may not be served to the strategy.
+        """
+        names = self._registry.numbers(strategy)
+        if not names:
+            return None
+        wanted, number = self._wanted[strategy], max(names)
+        return self._registry.load(number, wanted, self._key(), now=_EVER).manifest
 
     def _compared(self, strategy: str, loaded: Loaded, serving: str) -> str:
         # It has answered by now, and is warm.

@@ -6,7 +6,6 @@ public key alone.
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import msgspec
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from sysquant.errors import ModelError
+from sysquant.home import write_whole
 from sysquant.models.drift import Reference
 
 FORMAT = 1
@@ -111,6 +111,15 @@ def read(said: bytes, signature: bytes, key: Ed25519PublicKey) -> Manifest:
     return manifest
 
 
+def recipe(manifest: Manifest) -> dict[str, str]:
+    """What a retraining keeps, name -> text: a model that is made otherwise is another strategy."""
+    settings = dict(sorted(manifest.settings.items()))
+    return {
+        "family": manifest.family, "settings": str(settings), "labels": manifest.labels,
+        "features": ", ".join(manifest.features), "classes": ", ".join(manifest.classes),
+    }  # fmt: skip
+
+
 def digest(content: bytes) -> str:
     """SHA-256, in hex."""
     return hashlib.sha256(content).hexdigest()
@@ -128,13 +137,14 @@ def signing_key(directory: Path) -> Ed25519PrivateKey:
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         made = Ed25519PrivateKey.generate()
-        _write(path, made.private_bytes(_RAW, serialization.PrivateFormat.Raw, _PLAIN), 0o600)
+        secret = made.private_bytes(_RAW, serialization.PrivateFormat.Raw, _PLAIN)
+        write_whole(path, _line(secret), 0o600)
     if path.stat().st_mode & 0o077:
         raise ModelError(f"others may read {path}: chmod 600 it, or delete it to make another")
     key = Ed25519PrivateKey.from_private_bytes(_key_bytes(path))
     public = key.public_key().public_bytes(_RAW, serialization.PublicFormat.Raw)
     if not (directory / PUBLIC).exists():
-        _write(directory / PUBLIC, public, 0o644)
+        write_whole(directory / PUBLIC, _line(public))
     return key
 
 
@@ -152,6 +162,10 @@ def public_key(directory: Path) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(_key_bytes(path))
 
 
+def _line(key: bytes) -> bytes:
+    return f"{key.hex()}\n".encode()
+
+
 def _key_bytes(path: Path) -> bytes:
     try:
         key = bytes.fromhex(path.read_text().strip())
@@ -160,14 +174,3 @@ def _key_bytes(path: Path) -> bytes:
     if len(key) != 32:
         raise ModelError(f"{path} holds no key of 32 bytes in hex")
     return key
-
-
-def _write(path: Path, key: bytes, mode: int) -> None:
-    # Whole or not at all, and never readable by others in between.
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(key.hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

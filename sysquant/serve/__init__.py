@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sysquant.errors import StoreError
-from sysquant.home import PACKAGE
+from sysquant.home import PACKAGE, write_whole
 from sysquant.stop import end, spawn
 from sysquant.store import Dsn, Server, find_server, lock_holder
 
@@ -140,13 +140,7 @@ def users(directory: Path) -> dict[str, str]:
 
 def write_private(path: Path, content: object) -> None:
     """Write JSON so that only this user reads it, and nobody ever sees half of it."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    write_whole(path, json.dumps(content, indent=1).encode(), 0o600)
 
 
 def serve(dsn: str, *, port: int = 0) -> None:
