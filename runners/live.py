@@ -96,7 +96,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         parts.engine_of, cfg, universe, parts.funding_of(cfg, universe, opened, feed),
         contained=True, models=models,
     )  # fmt: skip
-    promoted.refuse_others(records, make(), models, require=runtime.require_promotion)
+    promoted.refuse_others(records, make(), models, runtime)
     engine = make(promoted=records)
     promoted.announce(records, engine)
     flatten = parts.flattened(cfg, list(engine.strategies))
@@ -105,7 +105,9 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     beside = _Ingest(stop) if ingests else None
     outbox = Outbox(journal.path, opened)
     labels = parts.labels_of(engine, journal.id, {n: one.id for n, one in records.items()})
-    history = parts.warmup_of(cfg, universe, opened, feed)
+    history = promoted.warmed(
+        parts.warmup_of(cfg, universe, opened, feed), records, engine.symbols
+    )  # fmt: skip
     check_feed(journal, feed)
     journal.remember(quality=known_quality or quality)  # a start that is refused changes nothing
     is_adopted = bool(journal.meta("adopt")) and not is_ours(journal, engine)

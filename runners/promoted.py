@@ -6,19 +6,23 @@ promoted is refused with the first difference. Nothing is promoted here.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from runners import compose
 from sysquant import promotions
 from sysquant.engine import Engine
-from sysquant.errors import ConfigError, ModelError
+from sysquant.errors import ConfigError, DataError, ModelError
 from sysquant.home import home
 from sysquant.models.loader import ModelLoader
 from sysquant.models.manifest import Manifest
 from sysquant.models.registry import name_of
 from sysquant.promotions import Promotion
 from sysquant.proof import Proof
+from sysquant.runtime import Runtime
+from sysquant.types import Bars
 
 Records = Mapping[str, Promotion]
 # What says where a strategy trades, and not what it is.
@@ -43,7 +47,7 @@ def records_of(names: Iterable[str]) -> Records:
 
 
 def refuse_others(
-    records: Records, engine: Engine, models: ModelLoader, *, require: bool
+    records: Records, engine: Engine, models: ModelLoader, runtime: Runtime
 ) -> None:  # fmt: skip
     """Refuse to trade what is not what was promoted.
 
@@ -52,7 +56,7 @@ def refuse_others(
     records : of the book's strategies.
     engine : as it would trade.
     models : that would serve.
-    require : whether one without a record is refused as well.
+    runtime : which may refuse one without a record as well.
 
     Raises
     ------
@@ -63,7 +67,12 @@ def refuse_others(
         record = records.get(name)
         if record is not None:
             _refuse_other(record, engine, models)
-        elif require:
+            if runtime.warmup_bars < record.warmup:
+                raise ConfigError(
+                    f"{name} decides as promoted after {record.warmup:,} bars of history, "
+                    f"runtime.warmup_bars was {runtime.warmup_bars:,}: set it to as many at least"
+                )
+        elif runtime.require_promotion:
             raise ConfigError(
                 f"{name} was not promoted, and runtime.require_promotion is true: promote it, "
                 f"python runners/promote.py strategy={name}"
@@ -130,6 +139,31 @@ def _refuse_other(record: Promotion, engine: Engine, models: ModelLoader) -> Non
             f"{record.name} was promoted on another engine: {said}; show parity again: "
             f"python runners/check.py parity strategy={record.name}"
         )
+
+
+def warmed(
+    history: Callable[[int, Mapping[int, int]], Bars], records: Records, symbols: Sequence[str]
+) -> Callable[[int, Mapping[int, int]], Bars]:
+    """The history of a session, of which promoted strategies must have all that they need.
+
+    Before that much of it their decisions depend on where it begins.
+    """
+    need = {name: record.warmup for name, record in records.items()}
+
+    def before(end: int, first: Mapping[int, int]) -> Bars:
+        bars = history(end, first)
+        counts = np.bincount(bars.symbol, minlength=len(symbols))
+        for name, least in need.items():
+            if counts.min() < least:
+                short = symbols[int(counts.argmin())]
+                raise DataError(
+                    f"{name} decides as promoted after {least:,} bars of history, of {short} there "
+                    f"are {counts.min():,}: import more with runners/backfill.py, and set "
+                    f"runtime.warmup_bars to {least} at least"
+                )
+        return bars
+
+    return before
 
 
 def announce(records: Records, engine: Engine) -> None:

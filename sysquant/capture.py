@@ -48,7 +48,8 @@ class _Capture:
 
     def __init__(self, strategy: type[Strategy]) -> None:
         self._strategy = strategy
-        self._imports = dict[str, str]()  # bound name -> statement
+        self._modules = set[str]()  # statements
+        self._names = dict[str, set[str]]()  # module -> what is imported from it
         self._constants = dict[str, str]()
         self._definitions = dict[str, str]()
         self._open = set[str]()
@@ -57,7 +58,11 @@ class _Capture:
     def text(self) -> str:
         said = inspect.getdoc(self._strategy) if "__doc__" in vars(self._strategy) else None
         about = (said or self._strategy.__name__).splitlines()[0].rstrip(".").replace('"""', "")
-        imports = "\n".join(sorted(set(self._imports.values())))
+        named = [
+            f"from {module} import {', '.join(sorted(names))}"
+            for module, names in sorted(self._names.items())
+        ]
+        imports = "\n".join([*sorted(self._modules), *named])
         constants = "\n".join(f"{name} = {value}" for name, value in self._constants.items())
         parts = [f'"""{self._strategy.__name__}: {about}."""\n', imports, constants]
         head = "\n\n".join(part.strip("\n") for part in parts if part)
@@ -83,7 +88,7 @@ class _Capture:
         value = scope[name]
         if isinstance(value, ModuleType):
             _refuse_package(value.__name__, name, user)
-            self._imports[name] = _import_of(value.__name__, name)
+            self._modules.add(_import_of(value.__name__, name))
         elif (said := _constant(value)) is not None:
             self._constants[name] = said
         elif _code_of(value) is not None and _module_of(value) == self._strategy.__module__:
@@ -105,8 +110,18 @@ class _Capture:
             raise StrategyError(
                 f"{user} uses {name!r}, which is not {module}.{own}: import it under its own name"
             )
-        alias = "" if own == name else f" as {name}"
-        self._imports[name] = f"from {module} import {own}{alias}"
+        said = own if own == name else f"{own} as {name}"
+        self._names.setdefault(_public(module, own, value), set()).add(said)
+
+
+def _public(module: str, own: str, value: Any) -> str:
+    # The shortest package that offers it: where people import it from.
+    parts = module.split(".")
+    for length in range(1, len(parts)):
+        package = ".".join(parts[:length])
+        if getattr(importlib.import_module(package), own, None) is value:
+            return package
+    return module
 
 
 def _import_of(module: str, name: str) -> str:
@@ -161,11 +176,11 @@ def _code_of(value: Any) -> CodeType | None:
 
 
 def _module_of(value: Any) -> str:
-    return str(getattr(_bare(value), "__module__", None) or "")
+    return str(getattr(value, "__module__", None) or "")
 
 
 def _own_name(value: Any) -> str:
-    return str(getattr(_bare(value), "__name__", ""))
+    return str(getattr(value, "__name__", ""))
 
 
 def _namespace(value: Any) -> dict[str, Any]:

@@ -343,7 +343,7 @@ class Engine:
             "symbols": ", ".join(self.symbols),
             "strategies": ", ".join(f"{n}={s!r}" for n, s in self.strategies.items()),
             "bars": str(ns) if isinstance(ns := self.interval, Activity) else f"{ns} ns",
-            "instruments": str(self._book.instruments.tolist()),
+            "instruments": str([_named(row) for row in self._book.instruments]),
             "terms": str(_named(self._book.terms[0])),
             "rules": str([_named(row) for row in self._book.rules]),
             "series": hashlib.sha256(

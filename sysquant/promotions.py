@@ -8,7 +8,6 @@ for a new promotion. Nothing is judged here.
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,11 @@ def terms_of(engine: Engine, name: str, model: Manifest | None = None) -> Terms:
     said = engine.fingerprint()
     (terms,) = listed(said["terms"])
     rules = listed(said["rules"])[list(engine.strategies).index(name)]
-    market = {one.symbol: str(asdict(one)) for one in engine.universe}
+    market = {
+        f"{symbol} {field}": value
+        for symbol, row in zip(engine.symbols, listed(said["instruments"]), strict=True)
+        for field, value in row.items()
+    }
     return {
         "code": sources_of(strategy),
         "parameters": {"class": type(strategy).__name__} | _texts(strategy.parameters),
@@ -146,7 +149,7 @@ def terms_of(engine: Engine, name: str, model: Manifest | None = None) -> Terms:
         "risk": _texts(dict(zip(engine.risk.names, engine.risk.limits.tolist(), strict=True))),
         "rules": _texts(rules),
         "terms": _texts(terms) | {"series": said["series"]},
-        "market": market | {"bars": said["bars"]},
+        "market": _texts(market) | {"bars": said["bars"], "symbols": said["symbols"]},
     }
 
 

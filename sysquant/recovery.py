@@ -218,7 +218,7 @@ def listed(said: str) -> list[Any]:
     ValueError, SyntaxError
         If it is something else.
     """
-    found = ast.literal_eval(re.sub(r"\binf\b", "1e999", said))
+    found = ast.literal_eval(re.sub(r"\bnan\b", "None", re.sub(r"\binf\b", "1e999", said)))
     return found if isinstance(found, list) else [found]
 
 

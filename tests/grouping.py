@@ -18,7 +18,7 @@ GROUPS = {
         "test_stream", "test_stream_live",
     ),
     "broker of models": (
-        "test_challenge", "test_hands_off", "test_readme", "test_recorded_day",
+        "test_challenge", "test_hands_off", "test_promote", "test_readme", "test_recorded_day",
     ),
     "vectorbt": ("test_bench", "test_screening"),
 }  # fmt: skip
