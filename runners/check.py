@@ -4,6 +4,8 @@ python runners/check.py data                               # the sample market, 
 python runners/check.py data universe=crypto start=-7d
 python runners/check.py data start=-1d end=now json=true   # for scripts
 python runners/check.py skew strategy=ml_direction         # the words of a session of live.py
+python runners/check.py risk strategy=momentum             # its limits, against what it does
+python runners/check.py whatif strategy=momentum risk=strict days=30
 
 A word says what is checked, key=value the rest; `python runners/check.py data --help` has its keys.
 Exit codes: 0 all is well, 1 something is not, 2 not understood.
@@ -33,6 +35,8 @@ from tqdm import tqdm
 
 from runners import chain, compose, parts
 from runners.parity import parity
+from runners.risk import risk
+from runners.whatif import whatif
 from sysquant import archive, journal_reader, quality
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.home import home
@@ -316,11 +320,9 @@ def _plain(one: Quality) -> dict[str, Any]:
     return row | {"findings": found}
 
 
-WORDS: dict[str, Callable[[], None]] = {
-    "data": data,
-    "skew": skew,
-    "parity": parity,
-}  # what can be checked
+WORDS: dict[str, Callable[[], None]] = {  # what can be checked
+    "data": data, "skew": skew, "risk": risk, "parity": parity, "whatif": whatif,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -107,9 +107,16 @@ def groups_of(config_name: str) -> list[str]:
 
 
 def _defaults(config_name: str) -> list[dict[str, str]]:
-    # Group -> option, as the defaults list of a file says; other entries are left out.
+    # Group -> option, as the defaults list of a file says, and of a root that it begins from; other
+    # entries are left out.
     listed: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))
-    return [entry for entry in listed["defaults"] if isinstance(entry, dict)]
+    found = list[dict[str, str]]()
+    for entry in listed["defaults"]:
+        if isinstance(entry, dict):
+            found.append(entry)
+        elif entry != "_self_" and (CONF / f"{entry}.yaml").exists():
+            found += _defaults(entry)
+    return found
 
 
 def options_of(group: str) -> list[str]:

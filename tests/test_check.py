@@ -159,6 +159,8 @@ def test_the_first_word_says_what_is_checked_and_help_lists_the_words(home):
     assert asked.returncode == empty.returncode == 0 and asked.stdout == empty.stdout
     assert "  data     How good the store's data of each symbol is, day by day" in asked.stdout
     assert "  skew     Whether a live session's models were asked the very rows" in asked.stdout
+    assert "  risk     Whether the risk chain of a strategy bounds it" in asked.stdout
+    assert "  whatif   Which orders of a session another risk chain flips" in asked.stdout
     wrong = started("dta", "start=-1d")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "was 'dta'; did you mean 'data'?" in wrong.stderr

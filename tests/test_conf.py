@@ -30,7 +30,10 @@ pytest_plugins = ["tests.served"]
 
 CONF = REPOSITORY / "conf"
 ROOTS = sorted(path.stem for path in CONF.glob("*.yaml"))
-OPTIONS = [(r, g, o) for r in ROOTS for g in groups_of(r) for o in options_of(g)]
+BEGUN_FROM = {"check_whatif": "config"}  # whose groups they have
+OPTIONS = [
+    (r, g, o) for r in ROOTS if r not in BEGUN_FROM for g in groups_of(r) for o in options_of(g)
+]
 SOURCES = {path.stem: path.read_text() for path in (REPOSITORY / "runners").glob("*.py")}
 RUNNERS = sorted(name for name, source in SOURCES.items() if "__main__" in source)
 UNIVERSE = [Instrument("SIM:OAK", tick_size=0.01)]
@@ -97,13 +100,24 @@ def test_every_option_composes_with_every_root(root, group, option):
     assert OmegaConf.to_container(node)  # no key of it is missing
 
 
+@pytest.mark.parametrize(("root", "other"), BEGUN_FROM.items())
+def test_a_root_that_begins_from_another_has_its_groups_and_keys(root, other):
+    assert groups_of(root) == groups_of(other)
+    words = ["strategy=breakout", "risk=canary", "risk.checks.0.limit=1", "execution=free"]
+    check_command_line(root, words)
+    own, theirs = composed(root, *words), composed(other, *words)
+    assert own == OmegaConf.merge(own, theirs)
+    with pytest.raises(ConfigError, match="did you mean 'desk'"):
+        check_command_line(root, ["risk=dsk"])
+
+
 @cache
 def _nodes():
     # One node for each file that names an object, as its main user composes it (backfill reads
     # of `source`, and ingest of `feed`, less than there is), and those of the roots themselves.
     found = {}
     for root in sorted(
-        ROOTS,
+        set(ROOTS) - BEGUN_FROM.keys(),
         key=[
             "retain",
             "watchdog",

@@ -49,6 +49,8 @@ def commands():
 # Run as it stands, with words that shorten it or name this test's servers; the output must say so.
 RUN = {
     "python runners/live.py strategy=momentum": ([], "ended: end of feed"),
+    "python runners/check.py whatif strategy=momentum risk=strict days=30": ([], "orders flip"),
+    "python runners/check.py risk strategy=momentum": ([], "risk passes"),
     "python runners/backtest.py strategy=momentum": ([], "Backtest of momentum="),
     "python runners/live.py --help": ([], r"strategy=breakout \| buy_and_hold"),
     "python runners/live.py strategy=momentum journal=fresh": (["feed.start=-5m"], "ended: end"),
@@ -147,6 +149,9 @@ NEEDS = {
         ),
     )
 }
+NEEDS["python runners/check.py whatif strategy=momentum risk=strict days=30"] = [
+    "python runners/live.py strategy=momentum"
+]
 # Only shown by make (`make -n`), with what it would run.
 DRY = {
     "make chaos-small": "-m tests.chaos --small",  # test_chaos runs every scenario so
