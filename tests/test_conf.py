@@ -116,21 +116,11 @@ def _nodes():
     # One node for each file that names an object, as its main user composes it (backfill reads
     # of `source`, and ingest of `feed`, less than there is), and those of the roots themselves.
     found = {}
-    for root in sorted(
-        set(ROOTS) - BEGUN_FROM.keys(),
-        key=[
-            "retain",
-            "watchdog",
-            "schedule",
-            "challenge",
-            "check_data",
-            "retrain",
-            "ingest",
-            "backfill",
-            "stream",
-            "config",
-        ].index,
-    ):
+    order = (
+        "retain", "watchdog", "schedule", "challenge", "check_data", "retrain", "ingest",
+        "backfill", "stream", "config",
+    )  # fmt: skip
+    for root in sorted(set(ROOTS) - BEGUN_FROM.keys(), key=order.index):
         for group in groups_of(root):
             for name in (f"{group}={option}" for option in options_of(group)):
                 found[name] = composed(root, name, *SAID_BY_PERSON.get(name, []))[group]
