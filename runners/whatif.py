@@ -11,7 +11,7 @@ import ast
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from runners import compose, parts
+from runners import chain, compose, parts
 from runners.past import closed, past_of
 from sysquant import journal_reader
 from sysquant.backtesting import poll_all
@@ -115,7 +115,8 @@ def _of_session(cfg: DictConfig, days: float | None) -> tuple[Recorded, tuple[Co
     feed = None
     if compose.choice("feed") == "replay":
         feed = parts.feed_of(cfg, parts.universe_of(cfg), opened)
-    chain.rate(cfg, opened, feed, known.get("quality", ""))
+    with redirect_stdout(sys.stderr):  # what json=true prints is for scripts
+        chain.rate(cfg, opened, feed, known.get("quality", ""))
     universe = parts.universe_of(cfg)
     funding = parts.funding_of(cfg, universe, opened, feed)
     run = known["id"]
@@ -138,7 +139,8 @@ def _of_session(cfg: DictConfig, days: float | None) -> tuple[Recorded, tuple[Co
 def _of_backtest(
     cfg: DictConfig, run: str, days: float | None
 ) -> tuple[Recorded, tuple[Course, Course]]:  # fmt: skip
-    past = past_of(cfg)
+    with redirect_stdout(sys.stderr):
+        past = past_of(cfg)
     with closed(past):
         own, build = _configured(cfg, past.client, run)
         said: dict[str, str] = ast.literal_eval(build)

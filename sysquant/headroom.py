@@ -211,7 +211,7 @@ def _too_much(seen: Seen, bounds: Bounds) -> Iterator[str]:
     if not seen.orders:
         yield (
             "the strategy made no order in the past, so nothing is shown of its risk: choose a "
-            "longer one with feed.start, or publish the model that it waits for"
+            "longer one with feed.start; one that asks a model needs one, runners/retrain.py"
         )
         return
     for use in seen.uses:

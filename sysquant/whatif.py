@@ -106,8 +106,10 @@ class Targets:
             own = own[np.argsort(ts[own], kind="stable")]
             self._of[place[0], place[1]] = ts[own], target[own]
         self._faults = dict[int, list[int]]()
-        for name, at in faults:
-            self._faults.setdefault(names.index(name), []).append(at)
+        raised = list(faults)
+        places = _places([name for name, _ in raised], names, "strategy")
+        for place, (_, at) in zip(places.tolist(), raised, strict=True):
+            self._faults.setdefault(place, []).append(at)
 
     def on(self, closed: ClosedBars, bars: int) -> Floats:
         """(S, bars) weights of the first so many bars; NaN where nothing new was wanted."""

@@ -7,6 +7,7 @@ import pytest
 
 from tests.sessions import ended, journaled, run_of, server, until
 from tests.sessions import forked as run
+from tests.test_challenge import Trainer
 
 __all__ = ["run", "server"]  # fixtures
 
@@ -126,3 +127,15 @@ def test_a_chain_that_bounds_its_strategy_passes_and_one_that_bends_it_fails(run
     code, out, err = said(run("check", "risk", *WORDS, "promotion.risk.loose=1"))
     assert (code, out) == (1, "")
     assert err == "error: promotion.risk.loose must be > 2 and finite, was 1\n"
+
+
+@pytest.mark.timeout(240)
+def test_a_strategy_that_asks_a_model_is_given_the_newest(run, home, server):
+    words = ["strategy=ml_direction", *WORDS[3:], "feed.length_s=10800"]  # it looks back an hour
+    code, out, err = said(run("check", "risk", *words))
+    assert (code, err) == (1, "") and "failed: the strategy made no order in the past" in out
+    assert "  ml_direction asks no model: there is no model yet: python runners/retrain.py" in out
+    name = Trainer().publish(is_good=True)
+    _, out, err = said(run("check", "risk", *words))
+    assert err == "" and f"  ml_direction asks model {name} all the while; what it was tra" in out
+    assert "made no order" not in out
