@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from runners import compose, parts, promoted
 from runners.parity import parity_proof
 from runners.past import Past, closed, compile_first, events_of, past_of
+from runners.risk import risk_proof
 from sysquant import certificate, promotions
 from sysquant.errors import ConfigError
 from sysquant.home import write_whole
@@ -27,7 +28,7 @@ from sysquant.promotions import Promotion
 from sysquant.proof import Proof
 from sysquant.store import insert
 
-GATE = (parity_proof,)  # the quick ones first
+GATE = (risk_proof, parity_proof)  # the quick ones first
 
 
 @compose.main("config")
