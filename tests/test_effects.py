@@ -26,7 +26,7 @@ CHAIN = RiskChain(
         {"check": "drawdown", "limit": 0.5},
     ]
 )
-LABELS = Labels("r", ["a", "b"], ["SIM:A", "SIM:B"], CHAIN)
+LABELS = Labels("r", ["a", "b"], ["SIM:A", "SIM:B"], CHAIN, {"b": "proved"})
 START = 1_700_000_000_000_000_000
 
 
@@ -133,7 +133,7 @@ def test_receipts_have_a_row_for_every_check_of_every_review(reviews, seed):
             "symbol": LABELS.symbols[row["symbol"]], "attempt": int(row["attempt"]),
             "check": name, "value": row["value"][place], "limit": CHAIN.limits[place],
             "verdict": ("refuse", "pass", "exempt")[row["verdict"][place]],
-            "room": row["room"][place],
+            "room": row["room"][place], "promotion": ("", "proved")[row["strategy"]],
         }
         for row in made
         for place, name in enumerate(CHAIN.names)
