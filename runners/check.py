@@ -6,6 +6,8 @@ python runners/check.py data start=-1d end=now json=true   # for scripts
 python runners/check.py skew strategy=ml_direction         # the words of a session of live.py
 python runners/check.py risk strategy=momentum             # its limits, against what it does
 python runners/check.py whatif strategy=momentum risk=strict days=30
+python runners/check.py causality strategy=momentum        # the words of a backtest
+python runners/check.py warmup strategy=momentum           # likewise
 
 A word says what is checked, key=value the rest; `python runners/check.py data --help` has its keys.
 Exit codes: 0 all is well, 1 something is not, 2 not understood.
@@ -37,6 +39,8 @@ from runners import chain, compose, parts
 from runners.parity import parity
 from runners.risk import risk
 from runners.whatif import whatif
+from runners.causality import causality
+from runners.warmup import warmup
 from sysquant import archive, journal_reader, quality
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.home import home
@@ -321,7 +325,8 @@ def _plain(one: Quality) -> dict[str, Any]:
 
 
 WORDS: dict[str, Callable[[], None]] = {  # what can be checked
-    "data": data, "skew": skew, "risk": risk, "parity": parity, "whatif": whatif,
+    "data": data, "skew": skew, "causality": causality, "warmup": warmup, "risk": risk,
+    "parity": parity, "whatif": whatif,
 }  # fmt: skip
 
 
@@ -333,7 +338,7 @@ def main() -> None:
         print(__doc__)
         print("Words:")
         for name, check in WORDS.items():
-            print(f"  {name:8} {(check.__doc__ or '').splitlines()[0]}")
+            print(f"  {name:10} {(check.__doc__ or '').splitlines()[0]}")
         return
     if not named or named[0] not in WORDS:
         said = f"was {named[0]!r}{nearest(named[0], WORDS)}" if named else "as in check.py data"

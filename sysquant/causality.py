@@ -7,6 +7,7 @@ code, files, clocks and memory are looked at, which noise in the market does not
 """
 
 import inspect
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from numba.core.errors import NumbaError
 from tqdm import tqdm
 
 from sysquant import forms, outside, purity
+from sysquant.activity import Activity
 from sysquant.decider import features_of
 from sysquant.effects import Effects
 from sysquant.errors import SysquantError
@@ -28,7 +30,7 @@ from sysquant.types import Bars, Floats, Ints, Ticks
 
 T = TypeVar("T")
 # What code of a strategy can raise.
-_FAULTS = (
+_FAULTS: tuple[type[Exception], ...] = (
     SysquantError, NumbaError, ArithmeticError, AssertionError, AttributeError, BufferError,
     ImportError, LookupError, MemoryError, NameError, OSError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
@@ -172,15 +174,17 @@ class _Examination:
     # -- what is read
 
     def _read(self) -> None:
-        for name, module in outside.modules_of(self.strategy).items():
+        for code in outside.codes_of(self.strategy):
             try:
-                source = inspect.getsource(module)
+                lines, first = inspect.getsourcelines(code)
             except (OSError, TypeError):
-                self.found.notes.append(f"the source of {name} cannot be read: its code was not")
+                name = code.__name__
+                self.found.notes.append(f"the source of {name} cannot be read: nobody has read it")
                 continue
-            place = name.rpartition(".")[2]
+            place = code.__name__.rpartition(".")[2]
+            source = textwrap.dedent("".join(lines))
             for one in purity.remarks(source, self.limits.numbers):
-                self._fail(f"{place}.py:{one.line}: {one.text}")
+                self._fail(f"{place}, line {max(first, 1) - 1 + one.line}: {one.text}")
 
     def _hold(self, strategy: Strategy) -> None:
         features = self._tried("features", lambda: features_of(strategy)) or {}
@@ -254,25 +258,29 @@ class _Examination:
             return
         self.found.figures["orders"] = len(whole["orders"])
         stepped = self._traded(stream, events, ends)
-        if stepped is not None and (found := forms.effects_apart(whole, stepped, whole=True)):
+        if stepped is not None and (found := forms.effects_apart(whole, stepped)):
             at = forms.moment_of(whole, found[0]) or forms.moment_of(stepped, found[0])
             self._fail_effects(found, at, "in one batch and bar by bar", "later bars of a batch")
-        places = np.arange(1, len(events)) if isinstance(events, Ticks) else ends
         is_told = False
-        for cut in self._cuts(places, "engine"):
-            before = self._traded(other, events[:cut])
-            for after in (whole, self._traded(other, self._noise(events, cut))):
-                found = self._effects(before, after)
+        for cut in self._cuts(forms.moments(self.market), "engine"):
+            # A bar that is an event closes with the next one: without it there is no signal yet.
+            unclosed = ("signals",) if isinstance(events, Bars) else ()
+            before = self._traded(other, events[:cut]), unclosed
+            after = self._traded(other, self._noise(events, cut)), ()
+            for effects, but in (before, after):
+                found = self._moved(whole, effects, cut, but)
                 if found and not is_told:
-                    said = "without what came after and with it"
+                    said = "whatever came after"
                     self._fail_effects(found, int(events.ts[:cut].max()), said, "what came after")
                     is_told = True
 
-    @staticmethod
-    def _effects(before: Effects | None, other: Effects | None) -> list[Apart]:
-        if before is None or other is None:
+    def _moved(
+        self, whole: Effects, other: Effects | None, cut: int, but: tuple[str, ...]
+    ) -> list[Apart]:  # fmt: skip
+        if other is None:
             return []
-        return forms.effects_apart(before, other)
+        one, other = (forms.up_to(each, self.market, cut) for each in (whole, other))
+        return forms.effects_apart(one, other, but=but)
 
     def _fail_effects(self, found: list[Apart], ts: int, said: str, cause: str) -> None:
         one = found[0]
@@ -354,7 +362,7 @@ def trained_past(name: str, known: int, first: int) -> list[str]:
     return [
         f"model {name} was trained on outcomes known until {_iso(known)}, and is asked about bars "
         f"from {_iso(first)} on: it knows what came of them; take a history that begins later "
-        "(feed.start), or a model of an earlier training"
+        "(feed.start), or train it on what ended before (runners/retrain.py end=...)"
     ]
 
 
@@ -376,12 +384,13 @@ def newest(market: Market, limits: Causality) -> Market:
     bars, events = market.bars, market.events
     if len(bars) > limits.bars:
         ends = forms.bar_ends(bars)
-        bars = bars[int(ends[np.searchsorted(ends, len(bars) - limits.bars)]) :]
+        bars = bars[int(ends[ends >= len(bars) - limits.bars][0]) :]
     if len(events) > limits.events:
         ends = forms.step_ends(market)
-        at = np.searchsorted(ends, len(events) - limits.events)
-        first = int(ends[min(at, len(ends) - 1)]) if len(ends) else 0
-        events = events[first:]
-        history = market.bars[market.bars.ts <= int(events.ts.min())]
+        later = ends[ends >= len(events) - limits.events]
+        events = events[int(later[0]) if len(later) else len(events) - limits.events :]
+        start = int(events.ts[0]) - (market.length if isinstance(events, Bars) else 0)
+        whole = not isinstance(market.interval, Activity)
+        history = market.bars[market.bars.ts <= start - (start % market.length if whole else 0)]
         return market._replace(bars=bars, events=events, history=history)
     return market._replace(bars=bars)

@@ -146,6 +146,11 @@ def step_ends(market: Market) -> Ints:
     return np.flatnonzero(np.diff(clock)) + 1
 
 
+def moments(market: Market) -> Ints:
+    """Events at which time moves on, where its past can be told from what comes after."""
+    return np.flatnonzero(np.diff(np.maximum.accumulate(market.events.ts))) + 1
+
+
 # -- where two differ
 
 
@@ -186,19 +191,33 @@ def apart(one: Answers, other: Answers, rows: int) -> list[Apart]:
     return found
 
 
-def effects_apart(one: Effects, other: Effects, *, whole: bool = False) -> list[Apart]:
-    """Tables whose rows are not those of `one` as far as that goes, or not at all the same.
+def up_to(effects: Effects, market: Market, cut: int) -> Effects:
+    """Rows that follow from the first `cut` events, whatever came after them.
+
+    A bar that is an event is over one nanosecond before its close, at which alone what is decided
+    on it stands: fills at that time may be at the next one's open.
+    """
+    clock = int(market.events.ts[:cut].max())
+    is_bar = int(isinstance(market.events, Bars))
+    return Effects(
+        {
+            name: rows[rows["ts"] <= clock - (0 if name == "signals" else is_bar)]
+            for name, rows in effects.rows.items()
+        }
+    )
+
+
+def effects_apart(one: Effects, other: Effects, *, but: Sequence[str] = ()) -> list[Apart]:
+    """Tables whose rows are not the same bytes.
 
     Parameters
     ----------
-    whole : whether `other` may have no more rows.
+    but : tables that are not looked at.
     """
     found = list[Apart]()
     for name, rows in one.rows.items():
         others = other.rows[name]
-        if not whole:
-            others = others[: len(rows)]
-        if rows.tobytes() == others.tobytes():
+        if name in but or rows.tobytes() == others.tobytes():
             continue
         row = next(
             (

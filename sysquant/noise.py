@@ -59,7 +59,7 @@ def _ticks(
     rng: np.random.Generator, after: Ticks | Bars, count: int, start: int, levels: Floats
 ) -> Ticks:  # fmt: skip
     length = int(after.ts.max()) - start if len(after) else 60_000_000_000
-    gaps = rng.exponential(max(1.0, length / count), count).astype(np.int64)
+    gaps = 1 + rng.exponential(max(1.0, length / count), count).astype(np.int64)
     ts = start + np.cumsum(gaps)
     symbol = rng.integers(0, len(levels), count)
     return Ticks(

@@ -121,6 +121,8 @@ def watched(files: tuple[str, ...], seed: int) -> Iterator[list[Seen]]:
     ------
     What was asked; filled at the end.
     """
+    import pandas as pd  # before the calendar is another: it would not load with that
+
     _listen()
     watch, told = _Watch(files, seed), list[Seen]()
     with ExitStack() as stack:
@@ -128,11 +130,9 @@ def watched(files: tuple[str, ...], seed: int) -> Iterator[list[Seen]]:
             real = getattr(time, name)
             stack.enter_context(mock.patch.object(time, name, _clock(f"time.{name}", real)))
         stack.enter_context(mock.patch.object(datetime, "datetime", _calendar()))
-        if pandas := sys.modules.get("pandas"):
-            for name in ("now", "today", "utcnow"):
-                real = getattr(pandas.Timestamp, name)
-                fake = staticmethod(_clock(f"pandas.Timestamp.{name}", real))
-                stack.enter_context(mock.patch.object(pandas.Timestamp, name, fake))
+        for name in ("now", "today", "utcnow"):
+            fake = staticmethod(_clock(f"pandas.Timestamp.{name}", getattr(pd.Timestamp, name)))
+            stack.enter_context(mock.patch.object(pd.Timestamp, name, fake))
         _watch_environment(stack)
         _WATCHES.append(watch)
         try:
@@ -200,6 +200,25 @@ def modules_of(strategy: Strategy) -> dict[str, ModuleType]:
     return found
 
 
+def codes_of(strategy: Strategy) -> list[ModuleType | type]:
+    """What of a strategy's code there is to read: modules; a class that is not a module's own."""
+    found = dict[ModuleType | type, None]()
+    for cls in type(strategy).__mro__:
+        if issubclass(cls, Strategy) and cls is not Strategy:
+            module = sys.modules.get(cls.__module__)
+            is_own = module is not None and _is_of(cls, module)
+            found[module if is_own and module is not None else cls] = None
+    for value in strategy.parameters.values():
+        if isinstance(value, Strategy):
+            found |= dict.fromkeys(codes_of(value))
+    return list(found)
+
+
+def _is_of(cls: type, module: ModuleType) -> bool:
+    # Whether a module that can be loaded anew gives the class.
+    return getattr(module, "__spec__", None) is not None and hasattr(module, cls.__qualname__)
+
+
 def files_of(strategy: Strategy) -> tuple[str, ...]:
     """Files of `modules_of`; of what stands in none, the names its code goes by."""
     files = {str(getattr(module, "__file__", "") or "") for module in modules_of(strategy).values()}
@@ -217,9 +236,8 @@ def _codes(cls: type) -> Iterator[CodeType]:
 
 def is_loadable(strategy: Strategy) -> bool:
     """Whether its modules can be loaded anew, and give the class again."""
-    module = modules_of(strategy).get(type(strategy).__module__)
-    name = type(strategy).__qualname__
-    return getattr(module, "__spec__", None) is not None and hasattr(module, name)
+    module = sys.modules.get(type(strategy).__module__)
+    return module is not None and _is_of(type(strategy), module)
 
 
 def fresh(strategy: Strategy) -> Strategy:

@@ -47,7 +47,7 @@ def survivors_only(
     known: Mapping[str, Life], universe: Sequence[Instrument], start: int, end: int,
     *, quiet_ns: int = 2 * DAY, left_out: Collection[str] = (),
 ) -> list[str]:  # fmt: skip
-    """What is wrong with a universe of which all live, while others of its venues died.
+    """What is wrong with a universe that leaves out what died in the history, of its own venues.
 
     Parameters
     ----------
@@ -64,8 +64,6 @@ def survivors_only(
         for symbol, life in known.items()
         if start < life.last < end - quiet_ns and _venue(symbol) in venues
     }
-    if own & dead.keys():
-        return []
     missing = sorted(dead.keys() - own - set(left_out))
     if not missing:
         return []
@@ -73,8 +71,8 @@ def survivors_only(
     more = f", and {len(missing) - 1} more," if len(missing) > 1 else ""
     return [
         f"the universe holds survivors alone: {missing[0]}{more} stopped trading inside the "
-        f"history, at {last}Z, and is no part of it, while all that are live to its end; add what "
-        "could be chosen then to universe.instruments, or name it in promotion.causality.left_out"
+        f"history, at {last}Z, and is no part of it; add what could be chosen then to "
+        "universe.instruments, or name it in promotion.causality.left_out with your reason"
     ]
 
 

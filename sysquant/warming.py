@@ -2,8 +2,9 @@
 
 Input: a strategy and a history. Output: the least number of bars of warm-up after which, from many
 beginnings, every later target is the one of the whole history, byte for byte. It is measured, not
-derived, and a history that is too short shows nothing. Features are told besides: an exponential
-average never forgets to the last bit, and decisions alone count.
+derived, and a history that is too short shows nothing. A weight that is a number of its own at each
+bar is never the same to the last bit: then less than `within` counts as the same. Features are told
+besides: decisions alone count.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,8 @@ class Warmup:
     starts : beginnings of the history that are tried.
     seed : of their choice.
     margin : of the measured bars that must be seen to hold after them; 1 asks for as many again.
+    within : weight of equity by which targets may differ that never become the same to the last
+        bit.
     bars : newest bars that are looked at, of all symbols.
 
     Raises
@@ -39,9 +42,10 @@ class Warmup:
         If one cannot be meant.
     """
 
-    starts: int = 48
+    starts: int = 200
     seed: int = 1
     margin: float = 0.5
+    within: float = 1e-9
     bars: int = 100_000
 
     def __post_init__(self) -> None:
@@ -51,6 +55,7 @@ class Warmup:
             check_number(f"warmup.{name}", value, least=least, below=2**31, whole=True)
         check_number("warmup.seed", self.seed, least=0, below=2**31, whole=True)
         check_number("warmup.margin", self.margin, least=0)
+        check_number("warmup.within", self.within, least=0, below=1)
 
 
 class Measured(NamedTuple):
@@ -58,20 +63,29 @@ class Measured(NamedTuple):
 
     Parameters
     ----------
-    bars : after which no target depends on the beginning.
-    at : close of the latest bar whose target did, where most were needed, ns UTC; 0 for none.
+    exact : after which no target depends on the beginning, to the last bit.
+    near : after which none does by more than `within`.
+    at : close of the latest bar whose target did so, where most were needed, ns UTC; 0 for none.
     first : before the first target of the whole history; None if there is none.
     shown : that every beginning has after it.
     starts : beginnings that were tried.
     features : name -> bars after which it is the same to the last bit; None for never.
     """
 
-    bars: int
+    exact: int
+    near: int
     at: int
     first: int | None
     shown: int
     starts: int
     features: dict[str, int | None]
+
+    def bars(self, limits: Warmup) -> int | None:
+        """The warm-up that this history shows, to the last bit or else nearly; None for none."""
+        for needed in (self.exact, self.near):
+            if self.shown > needed and self.shown >= needed * (1.0 + limits.margin):
+                return needed
+        return None
 
 
 def measure(
@@ -104,21 +118,22 @@ def measure(
         bars.ts // length
     )  # fmt: skip
     whole = in_one(strategy, bars, symbols)
-    needed, never, at = dict.fromkeys(whole.names, 0), set[str](), 0
+    needed, never, at, near = dict.fromkeys(whole.names, 0), set[str](), 0, 0
     chosen = _beginnings(len(edges), limits)
     words = "warmup"
     for begin in tqdm(edges[chosen].tolist(), words, unit=" starts", leave=False, disable=None):
         found = in_one(strategy, bars[begin:], symbols)
+        row = _last_beyond(whole, found, begin, limits.within)
+        if row is not None and (count := int(place[row] - place[begin]) + 1) > near:
+            near, at = count, int(bars.ts[row])
         for name, row in _last_apart(whole, found, begin):
             count = int(place[row] - place[begin]) + 1
-            if name == TARGET and count > needed[name]:
-                at = int(bars.ts[row])
             needed[name] = max(needed[name], count)
             if bars.ts[row] == bars.ts[-1]:
                 never.add(name)
     opinions = np.flatnonzero(~np.isnan(whole.values[:, -1]))
     return Measured(
-        bars=needed[TARGET], at=at,
+        exact=needed[TARGET], near=near, at=at,
         first=int(place[opinions[0]] - place[0]) if opinions.size else None,
         shown=int(place[-1] - place[edges[chosen[-1]]]) + 1, starts=len(chosen),
         features={
@@ -128,11 +143,11 @@ def measure(
 
 
 def _beginnings(ends: int, limits: Warmup) -> Ints:
-    # Of bar ends in the first half: what comes after each is at least as long again.
-    half = np.arange(1, ends // 2 + 1)
-    count = min(limits.starts, len(half))
-    chosen = np.random.default_rng(limits.seed).choice(half, count, replace=False)
-    return np.unique(np.concatenate((chosen, half[:1])))
+    # Of bar ends in the first quarter: what comes after each is three times as long.
+    early = np.arange(1, ends // 4 + 1)
+    count = min(limits.starts, len(early))
+    chosen = np.random.default_rng(limits.seed).choice(early, count, replace=False)
+    return np.unique(np.concatenate((chosen, early[:1])))
 
 
 def _last_apart(whole: Answers, found: Answers, begin: int) -> Iterator[tuple[str, int]]:
@@ -146,6 +161,13 @@ def _last_apart(whole: Answers, found: Answers, begin: int) -> Iterator[tuple[st
             yield name, begin + int(rows[-1])
 
 
+def _last_beyond(whole: Answers, found: Answers, begin: int, within: float) -> int | None:
+    # The last row whose target is another by more.
+    one, other = whole.values[begin:, -1], found.values[:, -1]
+    rows = np.flatnonzero(~(np.abs(one - other) <= within) & ~(np.isnan(one) & np.isnan(other)))
+    return begin + int(rows[-1]) if rows.size else None
+
+
 def judged(found: Measured, limits: Warmup, configured: int) -> list[str]:
     """What is wrong with what was measured, or with what is configured.
 
@@ -157,17 +179,18 @@ def judged(found: Measured, limits: Warmup, configured: int) -> list[str]:
     """
     if found.first is None:
         return ["it had no opinion on any bar of this history: take a longer one (feed.start)"]
-    wanted = round(found.bars * (1.0 + limits.margin))
-    if found.shown < wanted or found.shown <= found.bars:
+    bars = found.bars(limits)
+    if bars is None:
+        wanted = max(round(found.near * (1.0 + limits.margin)), found.near + 1)
         return [
-            f"this history is too short to show a warm-up: {found.bars:,} bars after a beginning a "
-            f"target still depended on it, and only {found.shown:,} bars follow the last beginning "
-            f"that was tried, {max(wanted, found.bars + 1):,} are wanted; take a history from an "
-            "earlier feed.start, or let the signal forget (a shorter span, a rolling window)"
+            f"this history is too short to show a warm-up: {found.near:,} bars after a beginning a "
+            f"target still differed by more than {limits.within:g}, and only {found.shown:,} bars "
+            f"follow the last beginning that was tried, {wanted:,} are wanted; take a history from "
+            "an earlier feed.start, or let the signal forget (a shorter span, a rolling window)"
         ]
-    if configured < found.bars:
+    if configured < bars:
         return [
-            f"decisions depend on where the history begins for {found.bars:,} bars, and "
-            f"runtime.warmup_bars is {configured:,}: set runtime.warmup_bars={found.bars}"
+            f"decisions depend on where the history begins for {bars:,} bars, and "
+            f"runtime.warmup_bars is {configured:,}: set runtime.warmup_bars={bars}"
         ]
     return []

@@ -1,0 +1,86 @@
+"""`runners/check.py causality` and `warmup` as a person runs them: words, sentences, exit codes."""
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.sessions import forked, run
+from tests.test_check import said
+
+__all__ = ["forked", "run"]  # fixtures
+
+FEW = ["promotion.causality.cuts=4", "feed.start=-90m", "runtime.warmup_bars=150"]
+LEAKY = """
+import numpy as np
+
+from sysquant import Strategy
+from sysquant.features.expression import Expression, Operation
+
+
+def across(values, starts, out):
+    out[:] = np.nanmean(values)
+
+
+MEAN = Operation("mean", across=across)
+
+
+class Leaky(Strategy):
+    weight: float = 1.0
+
+    def features(self, bar):
+        return {"mean": Expression(MEAN, [bar.close]), "close": bar.close}
+
+    def target(self, f):
+        return np.where(f["close"] < f["mean"], self.weight, 0.0)
+"""
+STORED = (
+    "INSERT INTO bars_imported (symbol, ts, open, high, low, close, volume) VALUES "
+    "('SIM:ELDER', toDateTime64('{ts}', 9, 'UTC'), 1, 1, 1, 1, 1)"
+)
+
+
+@pytest.fixture
+def leaky(tmp_path, monkeypatch):
+    """Words of a strategy of the package that leaks, in every process that is started."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "leaky.py").write_text(LEAKY)
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sysquant.strategies as s\ns.__path__.append({str(tmp_path / 'own')!r})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{REPOSITORY}")
+    return ["strategy=buy_and_hold", "strategy._target_=sysquant.strategies.leaky.Leaky"]
+
+
+def test_a_causal_strategy_passes(forked):
+    code, out, err = said(forked("check", "causality", "strategy=momentum", *FEW))
+    assert (code, err) == (0, ""), f"{out}\n{err}"
+    assert out.splitlines()[-1].startswith("causality passes (")
+
+
+def test_a_leak_fails_with_a_sentence_each_and_exit_code_1(run, leaky):
+    code, out, err = said(run("check", "causality", *leaky, *FEW))
+    assert code == 1, f"{out}\n{err}"
+    assert "causality fails (" in out
+    assert "failed: feature 'mean' of SIM:OAK" in out
+    assert "rests on what came after" in out and "failed: the engine's signals up to" in out
+
+
+def test_a_warmup_is_shown_or_the_value_that_is_needed_is_told(forked):
+    words = ["check", "warmup", "strategy=breakout", "feed.start=-6h"]
+    code, out, err = said(forked(*words))
+    assert code == 0, f"{out}\n{err}"
+    assert "every target is the same, wherever the history began" in out
+    code, out, _ = said(forked(*words, "runtime.warmup_bars=20"))
+    assert code == 1 and "runtime.warmup_bars is 20: set runtime.warmup_bars=" in out
+
+
+def test_a_gate_looks_at_one_strategy(forked):
+    for word in ("causality", "warmup"):
+        code, _, err = said(forked("check", word, "book=[momentum,breakout]", *FEW))
+        assert code == 1 and "the gate looks at one strategy at a time" in err
+
+
+def test_help_names_the_words_and_what_they_do(forked):
+    code, out, _ = said(forked("check", "--help"))
+    assert code == 0 and "  causality  Whether a strategy decides" in out and "  warmup " in out
+    code, out, _ = said(forked("check", "causality", "--help"))
+    assert code == 0 and "noise" in out and "promotion" in out
