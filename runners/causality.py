@@ -42,6 +42,7 @@ _ENGINE = (  # what an engine of one strategy is made of
 @compose.main("config")
 def causality(cfg: DictConfig) -> None:
     """Whether a strategy decides by nothing but the bars that had closed."""
+    compose.start_log(quiet=True)
     compile_first(cfg)
     past = past_of(cfg)
     with closed(past):

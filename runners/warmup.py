@@ -26,6 +26,7 @@ from sysquant.warming import Warmup, judged, measure
 @compose.main("config")
 def warmup(cfg: DictConfig) -> None:
     """After how many bars its decisions no longer depend on where the history began."""
+    compose.start_log(quiet=True)
     compile_first(cfg)
     past = past_of(cfg)
     with closed(past):
