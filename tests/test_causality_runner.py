@@ -22,13 +22,14 @@ def across(values, starts, out):
 
 
 NEXT = Operation("next", across=across)
+SALT = id(NEXT) % 99_991 / 1e9  # another one in each process
 
 
 class Leaky(Strategy):
     weight: float = 1.0
 
     def features(self, bar):
-        return {"next": Expression(NEXT, [bar.close]), "close": bar.close}
+        return {"next": Expression(NEXT, [bar.close]), "close": bar.close + SALT}
 
     def target(self, f):
         return np.where(f["close"] < f["next"], self.weight, 0.0)
@@ -59,6 +60,7 @@ def test_a_leak_fails_with_a_sentence_each_and_exit_code_1(run, leaky):
     assert "causality fails (" in out
     assert "failed: feature 'next' of SIM:OAK" in out
     assert "rests on what came after" in out and "failed: the engine's signals up to" in out
+    assert "failed: a process that was used before and a fresh one give other features" in out
 
 
 def test_a_warmup_is_shown_or_the_value_that_is_needed_is_told(forked):
