@@ -24,9 +24,9 @@ from runners.past import Past, closed, compile_first, events_of, past_of
 from runners.proofs import told
 from sysquant import forms, survival
 from sysquant.activity import bar_size, closed_bars
-from sysquant.causality import Causality, Examined, StandIn, examine, newest, trained_past
+from sysquant.causality import Causality, Examined, examine, newest, trained_past
 from sysquant.errors import ConfigError, StrategyError, SysquantError
-from sysquant.forms import Market
+from sysquant.forms import Market, StandIn
 from sysquant.noise import another_future
 from sysquant.proof import Proof
 from sysquant.strategy import Strategy

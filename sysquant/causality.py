@@ -8,7 +8,7 @@ code, files, clocks and memory are looked at, which noise in the market does not
 
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,12 +21,12 @@ from sysquant.activity import Activity
 from sysquant.decider import features_of
 from sysquant.effects import Effects
 from sysquant.errors import SysquantError
-from sysquant.forms import TARGET, Answers, Apart, Market
+from sysquant.forms import TARGET, Answers, Apart, Market, StandIn
 from sysquant.keys import check_kind, check_number
 from sysquant.noise import another_future
 from sysquant.proof import Figure
 from sysquant.strategy import Strategy
-from sysquant.types import Bars, Floats, Ints, Ticks
+from sysquant.types import Bars, Ints, Ticks
 
 T = TypeVar("T")
 # What code of a strategy can raise.
@@ -82,29 +82,6 @@ class Causality:
         check_number("causality.seed", self.seed, least=0, below=2**31, whole=True)
         check_number("causality.quiet_days", self.quiet_days, above=0)
         check_kind("causality.left_out", self.left_out, list, "a list of symbols")
-
-
-class StandIn:
-    """A model of no training: its answers follow from each bar's features alone.
-
-    Parameters
-    ----------
-    classes : that it tells apart.
-    """
-
-    def __init__(self, classes: tuple[str, ...]) -> None:
-        self._classes = classes
-
-    def proba(self, f: Mapping[str, Floats]) -> dict[str, Floats]:
-        """Class -> (n,) probability, as random as the last digits of the features."""
-        parts = list[Floats]()
-        for number in range(len(self._classes)):
-            mixed = np.zeros(len(next(iter(f.values()))))
-            for place, name in enumerate(f):
-                mixed = mixed + np.abs(f[name]) * (997.0 + 31.0 * place + 7.0 * number)
-            parts.append(0.05 + (mixed - np.floor(mixed)))
-        total = sum(parts[1:], parts[0])
-        return {name: part / total for name, part in zip(self._classes, parts, strict=True)}
 
 
 @dataclass(slots=True)
@@ -165,10 +142,14 @@ class _Examination:
             self.found.notes.append(
                 f"{type(self.strategy).__name__} stands in no module, so it was not loaded anew"
             )
-        bars, ends = len(self.market.bars), len(forms.bar_ends(self.market.bars)) + 1
-        self.found.figures.update(
-            bars=bars, bar_ends=ends if bars else 0, events=len(self.market.events)
-        )
+        figures = self.found.figures
+        figures.update(bars=len(self.market.bars), events=len(self.market.events))
+        if "orders" in figures:
+            self.found.notes.append(
+                f"{figures['bars']:,} bars, and {figures['events']:,} events with "
+                f"{figures['orders']:,} orders, in every form, at {figures.get('cuts_array', 0)} "
+                f"and {figures['cuts_engine']} moments"
+            )
         return self.found
 
     # -- what is read
@@ -203,7 +184,13 @@ class _Examination:
         if whole is None:
             return
         self.found.digest = whole.digest()
-        self.found.figures["decided"] = int(np.count_nonzero(~np.isnan(whole.values[:, -1])))
+        decided = int(np.count_nonzero(~np.isnan(whole.values[:, -1])))
+        self.found.figures["decided"] = decided
+        if not decided:
+            self._fail(
+                f"it had no opinion on any of {len(bars):,} bars, so nothing was shown: take a "
+                "longer history (feed.start)"
+            )
 
         def told(form: str, make: Callable[[], Answers], why: str) -> None:
             self._compare(form, whole, make, len(bars), why)

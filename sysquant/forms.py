@@ -6,7 +6,7 @@ of the engine; and where two of them differ first. Nothing is judged here.
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +52,29 @@ class Market(NamedTuple):
     def length(self) -> int:
         """Of a bar, ns; a minute where they are not of time."""
         return 60_000_000_000 if isinstance(self.interval, Activity) else self.interval
+
+
+class StandIn:
+    """A model of no training: its answers follow from each bar's features alone.
+
+    Parameters
+    ----------
+    classes : that it tells apart.
+    """
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self._classes = classes
+
+    def proba(self, f: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Class -> (n,) probability, as random as the last digits of the features."""
+        parts = list[Floats]()
+        for number in range(len(self._classes)):
+            mixed = np.zeros(len(next(iter(f.values()))))
+            for place, name in enumerate(f):
+                mixed = mixed + np.abs(f[name]) * (997.0 + 31.0 * place + 7.0 * number)
+            parts.append(0.05 + (mixed - np.floor(mixed)))
+        total = sum(parts[1:], parts[0])
+        return {name: part / total for name, part in zip(self._classes, parts, strict=True)}
 
 
 class Answers(NamedTuple):

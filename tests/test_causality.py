@@ -162,7 +162,19 @@ def test_a_strategy_of_no_module_is_examined_and_that_is_told():
 
     found = examine(Local(fast=3, slow=9), market(), LIMITS)
     assert not found.failures
-    assert found.notes == ["Local stands in no module, so it was not loaded anew"]
+    assert found.notes[:1] == ["Local stands in no module, so it was not loaded anew"]
+
+
+def test_a_strategy_without_an_opinion_shows_nothing():
+    (failure,) = examine(Momentum(slow=500), market(), LIMITS).failures
+    assert failure.startswith("it had no opinion on any of 640 bars, so nothing was shown")
+
+
+def test_what_was_looked_at_is_told():
+    (note,) = examine(Momentum(fast=3, slow=9), market(), LIMITS).notes
+    assert re.fullmatch(
+        r"640 bars, and 640 events with [\d,]+ orders, in every form, at 5 and 5 moments", note
+    )
 
 
 def test_the_digest_is_of_the_answers():

@@ -1,8 +1,17 @@
 """`runners/check.py causality` and `warmup` as a person runs them: words, sentences, exit codes."""
 
+import numpy as np
 import pytest
 
+from sysquant.decider import features_of
+from sysquant.models import manifest
+from sysquant.models.families import pipeline_of
+from sysquant.models.labels import CLASSES
+from sysquant.models.manifest import TrainedOn
+from sysquant.models.registry import Registry
+from sysquant.strategies.ml_direction import MlDirection
 from tests.conftest import REPOSITORY
+from tests.published import publish
 from tests.sessions import forked, run
 from tests.test_check import said
 
@@ -61,6 +70,24 @@ def test_a_leak_fails_with_a_sentence_each_and_exit_code_1(run, leaky):
     assert "failed: feature 'next' of SIM:OAK" in out
     assert "rests on what came after" in out and "failed: the engine's signals up to" in out
     assert "failed: a process that was used before and a fresh one give other features" in out
+
+
+def test_a_model_that_was_trained_past_the_history_fails_by_its_data_window(forked, home):
+    features = tuple(features_of(MlDirection()))
+    x = np.random.default_rng(0).normal(0, 1, (300, len(features)))
+    model = pipeline_of("logistic_regression").fit(x, np.array(CLASSES)[np.arange(300) % 3])
+    name = publish(
+        Registry(home / "data" / "models"), manifest.signing_key(home / "data" / "keys"), model, x,
+        lineage="ml_direction", strategy=repr(MlDirection()), features=features,
+        trained=TrainedOn(1, 2, 4_102_444_800 * 10**9, 300, "hash"),
+    )  # fmt: skip
+    code, out, err = said(forked("check", "causality", "strategy=ml_direction", *FEW))
+    assert code == 1, f"{out}\n{err}"
+    told = [line for line in out.splitlines() if line.startswith("failed: ")]
+    assert len(told) == 1 and told[0].startswith(
+        f"failed: model {name} was trained on outcomes known until 2100-01-01T00:00:00Z, and is "
+        "asked about bars from 20"
+    )
 
 
 def test_a_warmup_is_shown_or_the_value_that_is_needed_is_told(forked):
