@@ -36,11 +36,11 @@ from rich.table import Table
 from tqdm import tqdm
 
 from runners import chain, compose, parts
+from runners.causality import causality
 from runners.parity import parity
 from runners.risk import risk
-from runners.whatif import whatif
-from runners.causality import causality
 from runners.warmup import warmup
+from runners.whatif import whatif
 from sysquant import archive, journal_reader, quality
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.home import home

@@ -18,9 +18,11 @@ from contextlib import closing
 from omegaconf import DictConfig
 
 from runners import compose, parts, promoted
+from runners.causality import causality_proof
 from runners.parity import parity_proof
 from runners.past import Past, closed, compile_first, events_of, past_of
 from runners.risk import risk_proof
+from runners.warmup import warmup_proof
 from sysquant import certificate, promotions
 from sysquant.errors import ConfigError
 from sysquant.home import write_whole
@@ -28,7 +30,7 @@ from sysquant.promotions import Promotion
 from sysquant.proof import Proof
 from sysquant.store import insert
 
-GATE = (risk_proof, parity_proof)  # the quick ones first
+GATE = (causality_proof, warmup_proof, risk_proof, parity_proof)
 
 
 @compose.main("config")

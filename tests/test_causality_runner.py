@@ -60,7 +60,8 @@ def leaky(tmp_path, monkeypatch):
 def test_a_causal_strategy_passes(forked):
     code, out, err = said(forked("check", "causality", "strategy=momentum", *FEW))
     assert (code, err) == (0, ""), f"{out}\n{err}"
-    assert out.splitlines()[-1].startswith("causality passes (")
+    verdict, note = out.splitlines()[-2:]
+    assert verdict.startswith("causality passes (") and "in every form, at 4 and 4 moments" in note
 
 
 def test_a_leak_fails_with_a_sentence_each_and_exit_code_1(run, leaky):
