@@ -17,12 +17,9 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from sysquant.errors import StrategyError, nearest
+from sysquant.purity import IMPORTS
 from sysquant.strategy import Strategy
 
-ALLOWED = (
-    "collections", "dataclasses", "enum", "functools", "itertools", "math", "numba", "numpy",
-    "pandas", "scipy", "statistics", "sysquant", "typing",
-)  # fmt: skip
 _PARTS = ("co_code", "co_names", "co_varnames")
 _PLAIN = (bool, int, str, bytes, type(None))
 
@@ -133,10 +130,10 @@ def _import_of(module: str, name: str) -> str:
 
 
 def _refuse_package(module: str, name: str, user: str) -> None:
-    if module.split(".")[0] not in ALLOWED:
+    if module.split(".")[0] not in IMPORTS:
         raise StrategyError(
             f"{user} uses {name!r} of the package {module.split('.')[0]!r}; a strategy rests on "
-            f"{', '.join(ALLOWED)} alone"
+            f"{', '.join(sorted(IMPORTS))} alone"
         )
 
 
