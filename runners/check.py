@@ -49,7 +49,8 @@ from sysquant.inspection import iso
 from sysquant.keys import check_kind, check_number
 from sysquant.months import months
 from sysquant.quality import Quality
-from sysquant.skew import Served, Skew, Witness, compare, recorded
+from sysquant.session import recorded
+from sysquant.skew import Served, Skew, Witness, compare
 from sysquant.store import connect, migrate
 from sysquant.times import DAY, check_moment
 from sysquant.types import Bars, Instrument

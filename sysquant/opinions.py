@@ -5,6 +5,7 @@ What a strategy raises reaches the caller, or is contained: told, and the others
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -46,6 +47,11 @@ class Opinions:
         self.models: dict[str, str] = {}
         self.faults: list[tuple[str, int, StrategyError]] = []
         self._seen: Seen | None = None
+
+    @property
+    def deciding(self) -> dict[str, Strategy]:
+        """Strategies with the models that they ask."""
+        return {n: cast("Strategy", one.strategy) for n, one in self._deciders.items()}
 
     def watch(self, seen: Seen) -> None:
         """Show what each strategy was given, after each time that it was asked.

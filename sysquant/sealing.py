@@ -120,8 +120,8 @@ class Sealer:
         self._chain, self._sealed = chain, last
 
 
-def sealed_inputs(directory: Path) -> Iterator[Input]:
-    """The sealed inputs of a run, in order.
+def sealed_inputs(directory: Path, after: int = 0) -> Iterator[Input]:
+    """The sealed inputs of a run that come after one, in order; files of others are not read.
 
     Raises
     ------
@@ -130,10 +130,13 @@ def sealed_inputs(directory: Path) -> Iterator[Input]:
     """
     chain, last = _FIRST, 0
     for path in _files(directory):
+        if (end := _last_of(path)) <= after:
+            chain, last = _chain_of(path), end
+            continue
         inputs, previous, stated = _read(path)
         if previous != chain or inputs[0].seq != last + 1 or _chained(chain, inputs) != stated:
             raise JournalError(f"{path} is not what was sealed after input {last} of this run")
-        yield from inputs
+        yield from (one for one in inputs if one.seq > after)
         chain, last = stated, inputs[-1].seq
 
 
@@ -142,9 +145,27 @@ def _read(path: Path) -> tuple[list[Input], bytes, bytes]:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise JournalError(f"{path} cannot be read: {error}") from error
-    meta = table.schema.metadata or {}
-    stated = [bytes.fromhex(meta.get(key, b"").decode()) for key in (b"previous", b"chain")]
-    return [Input(**row) for row in table.to_pylist()], stated[0], stated[1]
+    return [Input(**row) for row in table.to_pylist()], *_stated(table.schema)
+
+
+def _chain_of(path: Path) -> bytes:
+    # What the next file is chained to.
+    try:
+        return _stated(pq.read_schema(path))[1]
+    except (OSError, pa.ArrowException) as error:
+        raise JournalError(f"{path} cannot be read: {error}") from error
+
+
+def _stated(schema: pa.Schema) -> tuple[bytes, bytes]:
+    # What a file says it is chained to, and its own hash.
+    meta = schema.metadata or {}
+    previous, chain = (meta.get(key, b"").decode() for key in (b"previous", b"chain"))
+    return bytes.fromhex(previous), bytes.fromhex(chain)
+
+
+def _last_of(path: Path) -> int:
+    found = _NAME.match(path.name)
+    return int(found[2]) if found else 0
 
 
 def _files(directory: Path) -> list[Path]:
@@ -156,9 +177,7 @@ def _end_of(directory: Path) -> tuple[int, bytes]:
     files = _files(directory)
     if not files:
         return 0, _FIRST
-    meta = pq.read_schema(files[-1]).metadata or {}
-    found = _NAME.match(files[-1].name)
-    return int(found[2]) if found else 0, bytes.fromhex(meta.get(b"chain", b"").decode())
+    return _last_of(files[-1]), _stated(pq.read_schema(files[-1]))[1]
 
 
 def _chained(chain: bytes, inputs: Sequence[Input]) -> bytes:

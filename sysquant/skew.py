@@ -7,9 +7,8 @@ session's first bar: `ema`, `macd`, `rsi` rest on where a series begins, and in 
 training, which begins elsewhere, they differ at first. Nothing is written.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,48 +17,15 @@ from numpy.typing import NDArray
 from sysquant.engine import Engine
 from sysquant.errors import DataError
 from sysquant.journal import Input
-from sysquant.journal_reader import JournalReader, ask
 from sysquant.models.serving import BLOCK, Classifier, ServedModel
 from sysquant.models.training import feature_rows
 from sysquant.past import History
 from sysquant.recovery import replay
-from sysquant.sealing import sealed_inputs
 from sysquant.strategy import Model, Strategy
 from sysquant.types import Bars, Columns, Floats, Gaps, Ints
 
-_BYTES = 16 << 20  # of inputs that are read at a time
 _READ = ("open", "high", "low", "close", "volume")
 _COLUMNS = ("ts", "symbol", *_READ)
-
-
-def recorded(directory: Path, files: Path) -> Iterator[Input]:
-    """All inputs of a journal from its first on, in order; its runner may go on meanwhile.
-
-    Parameters
-    ----------
-    directory : of the journal.
-    files : where the inputs that it forgot are sealed.
-
-    Raises
-    ------
-    JournalError
-        If one is missing, or is not what was sealed.
-    """
-    found = ask(directory, "SELECT max(seq) FROM inputs")
-    newest = int(found[0][0] or 0) if found else 0
-    done = 0
-    for one in sealed_inputs(files):
-        if one.seq <= newest:  # the journal may have been restored from a copy
-            yield one
-            done = one.seq
-    reader = JournalReader(directory / "journal.db")
-    try:
-        while done < newest:
-            for one in reader.inputs(done, newest, most_bytes=_BYTES):
-                yield one
-                done = one.seq
-    finally:
-        reader.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from sysquant.models.registry import Registry
 from sysquant.models.serving import ServedModel
 from sysquant.models.training import training_set
 from sysquant.serve import ensure_server
-from sysquant.skew import Witness, compare, recorded
+from sysquant.session import recorded
+from sysquant.skew import Witness, compare
 from sysquant.store import connect, insert, migrate
 from sysquant.tables import tick_table
 from sysquant.types import SECOND, Bars
