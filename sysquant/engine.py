@@ -13,6 +13,7 @@ import numpy as np
 
 from sysquant import operation, records
 from sysquant.activity import Activity, BarSize, clock_of
+from sysquant.amendment import Amendment
 from sysquant.bars import ClosedBars, Events
 from sysquant.book import book_of, buffers_of, check_activity, check_longer, rules_of
 from sysquant.clockwork import take_history
@@ -276,6 +277,15 @@ class Engine:
         return self._drain()
 
     # -- looking
+
+    @property
+    def deciding(self) -> dict[str, Strategy]:
+        """Strategies as they decide now: those that ask a model have it."""
+        return self._opinions.deciding
+
+    def amendment(self) -> Amendment:
+        """What of the book can be put in place of what the engine did by itself."""
+        return Amendment(self._book)
 
     def watch(self, seen: Seen) -> None:
         """Show what strategies are given on closed bars from now on; see `Opinions.watch`."""
