@@ -8,6 +8,8 @@ python runners/check.py risk strategy=momentum             # its limits, against
 python runners/check.py whatif strategy=momentum risk=strict days=30
 python runners/check.py causality strategy=momentum        # the words of a backtest
 python runners/check.py warmup strategy=momentum           # likewise
+python runners/check.py twin strategy=momentum             # the words of a session: by cause
+python runners/check.py why order=momentum:17 strategy=momentum
 
 A word says what is checked, key=value the rest; `python runners/check.py data --help` has its keys.
 Exit codes: 0 all is well, 1 something is not, 2 not understood.
@@ -325,9 +327,23 @@ def _plain(one: Quality) -> dict[str, Any]:
     return row | {"findings": found}
 
 
+def twin() -> None:
+    """Live minus backtest P&L of a recorded session, split into causes; rows go to `twin`."""
+    from runners.twin import twin as word
+
+    word()
+
+
+def why() -> None:
+    """Why an order of a session was sent or refused, and what it did: order=NAME:NUMBER."""
+    from runners.twin import why as word
+
+    word()
+
+
 WORDS: dict[str, Callable[[], None]] = {  # what can be checked
     "data": data, "skew": skew, "causality": causality, "warmup": warmup, "risk": risk,
-    "parity": parity, "whatif": whatif,
+    "parity": parity, "twin": twin, "why": why, "whatif": whatif,
 }  # fmt: skip
 
 

@@ -4,6 +4,8 @@ Input: the book of an engine between two events, and what was recorded of a fill
 order. Output: its cash, peaks and working orders as if that had happened. Nothing is decided here.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,10 +83,21 @@ class Amendment:
 
     def enter(self, strategy: int, symbol: int, was: float, price: float) -> None:
         """Measure exits from another price where they were measured from that of one fill."""
-        cell = self._book.cells[strategy, symbol]
+        cell, rules = self._book.cells[strategy, symbol], self._book.rules[strategy]
         for name in ("entry", "best"):
             if cell[name] == was:
                 cell[name] = price
+        if cell["quantity"] and not rules["bracket"]:  # as `protection.watch`
+            side = float(np.sign(cell["quantity"]))
+            stops = (
+                cell["entry"] * (1.0 - side * rules["stop_loss"]),
+                cell["best"] * (1.0 - side * rules["trailing_stop"]),
+            )
+            levels = (
+                side * max(side * one for one in stops),
+                (cell["entry"] * (1.0 + side * rules["take_profit"])),
+            )
+            cell["exit_low"], cell["exit_high"] = levels if side > 0 else levels[::-1]
 
     def charge(self, strategy: int, symbol: int, amount: float, before: Peaks) -> None:
         """Take more financing from an account; `symbol` -1 for interest."""
@@ -108,6 +121,17 @@ class Amendment:
         held, instrument = float(cell["quantity"]), book.instruments[symbol]
         commit(book.market[symbol], cell, held, quantity, instrument)
         return True
+
+    @contextmanager
+    def unchecked(self) -> Iterator[None]:
+        """Let every order pass the chain meanwhile, with no check in it."""
+        places = self._book.places
+        were = places.copy()
+        places[:] = -1
+        try:
+            yield
+        finally:
+            places[:] = were
 
     def lot(self, symbol: int) -> float:
         """Smallest step of a quantity, units."""

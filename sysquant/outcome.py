@@ -170,7 +170,7 @@ def _before(rows: np.ndarray, ts: int) -> Any:
 
 _LAST = """
     SELECT toUnixTimestamp64Nano(max(ts)), argMax(seq, (ts, version)), count()
-    FROM portfolio_history WHERE run = {run:String} AND ts <= fromUnixTimestamp64Nano({until:Int64})
+    FROM portfolio_history WHERE run = {run:String} AND seq <= {last:UInt64}
 """
 _PNL = """
     SELECT strategy, sum(realised_pnl) + sum(unrealised_pnl) - sum(fees) - sum(financing)
@@ -195,14 +195,14 @@ _ROWS = {
 }
 
 
-def recorded_outcome(client: "Client", run: str, until: int) -> Outcome:
+def recorded_outcome(client: "Client", run: str, last: int) -> Outcome:
     """What a session recorded, up to the last snapshot of its portfolio.
 
     Parameters
     ----------
     client : of the store.
     run : the session's.
-    until : a snapshot later than this is not looked for, ns UTC.
+    last : sequence number of the last input whose rows have all arrived.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def recorded_outcome(client: "Client", run: str, until: int) -> Outcome:
         If it does not answer.
     """
     with store_errors():
-        ts, seq, count = client.query(_LAST, {"run": run, "until": until}).result_rows[0]
+        ts, seq, count = client.query(_LAST, {"run": run, "last": last}).result_rows[0]
         if not count:
             raise DataError(
                 f"the store has no portfolio row of run {run}: one comes at the end of a bar, "

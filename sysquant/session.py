@@ -26,7 +26,9 @@ from sysquant.times import Moment, check_moment, moment_ns
 from sysquant.types import Bars, Columns, Floats, Ticks
 
 _BYTES = 16 << 20  # of inputs that are read at a time
+_BAR = ("ts", "open", "high", "low", "close", "volume")
 _EVERY = 32  # inputs between two restore points, at first
+Values = dict[str, dict[str, float]]  # symbol -> name -> value
 Features = dict[str, dict[str, dict[str, float]]]  # strategy -> symbol -> feature -> value
 
 
@@ -89,12 +91,14 @@ class Standing:
     engine : the book then: accounts, positions, states, models; yours to step on.
     features : strategy -> symbol -> feature -> value on the symbol's last closed bar; of legs under
         the symbol "". A symbol is absent that had no bar since the snapshot it was taken up from.
+    bars : symbol -> its last closed bar: ts (ns UTC), open, high, low, close, volume; likewise.
     rest : what was left of the input after it, where the moment lies in the middle of one.
     """
 
     seq: int
     engine: Engine
     features: Features
+    bars: Values
     rest: Ticks | Bars | None = None
 
     @property
@@ -124,24 +128,29 @@ class Standing:
 class _Watch:
     # Sees what each strategy is given, and keeps what it was given last, symbol by symbol.
 
-    def __init__(self, engine: Engine, features: Features) -> None:
-        self.features = {n: {s: dict(f) for s, f in of.items()} for n, of in features.items()}
+    def __init__(self, engine: Engine, point: "_Point") -> None:
+        self.features, self.bars = _copied(point.features), dict(point.bars)
         self._symbols = engine.symbols
         self._legs = {name for name, one in engine.strategies.items() if one.legs()}
         engine.watch(self._see)
 
     def _see(self, name: str, columns: Columns, features: Mapping[str, Floats]) -> None:
-        known = self.features.setdefault(name, {})
-        count = max((len(values) for values in features.values()), default=0)
-        if not count:
+        symbols, known = np.asarray(columns["symbol"]), self.features.setdefault(name, {})
+        if not len(symbols):
             return
-        if name in self._legs:
+        rows = {int(n): int(np.flatnonzero(symbols == n)[-1]) for n in np.unique(symbols)}
+        for number, row in rows.items():
+            bar = {field: columns[field][row].item() for field in _BAR}
+            self.bars[self._symbols[number]] = bar
+        if name not in self._legs:
+            for number, row in rows.items():
+                known[self._symbols[number]] = {f: float(v[row]) for f, v in features.items()}
+        elif len(next(iter(features.values()))):
             known[""] = {feature: float(values[-1]) for feature, values in features.items()}
-            return
-        symbols = np.asarray(columns["symbol"])
-        for number in np.unique(symbols).tolist():
-            row = int(np.flatnonzero(symbols == number)[-1])
-            known[self._symbols[number]] = {f: float(v[row]) for f, v in features.items()}
+
+
+def _copied(features: Features) -> Features:
+    return {name: {s: dict(f) for s, f in of.items()} for name, of in features.items()}
 
 
 class _Point(NamedTuple):
@@ -150,6 +159,7 @@ class _Point(NamedTuple):
     ts: int
     state: Mapping[str, np.ndarray] | None
     features: Features
+    bars: Values
 
 
 @dataclass(slots=True)
@@ -187,7 +197,7 @@ class Session:
         self.last = newest(self.directory)
         if not self.last:
             raise DataError(f"there is no journaled session in {self.directory}")
-        self._points = [_Point(0, 0, None, {})]
+        self._points = [_Point(0, 0, None, {}, {})]
         rows = ask(self.directory, "SELECT seq, payload, checksum FROM snapshots ORDER BY seq")
         self._kept = {
             seq: (payload, checksum.hex())
@@ -197,7 +207,7 @@ class Session:
         for seq, (payload, _) in self._kept.items():
             state = unpack(payload)
             ts = int(state["bar_clock"]["engine_ts"][0]) if "bar_clock" in state else 0
-            self._points.append(_Point(seq, ts, state, {}))
+            self._points.append(_Point(seq, ts, state, {}, {}))
 
     def at(self, moment: Moment = None) -> Standing:
         """The session as it stood at a time, everything up to it taken.
@@ -220,7 +230,7 @@ class Session:
         point = self._points[bisect_right(self._points, until, key=lambda each: each.ts) - 1]
         engine, watch = self._taken_up(point)
         seq, rest = point.seq, None
-        for entry in self._inputs(point.seq):
+        for entry in self.inputs(point.seq):
             batch = _events(entry)
             if batch is not None and (count := _until(batch, until)) < len(batch):
                 engine.step(batch[:count])
@@ -228,7 +238,7 @@ class Session:
                 break
             self._take(engine, watch, entry)
             seq = entry.seq
-        return Standing(seq, engine, watch.features, rest)
+        return Standing(seq, engine, watch.features, watch.bars, rest)
 
     def after(self, seq: int) -> Standing:
         """The session as it stood after an input, by its sequence number; 0: before the first.
@@ -244,11 +254,12 @@ class Session:
             raise DataError(f"the session has inputs 1 to {self.last}, was asked for {seq}")
         point = self._points[bisect_right(self._points, seq, key=lambda each: each.seq) - 1]
         engine, watch = self._taken_up(point)
-        for entry in self._inputs(point.seq, seq):
+        for entry in self.inputs(point.seq, seq):
             self._take(engine, watch, entry)
-        return Standing(seq, engine, watch.features)
+        return Standing(seq, engine, watch.features, watch.bars)
 
-    def _inputs(self, after: int, last: int | None = None) -> Iterator[Input]:
+    def inputs(self, after: int = 0, last: int | None = None) -> Iterator[Input]:
+        """Its inputs after one, up to another; None: up to its last."""
         until = self.last if last is None else last
         return recorded(self.directory, self.files, after, until)
 
@@ -256,7 +267,7 @@ class Session:
         engine = self.make()
         if point.state is not None:
             engine.restore(point.state)
-        return engine, _Watch(engine, point.features)
+        return engine, _Watch(engine, point)
 
     def _take(self, engine: Engine, watch: _Watch, entry: Input) -> None:
         # One input, whose effects are compared, and its state where the session kept that.
@@ -274,8 +285,8 @@ class Session:
         place = bisect_right(self._points, seq, key=lambda each: each.seq)
         if self._points[place - 1].seq == seq:
             return
-        seen = {n: {s: dict(f) for s, f in of.items()} for n, of in watch.features.items()}
-        self._points.insert(place, _Point(seq, engine.engine_ts, engine.state(), seen))
+        seen = _copied(watch.features), dict(watch.bars)
+        self._points.insert(place, _Point(seq, engine.engine_ts, engine.state(), *seen))
         if len(self._points) > self.most:
             self._every *= 2
             self._points = [

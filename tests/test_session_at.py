@@ -96,6 +96,7 @@ def test_features_are_those_of_the_last_closed_bars(live):
     found = opened(live).at(int(MARKET.ts[2_000]))
     bar = found.features["flip"]["SIM:A"]
     assert set(bar) == {"close", "before"} and bar["close"] != bar["before"]
+    assert found.bars["SIM:A"]["close"] == bar["close"] and found.bars["SIM:A"]["ts"] <= found.ts
     own = np.flatnonzero((MARKET.symbol == 0) & (MARKET.price == bar["close"]))
     assert (own < 2_000).any()
     assert "hold" in found.features and "SIM:B" in found.features["hold"]
@@ -106,7 +107,7 @@ def test_features_are_those_of_the_last_closed_bars(live):
 
 def test_the_newest_moment_is_taken_up_from_the_snapshot_that_the_session_kept(live):
     session = opened(live)
-    replayed = [one.seq for one in session._inputs(session._points[-1].seq)]
+    replayed = [one.seq for one in session.inputs(session._points[-1].seq)]
     assert len(replayed) < 3, "nothing but what came after the snapshot is taken again"
     assert session.at().seq == session.last
 
