@@ -15,7 +15,7 @@ GROUPS = {
     "broker": (
         "test_bench_kafka", "test_broker", "test_chain", "test_conf", "test_kafka_engine",
         "test_kafka_feed", "test_marks", "test_operate", "test_secrets", "test_session_kafka",
-        "test_stream", "test_stream_live",
+        "test_stream", "test_stream_live", "test_twin_kafka",
     ),
     "broker of models": (
         "test_challenge", "test_hands_off", "test_promote", "test_readme", "test_recorded_day",

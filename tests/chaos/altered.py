@@ -3,10 +3,11 @@
 Run as `python tests/chaos/altered.py` with the words of `runners/live.py` it is that runner, but
 for what `CHAOS_ALTERED` names: `timed` tells how long each batch took from the return of its poll
 to its commit, `rewound` is now and then given records once more, `sealing` seals few inputs at a
-time, `dated` tells when each input was about to be journaled. All but `sealing` append numbers to
-the file that `CHAOS_FILE` names.
+time, `dated` tells when each input was about to be journaled, `stated` seals as `sealing` and tells
+the checksum of each snapshot. All but `sealing` append numbers to the file that `CHAOS_FILE` names.
 """
 
+import hashlib
 import os
 import random
 import sys
@@ -62,6 +63,17 @@ class DatedSession(_AlteredSession):
         found = np.zeros(seqs.max(), np.int64)
         found[seqs - 1] = walls  # in the order they were told
         return found
+
+
+class StatedSession(_AlteredSession):
+    """It tells the checksums of its snapshots, and seals inputs by few at a time."""
+
+    altered = "stated"
+
+    def hashes(self) -> dict[int, str]:
+        """Input -> SHA-256 of the state after it; of the last try, where one was killed."""
+        rows = np.fromfile(self.file, np.int64).reshape(-1, 5)
+        return {int(row[0]): row[1:].tobytes().hex() for row in rows}
 
 
 class SealingSession(_AlteredSession):
@@ -157,6 +169,18 @@ def _dated(_feeds: Any, journals: Any, tell: Tell) -> None:
     journals.commit = dated_commit
 
 
+def _stated(feeds: Any, journals: Any, tell: Tell) -> None:
+    _sealing(feeds, journals, tell)
+    keep = journals._keep_snapshot
+
+    def stated_keep(journal: Any, payload: bytes) -> None:
+        digest = np.frombuffer(hashlib.sha256(payload).digest(), np.int64)
+        tell([journal.last_seq, *digest.tolist()])
+        keep(journal, payload)
+
+    journals._keep_snapshot = stated_keep
+
+
 def _sealing(_feeds: Any, _journals: Any, _tell: Tell) -> None:
     from sysquant.sealing import Sealer
 
@@ -174,9 +198,10 @@ def _main() -> None:
     from sysquant.journal import Journal
 
     file = open(os.environ[FILE], "ab", buffering=0)  # noqa: PTH123, SIM115 (to the very end)
-    alter = {"timed": _timed, "rewound": _rewound, "sealing": _sealing, "dated": _dated}[
-        os.environ[ALTERED]
-    ]
+    alter = {
+        "timed": _timed, "rewound": _rewound, "sealing": _sealing, "dated": _dated,
+        "stated": _stated,
+    }[os.environ[ALTERED]]  # fmt: skip
     alter(KafkaFeed, Journal, lambda said: file.write(np.array(said).tobytes()))
     live.main()
 

@@ -6,7 +6,7 @@ column that a decision fixes, to the byte; a row too many or too few differs, to
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hydra
@@ -39,11 +39,16 @@ CAPITAL = 1_000_000.0
 
 def engine_of(words: list[str]) -> Engine:
     """The engine that a live runner makes of these words."""
+    return maker_of(words)()
+
+
+def maker_of(words: list[str]) -> Callable[[], Engine]:
+    """Makes such engines, from one configuration."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("config", words, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    models = parts.models_of(cfg)
-    return parts.engine_of(cfg, parts.universe_of(cfg), contained=True, models=models)
+    models, universe = parts.models_of(cfg), parts.universe_of(cfg)
+    return lambda: parts.engine_of(cfg, universe, contained=True, models=models)
 
 
 def recorded(client: Client, run: str) -> Iterator[tuple[int, str, bytes]]:
