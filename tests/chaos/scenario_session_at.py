@@ -13,6 +13,7 @@ from tests.chaos.rows import maker_of
 from tests.chaos.session import Source, market
 
 POINTS = Point.STEPPED, Point.BEFORE_COMMIT, Point.AFTER_SNAPSHOT
+SLOW_S = 600.0  # with a snapshot at every input
 
 
 @scenario(
@@ -22,13 +23,14 @@ POINTS = Point.STEPPED, Point.BEFORE_COMMIT, Point.AFTER_SNAPSHOT
 def session_at(lab, seed, positions, kills):
     topic = lab.topic()
     with (
-        Source(lab, topic, market(), 500) as source,
+        Source(lab, topic, market(), 200) as source,
         StatedSession(lab, topic, "runtime.snapshot_s=0") as session,
     ):
         kill_often(session, kills, seed, POINTS)
-        session.advance(positions // 2)
+        session.begin()
+        session.advance(positions, SLOW_S)
         source.finish(at_once=True)
-        session.settle()
+        session.settle(SLOW_S)
         hashes, last = session.hashes(), session.inputs()
     files = lab.home / "runs" / session.run
     recorded = Recorded(session.directory, files, maker_of(session.words))
