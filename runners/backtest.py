@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
 from runners.past import compile_first, past_of
-from sysquant import backtesting, plot
+from sysquant import backtesting, plot, research
+from sysquant.recording import Extent, record
 
 
 def job(cfg: DictConfig) -> "dict[str, float | int | str]":
@@ -37,11 +38,14 @@ def main(cfg: DictConfig) -> None:
     compile_first(cfg)
     past = past_of(cfg)
     engine = parts.engine_of(cfg, past.universe, past.funding)
+    extent = Extent()
     result = backtesting.run(
-        engine, backtesting.poll_all(past.feed), name=f"backtest-{secrets.token_hex(6)}",
-        history=past.history,
+        engine, extent.seen(backtesting.poll_all(past.feed)),
+        name=f"backtest-{secrets.token_hex(6)}", history=past.history,
     )  # fmt: skip
     past.feed.close()
+    record(result, extent)
+    research.carry(past.client)
     book = str(cfg.book.name or compose.choice("strategy"))
     result.store(past.client, book, OmegaConf.to_yaml(cfg))
     span = {"start": result.start, "end": result.end}  # first and last event, ns UTC

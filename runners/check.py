@@ -10,6 +10,7 @@ python runners/check.py causality strategy=momentum        # the words of a back
 python runners/check.py warmup strategy=momentum           # likewise
 python runners/check.py twin strategy=momentum             # the words of a session: by cause
 python runners/check.py why order=momentum:17 strategy=momentum
+python runners/check.py statistics strategy=momentum feed.start=-90d feed.kind=bars bars=1h
 
 A word says what is checked, key=value the rest; `python runners/check.py data --help` has its keys.
 Exit codes: 0 all is well, 1 something is not, 2 not understood.
@@ -43,6 +44,7 @@ from runners.parity import parity
 from runners.risk import risk
 from runners.warmup import warmup
 from runners.whatif import whatif
+from runners.evidence import statistics
 from sysquant import archive, journal_reader, quality
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.home import home
@@ -342,8 +344,9 @@ def why() -> None:
 
 
 WORDS: dict[str, Callable[[], None]] = {  # what can be checked
-    "data": data, "skew": skew, "causality": causality, "warmup": warmup, "risk": risk,
-    "parity": parity, "twin": twin, "why": why, "whatif": whatif,
+    "data": data, "skew": skew, "causality": causality, "warmup": warmup,
+    "statistics": statistics, "risk": risk, "parity": parity, "twin": twin, "why": why,
+    "whatif": whatif,
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from sysquant.operation import Serve
 from sysquant.opinions import Models
 from sysquant.orders import Orders
 from sysquant.past import History
+from sysquant.recording import Extent, record
 from sysquant.result import BUY_AND_HOLD, Result
 from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
@@ -181,6 +182,8 @@ def backtest(
 ) -> Result:
     """Backtest one strategy, or several by name, on bars or ticks in memory.
 
+    It is counted in the research ledger, see `sysquant.research`.
+
     Parameters
     ----------
     strategy : an instance; its name in the result is its class's, in lower case.
@@ -223,7 +226,9 @@ def backtest(
     name = next(iter(engine.strategies))
     wishes = [(at, Serve(name, str(number))) for number, (at, _) in enumerate(models)]
     batches = served(engine, [bars], wishes)
-    return run(engine, batches, name="notebook", history=history, benchmark=benchmark)
+    result = run(engine, batches, name="notebook", history=history, benchmark=benchmark)
+    record(result, Extent(bars))
+    return result
 
 
 def served(

@@ -31,6 +31,7 @@ from sysquant.models.training import (
     training_set,
 )
 from sysquant.past import History
+from sysquant.recording import aside
 from sysquant.result import Result
 from sysquant.splits import WalkForward
 from sysquant.strategy import Model, Strategy
@@ -264,9 +265,10 @@ def traded(
     models : (ns UTC, model), from then on it is asked.
     tests : as of `Trained`.
     """
-    return backtest(
-        strategy, history, models=models, start=tests[0], end=tests[1], **backtested
-    )  # fmt: skip
+    with aside():  # a training is judged by it, no configuration is chosen
+        return backtest(
+            strategy, history, models=models, start=tests[0], end=tests[1], **backtested
+        )  # fmt: skip
 
 
 def earned(result: Result) -> float:

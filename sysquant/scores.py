@@ -91,6 +91,24 @@ def _moments(ts: Ints, equity: Floats, every: int) -> tuple[int, int, float, flo
     )  # fmt: skip
 
 
+def snapshots(rows: Mapping[str, np.ndarray], end: int, equity: float) -> tuple[Ints, Floats]:
+    """Times (ns UTC) and equity of a book at its snapshots and at the end, from all of its rows.
+
+    Parameters
+    ----------
+    rows : of every table.
+    end : last event, ns UTC, with the equity of the book then.
+    """
+    of = rows["portfolio_history"]
+    ts, found = np.zeros(len(of) + 1, np.int64), np.zeros(len(of) + 1)
+    counts = np.zeros(_REFUSED + 1, np.int64)
+    orders, fills, financing = (rows[n][:0] for n in ("orders", "executions", "financing"))
+    _count(orders, fills, financing, of, end, 0, counts, np.zeros(4), ts, found)
+    kept = counts[_SNAPSHOTS]
+    ts[kept], found[kept] = end, equity
+    return ts[: kept + 1], found[: kept + 1]
+
+
 def figures(ts: Ints, equity: Floats, every: int) -> Row:
     """What an equity comes to, as a backtest's statistics say it.
 

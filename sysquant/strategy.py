@@ -67,7 +67,8 @@ class Strategy:
     Parameters are annotated class attributes with defaults (`fast: int = 20`), of type bool, int,
     float, str or Strategy; the constructor takes them by keyword. Instances are frozen, equal when
     class and parameters are, and their repr can be pasted back. One that names `classes` reads
-    `self.model.proba(f)`, which is NaN until `with_model` has given it a model.
+    `self.model.proba(f)`, which is NaN until `with_model` has given it a model. One that goes on
+    with another's research under a new name says so: `lineage = "Momentum"`.
 
     Raises
     ------
@@ -92,6 +93,7 @@ class Strategy:
     """
 
     classes: ClassVar[tuple[str, ...]] = ()
+    lineage: ClassVar[str] = ""
     _values: Mapping[str, Parameter]
     _model: Model
     _kinds: ClassVar[Mapping[str, type]] = {}
@@ -107,7 +109,8 @@ class Strategy:
             _check_declared(cls, name, kind)
             kinds[name], defaults[name] = kind, _checked(cls, name, kind, vars(cls)[name])
         for name, value in vars(cls).items():
-            if not (name.startswith("_") or name in (*hints, "classes") or _is_code(value)):
+            known = name.startswith("_") or name in (*hints, "classes", "lineage")
+            if not (known or _is_code(value)):
                 raise StrategyError(
                     f"{cls.__name__}.{name} has no type, was {value!r}; a parameter is written as "
                     "`span: int = 20`, anything else belongs outside the class"

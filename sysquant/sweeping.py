@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -30,6 +31,7 @@ from sysquant.keys import check_choice, check_number
 from sysquant.orders import Orders
 from sysquant.past import History
 from sysquant.performance import drawdown
+from sysquant.recording import Extent, Recorder
 from sysquant.replays import Replays
 from sysquant.risk import RiskChain
 from sysquant.scores import COLUMNS, Row
@@ -38,7 +40,7 @@ from sysquant.sizing import Sizing, WeightSizing
 from sysquant.strategy import Parameter, Strategy
 from sysquant.times import Moment
 from sysquant.trial_file import TrialFile, code_of
-from sysquant.trials import Sweep, Verification
+from sysquant.trials import Sweep, Verification, first_apart
 from sysquant.types import SECOND, Bars, Instrument, Ticks
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ def sweep(
     **grid: Values,
 ) -> Sweep:
     """Try every combination of parameters, each in the engine that a backtest runs in.
+
+    Each is counted in the research ledger, see `sysquant.research`; those run again are not.
 
     Causal as a backtest is. Each combination starts with all of the capital; a row is what
     `backtest` would have found with these parameters, its fills byte for byte.
@@ -152,6 +156,9 @@ def sweep(
         with bar("screening", len(tried)) as shown:
             screened = dict(_counted(_screened(study, market, options), shown))
         chosen = best_first(screened, rank)[:keep]
+        with study.recorder("screened") as recorder:
+            for place in sorted(screened.keys() - set(chosen)):
+                recorder.add_yearly(tried.strategies[place].parameters, screened[place]["sharpe"])
     with bar("sweep", len(chosen)) as shown:
         rows = dict(sorted(_counted(study.rows(sorted(chosen), resume), shown)))
     frame = _frame(tried, rows, screened)
@@ -244,11 +251,19 @@ class Study:
                 self.notes.append(
                     f"{len(on_file):,} combinations were finished before: {file.path}"
                 )
-        yield from on_file.items()
-        for place, row in self.replays.run([p for p in chosen if p not in on_file]):
-            if file is not None:
-                file.add([(self.grid.strategies[place], row)])
-            yield place, row
+        new = self.replays.run([p for p in chosen if p not in on_file])
+        with self.recorder("cell") as recorder:
+            for place, row in chain(on_file.items(), new):
+                strategy = self.grid.strategies[place]
+                recorder.add_row(strategy.parameters, row)
+                if file is not None and place not in on_file:
+                    file.add([(strategy, row)])
+                yield place, row
+
+    def recorder(self, kind: str) -> Recorder:
+        """What adds its combinations to the research ledger."""
+        first = self.grid.strategies[0]
+        return Recorder(first, self._make(first).fingerprint(), Extent(self._market), kind)
 
     def returns(self, places: Iterable[int]) -> "pd.DataFrame":
         """Simple returns of combinations between their snapshots, as `Sweep.returns`."""
@@ -282,7 +297,7 @@ class Study:
         if not differ:
             return len(fills), ""
         told = ", ".join(f"{n} {row[n]} and {single[n]}" for n in differ if n != "fills_hash")
-        where = _first_apart(self.replays.fills(place), fills)
+        where = first_apart(self.replays.fills(place), fills)
         return len(fills), (
             f"{described(self.grid.parameters(place))}: the sweep and a backtest differ"
             f"{': ' if told else ''}{told}; {where}"
@@ -341,26 +356,6 @@ def figures_of(result: Result) -> Row:
         "fills": tally.fills, "fills_hash": hashlib.sha256(fills.tobytes()).hexdigest(),
         "equity": float(equity[-1]), "drawdown": float(drawdown(equity).min()),
     }  # fmt: skip
-
-
-def _first_apart(own: np.ndarray, single: np.ndarray) -> str:
-    # The first trade that differs, for people.
-    both = min(len(own), len(single))
-    words = [rows[:both].view(np.uint64).reshape(both, -1) for rows in (own, single)]
-    apart = np.flatnonzero((words[0] != words[1]).any(axis=1))
-    place = int(apart[0]) if apart.size else both
-    if place == len(own) == len(single):
-        return "asked again, it trades alike: the strategy is no pure function of its features"
-    told = [_trade(rows, place) for rows in (own, single)]
-    return f"trade {place + 1} is {told[0]}, and {told[1]}"
-
-
-def _trade(fills: np.ndarray, place: int) -> str:
-    if place >= len(fills):
-        return "missing"
-    fill = fills[place]
-    ts = np.datetime64(int(fill["ts"]), "ns").astype("M8[ms]")
-    return f"{fill['quantity']:+.10g} at {fill['price']:.10g} on {ts} UTC"
 
 
 def _frame(

@@ -288,5 +288,30 @@ def short(rows: "pd.DataFrame") -> list[Finding]:
     return [] if most.isna().any() else lint.short_history(most.iloc[0], int(most.iloc[1]))
 
 
+def first_apart(own: np.ndarray, single: np.ndarray) -> str:
+    """The first trade in which fills of a sweep and of a single backtest differ, for people.
+
+    Parameters
+    ----------
+    rows, single : records of `executions`, which are not the same bytes.
+    """
+    both = min(len(own), len(single))
+    words = [rows[:both].view(np.uint64).reshape(both, -1) for rows in (own, single)]
+    apart = np.flatnonzero((words[0] != words[1]).any(axis=1))
+    place = int(apart[0]) if apart.size else both
+    if place == len(own) == len(single):
+        return "asked again, it trades alike: the strategy is no pure function of its features"
+    told = [_trade(rows, place) for rows in (own, single)]
+    return f"trade {place + 1} is {told[0]}, and {told[1]}"
+
+
+def _trade(fills: np.ndarray, place: int) -> str:
+    if place >= len(fills):
+        return "missing"
+    fill = fills[place]
+    ts = np.datetime64(int(fill["ts"]), "ns").astype("M8[ms]")
+    return f"{fill['quantity']:+.10g} at {fill['price']:.10g} on {ts} UTC"
+
+
 def _rounded(value: object) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 for name in [name for name in os.environ if name.startswith("SYSQUANT_")]:
     del os.environ[name]
 os.environ["SYSQUANT_CACHE"] = str(REPOSITORY / ".cache")
+# What tests run is nobody's research; a test with a home of its own has its ledger there.
+_RESEARCH = tempfile.TemporaryDirectory(prefix="sysquant-research-")
+os.environ["SYSQUANT_RESEARCH"] = _RESEARCH.name
 
 # A compiled function's first example takes seconds, and the same tests must fail tomorrow.
 settings.register_profile("sysquant", deadline=None, derandomize=True, database=None)
@@ -47,6 +51,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "home"
     path.mkdir()
     monkeypatch.setenv("SYSQUANT_HOME", str(path))
+    monkeypatch.delenv("SYSQUANT_RESEARCH", raising=False)
     return path
 
 

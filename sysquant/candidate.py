@@ -1,0 +1,145 @@
+"""A strategy that stands for promotion: what it earns under dearer costs, delays, other parameters.
+
+Input: a strategy, the past it is judged on, and what makes engines for it. Output: backtests, and
+returns of its neighbours and of the trials that the ledger knows, each from the engine that trades
+live. What to think of them is for `judgement`.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sysquant import performance, recording
+from sysquant.backtesting import Result, run
+from sysquant.engine import Engine
+from sysquant.errors import DataError, StrategyError, SysquantError
+from sysquant.replays import Replays
+from sysquant.research import Tried
+from sysquant.strategy import Parameter, Strategy
+from sysquant.types import Bars, Floats, Ints, Ticks
+
+_STEP = 0.1  # of a parameter, to its neighbours
+_SEED = "seed"  # a parameter of this name has no neighbours
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A strategy, and the past it is judged on.
+
+    Parameters
+    ----------
+    strategy : with its parameters.
+    market : all events, in order.
+    make : a fresh engine of a strategy, a multiple of all costs, and a delay of its orders in ms.
+    capital, snapshot_ns : of these engines.
+    history : bars before the market, to warm up on.
+    workers : threads.
+
+    Raises
+    ------
+    DataError
+        If the market is empty.
+    """
+
+    strategy: Strategy
+    market: Bars | Ticks
+    make: Callable[[Strategy, float, float], Engine]
+    capital: float
+    snapshot_ns: int
+    history: Bars | None = None
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse to judge on nothing."""
+        if not len(self.market):
+            raise DataError("the market holds no event; is the range of the feed right?")
+
+    def backtest(self, costs: float = 1.0, delay_ms: float = 0.0) -> Result:
+        """What it does, at a multiple of all costs and with later orders."""
+        history = None if self.history is None else lambda *_: self.history
+        engine = self.make(self.strategy, costs, delay_ms)
+        return run(engine, [self.market], name="gate", history=history)  # pyright: ignore[reportArgumentType]
+
+    @cached_property
+    def result(self) -> Result:
+        """What it does as it would trade."""
+        return self.backtest()
+
+    @property
+    def neighbours(self) -> list[Strategy]:
+        """Instances that differ by one step in one parameter: a tenth, whole numbers at least 1.
+
+        Those that the strategy refuses are left out; so are flags, words, and a `seed`.
+        """
+        found = list[Strategy]()
+        for name, value in self.strategy.parameters.items():
+            if isinstance(value, bool | str | Strategy) or name == _SEED or value == 0.0:
+                continue
+            step = _STEP * abs(value)
+            if isinstance(value, int):
+                step = max(1, round(step))
+            found += self._others([{name: value - step}, {name: value + step}])
+        return found
+
+    def _others(self, changes: Iterable[Mapping[str, Parameter]]) -> list[Strategy]:
+        found = list[Strategy]()
+        for changed in changes:
+            try:
+                found.append(type(self.strategy)(**{**self.strategy.parameters, **changed}))
+            except SysquantError:
+                continue
+        return found
+
+    def again(self, tried: Tried, most: int) -> list[Strategy]:
+        """Trials of the ledger that this very code can repeat, itself left out; at most so many."""
+        code = recording.origin_of(self.strategy).code
+        known = sorted(said for own, said in tried.configurations if own == code)
+        listed = [json.loads(said) for said in known]
+        mine = self.strategy.parameters
+        others = [each for each in listed if each.keys() == mine.keys() and each != dict(mine)]
+        if len(others) > most:
+            others = random.Random(1).sample(others, most)
+        return self._others(others)
+
+    def returns(self, strategies: Sequence[Strategy]) -> tuple[Ints, Floats, list[Strategy]]:
+        """Returns of strategies of the class over this past, as the backtest of each has them.
+
+        Returns
+        -------
+        (T,) ends of the periods (ns UTC), (T, N) simple returns, 0 after ruin, and the N strategies
+        that ran: one that breaks its contract on these bars is left out.
+        """
+        try:
+            ran = {place: strategies[place] for place in range(len(strategies))}
+            equity = self._equity(strategies)
+        except StrategyError:
+            ran, equity = {}, {}
+            for place, strategy in enumerate(strategies):
+                try:
+                    equity[place] = self._equity([strategy])[0]
+                    ran[place] = strategy
+                except StrategyError:
+                    continue
+        if not ran:
+            return np.empty(0, np.int64), np.empty((0, 0)), []
+        every = performance.period(next(iter(equity.values()))[0])
+        sampled = [performance.sample(*equity[place], every) for place in ran]
+        ts = max((each.ts for each in sampled), key=len)
+        table = np.zeros((len(ts), len(sampled)))
+        for column, each in enumerate(sampled):
+            table[: len(each.values), column] = each.values
+        return ts, table, list(ran.values())
+
+    def _equity(self, strategies: Sequence[Strategy]) -> dict[int, tuple[Ints, Floats]]:
+        replays = Replays(
+            lambda strategy: self.make(strategy, 1.0, 0.0), self.market, strategies,
+            capital=self.capital, snapshot_ns=self.snapshot_ns,
+            workers=min(self.workers, len(strategies)), history=self.history, keep=True,
+        )  # fmt: skip
+        for _ in replays.run(range(len(strategies))):
+            pass
+        return replays.equity
