@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import logging
 import secrets
 
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 from runners import compose, parts
 from runners.past import compile_first, past_of
 from sysquant import backtesting, plot, research
+from sysquant.errors import DataError, StoreError
 from sysquant.recording import Extent, record
+
+log = logging.getLogger(__name__)
 
 
 def job(cfg: DictConfig) -> "dict[str, float | int | str]":
@@ -45,7 +49,10 @@ def main(cfg: DictConfig) -> None:
     )  # fmt: skip
     past.feed.close()
     record(result, extent)
-    research.carry(past.client)
+    try:
+        research.carry(past.client)
+    except (DataError, StoreError) as error:  # the gate says so again, and refuses
+        log.warning("research error=%s", compose.sentence(error))
     book = str(cfg.book.name or compose.choice("strategy"))
     result.store(past.client, book, OmegaConf.to_yaml(cfg))
     span = {"start": result.start, "end": result.end}  # first and last event, ns UTC

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from runners import compose, parts
 from runners.past import Past, closed, compile_first, events_of, past_of
 from runners.proofs import told
+from sysquant import candidate
 from sysquant.candidate import Candidate
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError
@@ -20,13 +21,6 @@ from sysquant.proof import Proof
 from sysquant.strategy import Strategy
 from sysquant.sweeping import cores
 from sysquant.times import interval_ns
-
-# Keys of `execution` that are paid; each may be null.
-_COSTS = (
-    "slippage_bps", "half_spread_bps", "impact", "volatility_scale", "fee_bps", "maker_fee_bps",
-    "fee_fixed", "fee_minimum", "borrow_rate", "interest_rate",
-)  # fmt: skip
-_TIER_COSTS = ("fee_bps", "maker_fee_bps")
 
 
 @compose.main("config")
@@ -63,38 +57,18 @@ def statistics_proof(cfg: DictConfig, past: Past) -> Proof:
     history = None
     if past.history is not None:
         history = past.history(make(strategy, 1.0, 0.0).warmup_end(events), {})
-    candidate = Candidate(
+    stands = Candidate(
         strategy, events, make, capital=parts.value(cfg, "book.capital", float),
         snapshot_ns=interval_ns(str(cfg.snapshots), "snapshots"), history=history,
         workers=cores(),
     )  # fmt: skip
-    return prove(candidate, limits, past.client)
+    return prove(stands, limits, past.client)
 
 
 def dearer(cfg: DictConfig, costs: float, delay_ms: float) -> DictConfig:
-    """A configuration whose fees, slippage and interest are multiplied, and whose orders are later.
-
-    A spread that is estimated from bars, and funding, are what the market makes them: they stay.
-
-    Parameters
-    ----------
-    cfg : composed; it is not changed.
-    costs : multiple.
-    delay_ms : added to what an order takes to the broker.
-    """
+    """A copy of a configuration, its execution changed as `candidate.dearer` says."""
     own = cfg.copy()
-    execution: Any = own.execution
-    for key in _COSTS:
-        if execution.get(key) is not None:
-            execution[key] = float(execution[key]) * costs
-    for tier in (execution.get("tiers") or {}).values():
-        for key in _TIER_COSTS:
-            if tier.get(key) is not None:
-                tier[key] = float(tier[key]) * costs
-    if delay_ms:
-        execution.latency_ms = float(execution.latency_ms) + delay_ms
-        samples = execution.get("latency_sample_ms")
-        if samples is not None:
-            later = [float(each) + delay_ms for each in samples]
-            OmegaConf.update(own, "execution.latency_sample_ms", later)
+    terms: Any = OmegaConf.to_container(cfg.execution, resolve=True)
+    for key, value in candidate.dearer(terms, costs, delay_ms).items():
+        OmegaConf.update(own, f"execution.{key}", value)
     return own

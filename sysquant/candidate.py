@@ -8,20 +8,29 @@ live. What to think of them is for `judgement`.
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from sysquant import performance, recording
-from sysquant.backtesting import Result, run
+from sysquant.backtesting import Result, fresh_engine, market_of, run
 from sysquant.engine import Engine
 from sysquant.errors import DataError, StrategyError, SysquantError
+from sysquant.execution import Execution
+from sysquant.past import History
 from sysquant.replays import Replays
 from sysquant.research import Tried
 from sysquant.strategy import Parameter, Strategy
-from sysquant.types import Bars, Floats, Ints, Ticks
+from sysquant.types import SECOND, Bars, Floats, Instrument, Ints, Ticks
 
+MOST_DELAY_MS = 86_400_000.0  # that an order may be on its way
+COSTS = (
+    "slippage_bps", "half_spread_bps", "impact", "volatility_scale", "fee_bps", "maker_fee_bps",
+    "fee_fixed", "fee_minimum", "borrow_rate", "interest_rate",
+)  # fmt: skip
+"""Terms of an execution that are paid; None where they are not given."""
 _STEP = 0.1  # of a parameter, to its neighbours
 _SEED = "seed"  # a parameter of this name has no neighbours
 
@@ -143,3 +152,77 @@ class Candidate:
         for _ in replays.run(range(len(strategies))):
             pass
         return replays.equity
+
+
+def dearer(terms: Mapping[str, Any], costs: float, delay_ms: float) -> dict[str, Any]:
+    """Terms of an execution whose fees, slippage and interest are multiplied, and orders later.
+
+    A spread that is estimated from bars, and funding, are what the market makes them: they stay.
+
+    Parameters
+    ----------
+    terms : arguments of `Execution`, by name, or keys of `conf/execution`.
+    costs : multiple.
+    delay_ms : added to what an order takes to the broker, which is the same for all of them then; a
+        day at most in all.
+
+    Returns
+    -------
+    Those that differ.
+    """
+    changed: dict[str, Any] = {
+        name: float(terms[name]) * costs for name in COSTS if terms.get(name) and costs != 1.0
+    }
+    if terms.get("tiers") and costs != 1.0:
+        changed["tiers"] = {
+            name: {key: None if fee is None else float(fee) * costs for key, fee in tier.items()}
+            for name, tier in terms["tiers"].items()
+        }
+    if delay_ms:
+        samples = terms.get("latency_sample_ms")
+        if samples is not None:
+            later = [min(float(each) + delay_ms, MOST_DELAY_MS) for each in samples]
+            return changed | {"latency_sample_ms": later}
+        latency = min(float(terms["latency_ms"]) + delay_ms, MOST_DELAY_MS)
+        changed |= {"latency_ms": latency, "latency_sigma": 0.0}
+    return changed
+
+
+def candidate_of(
+    strategy: Strategy,
+    bars: Bars | Ticks | History,
+    universe: Sequence[Instrument] | None = None,
+    *,
+    execution: Execution | None = None,
+    interval: int | str | None = None,
+    capital: float = 1_000_000.0,
+    snapshot_ns: int = 3600 * SECOND,
+    **options: Any,
+) -> Candidate:
+    """A strategy on bars or ticks in memory, as `backtest` takes them: the gate in a notebook.
+
+    Parameters
+    ----------
+    strategy, bars, universe, execution, interval, capital, snapshot_ns : as of `backtest`.
+    **options : risk, sizing, orders, exits, seed, likewise.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As of `backtest`.
+
+    Examples
+    --------
+    >>> print(prove(candidate_of(Momentum(fast=12), bars), Limits(holdout="30d")))
+    """
+    market, universe, size = market_of(bars, universe, interval)
+    own = execution or Execution()
+    terms = {each.name: getattr(own, each.name) for each in fields(own)}
+
+    def make(each: Strategy, costs: float, delay_ms: float) -> Engine:
+        return fresh_engine(
+            each, universe, interval=size, capital=capital, snapshot_ns=snapshot_ns,
+            execution=replace(own, **dearer(terms, costs, delay_ms)), **options,
+        )  # fmt: skip
+
+    return Candidate(strategy, market, make, capital=capital, snapshot_ns=snapshot_ns)

@@ -126,7 +126,10 @@ def deflated_sharpe(returns: ArrayLike, trials: ArrayLike, deviation: ArrayLike)
     ])  # fmt: skip
 
 
-def judge(returns: ArrayLike, trials: ArrayLike, deviation: ArrayLike, limits: Limits) -> Judged:
+def judge(
+    returns: ArrayLike, trials: ArrayLike, deviation: ArrayLike, limits: Limits,
+    per_year: float = 1.0,
+) -> Judged:  # fmt: skip
     """Whether returns alone are enough for a promotion, of N strategies at once.
 
     Parameters
@@ -134,13 +137,14 @@ def judge(returns: ArrayLike, trials: ArrayLike, deviation: ArrayLike, limits: L
     returns, trials, deviation : as of `deflated_sharpe`.
     limits : `deflated`, `periods` and `walk_sharpe` are held to. A strategy that is alone has
         nothing to choose from: what it earned after the first third is its walk.
+    per_year : returns in a year.
     """
     table = _table(returns)
     sharpe, later = _sharpe(table), _sharpe(table[:, table.shape[1] // FIRST :])
     deflated = deflated_sharpe(returns, trials, deviation)
     passes = deflated >= limits.deflated
     if limits.walk_sharpe is not None:
-        passes &= later > limits.walk_sharpe
+        passes &= later * math.sqrt(per_year) > limits.walk_sharpe
     return Judged(passes & (table.shape[1] >= limits.periods), sharpe, deflated, later)
 
 

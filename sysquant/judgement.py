@@ -15,7 +15,7 @@ import numpy as np
 from sysquant import evidence, intervals, performance, recording, research
 from sysquant.activity import Activity
 from sysquant.backtesting import Result
-from sysquant.candidate import Candidate
+from sysquant.candidate import MOST_DELAY_MS, Candidate
 from sysquant.errors import ConfigError, DataError
 from sysquant.evidence import Limits
 from sysquant.overfitting import overfitting
@@ -151,8 +151,8 @@ def _deflated(candidate: Candidate, tried: Tried, found: _Findings) -> None:
     own, limits = candidate.result.ledger.returns, found.limits
     count, trials = len(own.values), tried.trials()
     deviation = tried.deviation(count) if count else math.nan
-    judged = evidence.judge(own.values[:, None], trials, deviation, limits)
-    deflated, year = float(judged.deflated[0]), math.sqrt(own.per_year) if count else math.nan
+    ratio = evidence.deflated_sharpe(own.values[:, None], trials, deviation)
+    deflated, year = float(ratio[0]), math.sqrt(own.per_year) if count else math.nan
     luck = intervals.highest_sharpe(trials, deviation) * year
     sharpe, low, high = evidence.sharpe_limits(own.values, own.per_year)
     found.put(
@@ -226,7 +226,8 @@ def _sensitivity(candidate: Candidate, found: _Findings) -> None:
         name = f"costs_{costs:g}x"
         earned[costs] = _edge(result, name, found)
     for bars in DELAYS:
-        _edge(candidate.backtest(1.0, bars * bar_ms), f"delay_{bars}_bars", found)
+        if bars * bar_ms <= MOST_DELAY_MS:
+            _edge(candidate.backtest(1.0, bars * bar_ms), f"delay_{bars}_bars", found)
     if asked is not None:
         found.ask(earned[asked] > 0.0, (
             f"at {asked:g} times its costs it returns {earned[asked]:+.2%}, more than 0 is asked "

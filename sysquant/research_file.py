@@ -10,7 +10,6 @@ import logging
 import os
 import secrets
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -77,8 +76,7 @@ class RunRow(NamedTuple):
 
 def here() -> "ResearchFile":
     """The ledger: below `SYSQUANT_RESEARCH`, or else in `data/research` below `home()`."""
-    said = os.environ.get(VARIABLE), os.environ.get("SYSQUANT_HOME"), str(Path.cwd())
-    return _file(said)
+    return _file((os.environ.get(VARIABLE), os.environ.get("SYSQUANT_HOME")))
 
 
 @cache  # to resolve a path takes as long as to write a row
@@ -106,7 +104,7 @@ class ResearchFile:
     def __init__(self, path: Path) -> None:
         self.path = path / "ledger.sqlite"
         name = f"sysquant-lost-{os.getuid()}-{str(path).replace(os.sep, '-')}"
-        self._counters = (path / "lost", Path(tempfile.gettempdir()) / name)
+        self._counters = (path / "lost", Path(os.environ.get("TMPDIR") or "/tmp") / name)
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
         self._inode, self._pid = 0, os.getpid()
@@ -130,22 +128,16 @@ class ResearchFile:
                 self._mark(len(runs), error)
                 return error
             for path, count in self._marked:
-                _counted(path, -count)
+                with suppress(OSError, ValueError):  # what stays marked is counted twice
+                    _counted(path, -count)
             self._waiting, self._marked = [], []
             return None
 
     def _write(self) -> None:
-        db = self._opened()
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(self._opened()) as db:
             for study, runs in self._waiting:
                 number = db.execute(_ADD_STUDY, study).lastrowid
                 db.executemany(_ADD_RUN.format(study=int(number or 0)), runs)
-            db.execute("COMMIT")
-        except sqlite3.Error:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
 
     def _opened(self) -> sqlite3.Connection:
         # Opened again where somebody has deleted or moved the file.
@@ -182,7 +174,7 @@ class ResearchFile:
         for path in self._counters:
             try:
                 _counted(path, count)
-            except OSError:
+            except (OSError, ValueError):
                 continue
             self._marked.append((path, count))
             return
@@ -190,8 +182,20 @@ class ResearchFile:
 
     @property
     def lost(self) -> int:
-        """Runs that are counted, but not written: in this process or in others."""
-        return sum(_counted(path, 0) for path in self._counters if path.exists())
+        """Runs that are counted, but not written: in this process or in others.
+
+        Raises
+        ------
+        DataError
+            If a file of their number cannot be read.
+        """
+        try:
+            return sum(_counted(path, 0) for path in self._counters if path.exists())
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"the number of lost runs, in one of {', '.join(map(str, self._counters))}, cannot "
+                f"be read: {error}; write down a number that is not too small"
+            ) from error
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -245,16 +249,13 @@ class ResearchFile:
 
         They are fixed before the first try, so that a repetition is the same rows.
         """
-        db = self.changing()
-        with self._lock:
-            db.execute("BEGIN IMMEDIATE")
+        with self._lock, _transaction(self.changing()) as db:
             (first,) = db.execute("SELECT coalesce(max(last), 0) + 1 FROM batches").fetchone()
             (last,) = db.execute("SELECT coalesce(max(number), 0) FROM runs").fetchone()
             ranges = [
                 (at, min(at + _MOST_SENT - 1, last)) for at in range(first, last + 1, _MOST_SENT)
             ]
             db.executemany("INSERT INTO batches VALUES (?, ?, 0)", ranges)
-            db.execute("COMMIT")
         return db.execute(
             "SELECT first, last FROM batches WHERE sent = 0 ORDER BY first"
         ).fetchall()
@@ -262,6 +263,19 @@ class ResearchFile:
     def sent(self, first: int) -> None:
         """Remember that the store has the batch that begins with this number."""
         self.changing().execute("UPDATE batches SET sent = 1 WHERE first = ?", (first,))
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    # All of it, or nothing.
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -12,6 +12,7 @@ import pytest
 from tests.benchmarks import (
     bench_engine,
     bench_features,
+    bench_gate,
     bench_history,
     bench_publishing,
     bench_retrain,
@@ -273,3 +274,58 @@ def test_ways_take_turns_after_one_that_compiles():
     timed = report.in_turns(ways, 2)
     assert called == ["ours", "peer"] * 3
     assert all(seconds >= 0 for seconds, _ in timed.values())
+
+
+@pytest.fixture(scope="module")
+def few_judged():
+    """Some strategies of every kind."""
+    return bench_gate.decided(60)
+
+
+def test_gate_lets_few_of_noise_and_most_of_a_planted_edge_pass(few_judged, capsys):
+    kinds = [(one.kind, one.trials) for one in few_judged]
+    assert kinds == [
+        *[(kind, trials) for kind in ("noise", "planted") for trials in (1, 100, 10_000)],
+        ("tails", 100), ("alike", 100),
+    ]  # fmt: skip
+    passes = {kind: one.passes for kind, one in zip(kinds, few_judged, strict=True)}
+    for (kind, trials), count in passes.items():
+        if kind == "planted":
+            assert count >= 0.8 * 60 * bench_gate.LEAST_PLANTED[trials]
+        else:
+            assert count <= 9, "of 60, where 3 pass by chance"
+    rows = bench_gate.compared(few_judged)
+    assert [row["name"] for row in rows][:4] == [
+        "gate_noise_1", "gate_noise_100", "gate_noise_10000", "gate_planted_1",
+    ]  # fmt: skip
+    assert rows[3]["reference"] == 80 and rows[0]["reference"] == 6.5
+    first, *_ = bench_gate.told(few_judged)
+    assert first.startswith(f"noise after 1 trials: {passes['noise', 1]} of 60 pass, ")
+
+
+def test_gate_that_breaks_its_promise_is_told():
+    made = bench_gate.Passed
+    good = [made("noise", 100, 65, 1000), made("planted", 100, 600, 1000)]
+    assert not list(bench_gate.missed(good))
+    bad = [made("noise", 100, 66, 1000), made("planted", 10_000, 249, 1000)]
+    assert list(bench_gate.missed(bad)) == [
+        "noise after 100 trials: 6.6% pass, promised at most 6.5%",
+        "planted after 10,000 trials: 24.9% pass, promised at least 25.0%",
+    ]
+
+
+def test_gate_is_timed_on_the_work_that_its_figures_are_for(home):
+    (row,) = bench_gate.speed(50, 1)
+    assert row["name"] == "gate_judge" and row["ours"] > 0
+    rows = bench_gate.ledger(1, {"short": 2_000, "long": 4_000}, 500)
+    assert [row["name"] for row in rows] == [
+        "ledger_short", "ledger_long", "ledger_cell", "ledger_read",
+    ]  # fmt: skip
+    assert all(row["ours"] > 0 for row in rows)
+
+
+def test_best_of_many_without_skill_has_the_ratio_that_was_drawn():
+    returns, apart = bench_gate.luckiest(50, 1_000, np.random.default_rng(1))
+    scores = returns.mean(axis=0) / returns.std(axis=0, ddof=1) * np.sqrt(bench_gate.DAYS)
+    assert scores.mean() == pytest.approx(3.24, abs=0.2), "what 1,000 normal numbers have as most"
+    assert apart.mean() == pytest.approx(1.0, abs=0.05)

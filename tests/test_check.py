@@ -6,10 +6,12 @@ import sys
 
 import pytest
 
+from runners.evidence import dearer
 from sysquant.times import DAY
 from tests.conftest import REPOSITORY
 from tests.sessions import forked as run
 from tests.sessions import server, store
+from tests.test_conf import composed
 from tests.test_quality import MIDNIGHT, MINUTE, a_day, gap, put
 
 __all__ = ["run", "server", "store"]  # fixtures
@@ -169,3 +171,41 @@ def test_the_first_word_says_what_is_checked_and_help_lists_the_words(home):
         assert key.returncode == 2 and "did you mean 'least'?" in key.stderr
     none = started("start=-1d")
     assert (none.returncode, none.stdout) == (2, "") and "as in check.py data" in none.stderr
+
+
+MARKET = ["feed=synthetic", "feed.length_s=7200", "bars=10s", "snapshots=1m"]
+
+
+def test_statistics_are_judged_with_the_words_of_a_session(run, store, home, monkeypatch):
+    code, out, err = said(run("check", "statistics", "strategy=momentum", *MARKET))
+    assert (code, err) == (1, "")
+    first, told, *lines = out.splitlines()
+    assert first.startswith("statistics fails (") and told.startswith("  ")
+    assert "deflated for 1 trials" in told
+    assert any(line.startswith("failed: the deflated Sharpe ratio is") for line in lines)
+    assert any(line.startswith("failed: at 2 times its costs it returns -") for line in lines)
+    lenient = [
+        f"promotion.statistics.{key}"
+        for key in ("deflated=0", "walk_sharpe=null", "costs=null", "capacity=null")
+    ]
+    code, out, err = said(run("check", "statistics", "strategy=momentum", *MARKET, *lenient))
+    assert (code, err) == (0, "") and out.startswith("statistics passes (")
+    assert "deflated for 1 trials" in out, "the same at the gate again is no other trial"
+    assert store.query("SELECT kind, lineage FROM research_runs").result_rows == [
+        ("gate", "Momentum"), ("gate", "Momentum"),
+    ]  # fmt: skip
+    code, _, err = said(run("check", "statistics", "promotion.statistics.deflated=2", *MARKET))
+    assert code == 1 and "promotion.statistics.deflated must be" in err
+    code, _, err = said(run("check", "statistics", "book=all", *MARKET))
+    assert code == 1 and "the gate is for one strategy, book has" in err
+
+
+def test_costs_and_delays_of_the_configuration_are_changed_in_a_copy():
+    words = ["execution=volatility", "execution.maker_fee_bps=2", "execution.latency_sample_ms=[5]"]
+    cfg = composed("config", *words, "+execution.tiers.vip={fee_bps: 2.0}")
+    dear = dearer(cfg, 3.0, 60_000.0).execution
+    assert (dear.fee_bps, dear.slippage_bps, dear.maker_fee_bps) == (15.0, 1.5, 6.0)
+    assert dear.volatility_scale == pytest.approx(0.3) and dear.tiers.vip.fee_bps == 6.0
+    assert list(dear.latency_sample_ms) == [60_005.0] and dear.latency_ms == 50.0
+    assert cfg.execution.fee_bps == 5.0 and cfg.execution.latency_ms == 50.0
+    assert dear.fee_fixed == 0.0 and dear.participation is None

@@ -8,8 +8,7 @@ import pytest
 from scipy.signal import lfilter
 
 from sysquant import backtest, research, sweep
-from sysquant.backtesting import fresh_engine
-from sysquant.candidate import Candidate
+from sysquant.candidate import MOST_DELAY_MS, candidate_of, dearer
 from sysquant.errors import ConfigError, DataError
 from sysquant.evidence import Limits
 from sysquant.execution import Execution
@@ -17,7 +16,6 @@ from sysquant.features import ema, lag
 from sysquant.judgement import prove
 from sysquant.recording import aside
 from sysquant.research_file import here
-from sysquant.sizing import WeightSizing
 from sysquant.strategies.momentum import Momentum
 from sysquant.strategy import Strategy
 from sysquant.types import SECOND, Bars, Instrument
@@ -59,17 +57,8 @@ def market(drift=0.0, *, days=DAYS, seed=1, volume=1e9):
 PLANTED, NOISE = market(0.6), market()
 
 
-def candidate(strategy, bars, **options):
-    def make(each, costs, delay_ms):
-        return fresh_engine(
-            each, UNIVERSE, interval=HOUR, sizing=WeightSizing(),
-            execution=Execution(
-                fee_bps=5.0 * costs, slippage_bps=1.0 * costs, latency_ms=50.0 + delay_ms
-            ),
-        )  # fmt: skip
-
-    given = {"capital": 1e6, "snapshot_ns": HOUR} | options
-    return Candidate(strategy, bars, make, **given)
+def candidate(strategy, bars):
+    return candidate_of(strategy, bars, UNIVERSE, interval="1h")
 
 
 @pytest.fixture(autouse=True)
@@ -299,7 +288,7 @@ def test_gate_refuses_where_the_ledger_cannot_be_read(home):
 
 
 def test_gate_refuses_where_the_ledger_cannot_be_written(home, monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     (home / "data").mkdir()
     (home / "data" / "research").write_text("no directory")
     proof = prove(candidate(Lookback(), PLANTED), Limits())
@@ -330,3 +319,23 @@ def test_strategy_that_the_gate_changes_may_break_its_contract():
 
 def test_momentum_of_the_package_can_be_judged():
     assert prove(candidate(Momentum(), NOISE), Limits()).figures["neighbours"] == 4
+
+
+def test_delays_and_costs_change_what_they_name():
+    terms = {"latency_ms": 50.0, "latency_sigma": 0.3, "fee_bps": 5.0, "maker_fee_bps": None}
+    assert dearer(terms, 1.0, 0.0) == {}
+    assert dearer(terms, 2.0, 60_000.0) == {
+        "fee_bps": 10.0, "latency_ms": 60_050.0, "latency_sigma": 0.0
+    }  # fmt: skip
+    assert dearer(terms, 1.0, MOST_DELAY_MS)["latency_ms"] == MOST_DELAY_MS
+    tiers = {"vip": {"fee_bps": 2.0, "maker_fee_bps": None}}
+    assert dearer({"tiers": tiers}, 3.0, 0.0) == {
+        "tiers": {"vip": {"fee_bps": 6.0, "maker_fee_bps": None}}
+    }
+    assert dearer({"latency_sample_ms": [5.0]}, 1.0, 10.0) == {"latency_sample_ms": [15.0]}
+
+
+def test_days_are_judged_without_delays_that_no_order_takes():
+    days = PLANTED[23::24]
+    proof = prove(candidate_of(Lookback(back=2), days, UNIVERSE, interval="1d"), Limits())
+    assert "delay_1_bars_sharpe" in proof.figures and "delay_3_bars_sharpe" not in proof.figures

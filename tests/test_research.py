@@ -118,6 +118,7 @@ def _places(found, frame):
     return [known.index(each) for each in asked]
 
 
+@pytest.mark.timeout(300)  # vectorbt compiles
 def test_cells_that_are_only_screened_count_as_well():
     sweep(
         Momentum, BARS, UNIVERSE, fast=[3, 5, 8], slow=[20, 40], screen="vectorbt", keep=2, **QUIET
@@ -289,8 +290,10 @@ def test_runs_that_were_added_outlive_a_killed_process():
         if seen == 200:
             break
     writer.send_signal(signal.SIGKILL)
-    rest, _ = writer.communicate(timeout=30)
-    told = seen + sum(line.isdigit() for line in rest.split())
+    told = seen + sum(line.isdigit() for line in writer.stdout.read().split())
+    writer.wait(30)
+    writer.stdout.close()
+    writer.stderr.close()
     assert told <= counted().runs <= told + 1
 
 
@@ -338,7 +341,7 @@ def test_disk_that_is_full_makes_no_smaller_count(again):
 def test_ledger_that_cannot_be_made_breaks_no_backtest(home, monkeypatch, caplog, tmp_path):
     (home / "data").mkdir()
     (home / "data" / "research").write_text("a file where the directory should be")
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert backtest(Momentum(), BARS, UNIVERSE).tally.fills > 0
     backtest(Momentum(), BARS, UNIVERSE)
     said = [each for each in caplog.records if "research ledger" in each.getMessage()]

@@ -112,7 +112,7 @@ def decided(count: int, seed: int = SEED) -> list[Passed]:
     kinds += [(kind, partial(simulated, kind), SOME) for kind in ("tails", "alike")]
     for number, (kind, made, trials) in enumerate(kinds):
         returns, apart = made(count, trials, np.random.default_rng([seed, number]))
-        judged = judge(returns, trials, apart / np.sqrt(DAYS), asked)
+        judged = judge(returns, trials, apart / np.sqrt(DAYS), asked, DAYS / YEARS)
         found.append(Passed(kind, trials, int(judged.passes.sum()), count))
     return found
 
