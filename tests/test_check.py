@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
+from omegaconf import OmegaConf
 
 from runners.evidence import dearer
+from sysquant.evidence import Limits
 from sysquant.times import DAY
 from tests.conftest import REPOSITORY
 from tests.sessions import forked as run
@@ -209,3 +212,9 @@ def test_costs_and_delays_of_the_configuration_are_changed_in_a_copy():
     assert list(dear.latency_sample_ms) == [60_005.0] and dear.latency_ms == 50.0
     assert cfg.execution.fee_bps == 5.0 and cfg.execution.latency_ms == 50.0
     assert dear.fee_fixed == 0.0 and dear.participation is None
+
+
+def test_limits_of_the_configuration_are_those_of_the_code():
+    section = OmegaConf.to_container(composed("config").promotion.statistics)
+    assert section.pop("_target_") == "sysquant.evidence.Limits"
+    assert section == asdict(Limits())
