@@ -38,13 +38,13 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from runners import chain, compose, parts
+from runners import chain, compose, parts, promoted
 from runners.causality import causality
+from runners.evidence import statistics
 from runners.parity import parity
 from runners.risk import risk
 from runners.warmup import warmup
 from runners.whatif import whatif
-from runners.evidence import statistics
 from sysquant import archive, journal_reader, quality
 from sysquant.errors import ConfigError, DataError, nearest
 from sysquant.home import home
@@ -118,9 +118,8 @@ def skew(cfg: DictConfig) -> None:
         witness = Witness(models)
         funding = parts.funding_of(cfg, universe, opened, feed)
         said = json.loads(known["fingerprint"])
-        promoted = said.get("promoted", "").split(", ") if said.get("promoted") else ()
         engine = parts.engine_of(
-            cfg, universe, funding, contained=True, models=witness, promoted=promoted
+            cfg, universe, funding, contained=True, models=witness, promoted=promoted.named(said)
         )
         _refuse_other(said, engine.fingerprint())
         inputs = recorded(directory, home() / "runs" / known["id"])

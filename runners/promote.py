@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from runners import compose, parts, promoted
 from runners.causality import causality_proof
+from runners.evidence import statistics_proof
 from runners.parity import parity_proof
 from runners.past import Past, closed, compile_first, events_of, past_of
 from runners.risk import risk_proof
@@ -30,7 +31,7 @@ from sysquant.promotions import Promotion
 from sysquant.proof import Proof
 from sysquant.store import insert
 
-GATE = (causality_proof, warmup_proof, risk_proof, parity_proof)
+GATE = (causality_proof, warmup_proof, statistics_proof, risk_proof, parity_proof)
 
 
 @compose.main("config")

@@ -79,6 +79,11 @@ def refuse_others(
             )
 
 
+def named(fingerprint: Mapping[str, str]) -> list[str]:
+    """Strategies of a recorded session that traded as promoted."""
+    return [name for name in fingerprint.get("promoted", "").split(", ") if name]
+
+
 def record_of(
     engine: Engine, models: ModelLoader, *,
     span: tuple[int, int] = (0, 0), warmup: int = 0, proofs: Sequence[Proof] = (),

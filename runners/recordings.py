@@ -18,7 +18,7 @@ from clickhouse_connect.driver.client import Client
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from runners import compose, parts
+from runners import chain, compose, parts, promoted
 from runners.command_line import CONF
 from sysquant import journal_reader
 from sysquant.engine import Engine
@@ -119,14 +119,18 @@ def recording_of(cfg: DictConfig) -> Iterator[Recording]:
         migrate(client)
         feed = parts.feed_of(cfg, parts.universe_of(cfg), opened)
         try:
-            parts.rate(cfg, opened, feed, known.get("quality", ""))
+            chain.rate(cfg, opened, feed, known.get("quality", ""))
             universe = parts.universe_of(cfg)
             funding = parts.funding_of(cfg, universe, opened, feed)
 
             def make() -> Engine:
-                return parts.engine_of(cfg, universe, funding, contained=True, models=models)
+                return parts.engine_of(
+                    cfg, universe, funding, contained=True, models=models,
+                    promoted=promoted.named(said),
+                )  # fmt: skip
 
-            differs = _differing(json.loads(known["fingerprint"]), make().fingerprint())
+            said = json.loads(known["fingerprint"])
+            differs = _differing(said, make().fingerprint())
             yield Recording(
                 book, known["id"], directory, home() / "runs" / known["id"], universe, client,
                 feed, make, differs, parts.warmup_of(cfg, universe, opened, feed),
@@ -136,7 +140,7 @@ def recording_of(cfg: DictConfig) -> Iterator[Recording]:
 
 
 def _differing(was: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
-    names = [name for name, said in now.items() if was.get(name) != said]
+    names = [name for name, said in now.items() if was.get(name, "") != said]
     if others := [name for name in names if name in _SAME]:
         raise ConfigError(
             f"the session's book has other {', '.join(others)}: give the words that live.py was "

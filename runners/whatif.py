@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from runners import chain, compose, parts
+from runners import chain, compose, parts, promoted
 from runners.past import closed, past_of
 from sysquant import journal_reader
 from sysquant.backtesting import poll_all
@@ -36,7 +36,7 @@ from sysquant.home import home
 from sysquant.inspection import iso
 from sysquant.keys import check_number
 from sysquant.packed import unpack_batch, unpack_table
-from sysquant.skew import recorded
+from sysquant.session import recorded
 from sysquant.store import connect
 from sysquant.times import DAY
 from sysquant.whatif import Course, Step, replay, steps_of
@@ -182,10 +182,8 @@ def _configured(cfg: DictConfig, client: Client, run: str) -> tuple[DictConfig, 
 
 
 def _engine_of(cfg: DictConfig, universe: Any, funding: Any, said: Mapping[str, str]) -> Engine:
-    more: dict[str, Any] = {}
-    if "promoted" in said:
-        more["promoted"] = [name for name in said["promoted"].split(", ") if name]
-    return parts.engine_of(cfg, universe, funding, contained=True, **more)
+    names = promoted.named(said)
+    return parts.engine_of(cfg, universe, funding, contained=True, promoted=names)
 
 
 def _refuse_other(was: Mapping[str, str], now: Mapping[str, str]) -> None:
