@@ -2,6 +2,9 @@
 
 Each training is `runners/retrain.py` in a process of its own, one at a time; what it publishes is
 taken by the books that run here. What was missed while this did not run is made up for once.
+
+Exit codes: 0 stopped; 1 another schedule runs, or the store is away; 2 the command line, a job or
+the words of one are not understood.
 """
 
 import sys
@@ -17,6 +20,7 @@ import json
 import logging
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -25,6 +29,7 @@ from typing import Any, NamedTuple
 import hydra
 from clickhouse_connect.driver.client import Client
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
@@ -45,42 +50,62 @@ log = logging.getLogger("schedule")
 _TURN_S = 0.2
 _VERDICTS = ("published", "kept", "refused", "failed")  # its last words begin with one
 _KEPT = 3  # exit code of retrain.py for a model that was kept back: no failure
+_NEWEST_SQL = """
+SELECT toUnixTimestamp64Nano(max(bars.ts)) FROM bars WHERE symbol IN {symbols:Array(String)}
+"""
+# A job that has not run yet goes on behind what was trained on by hand.
 _NEW_SQL = """
-SELECT count() FROM bars WHERE symbol IN {symbols:Array(String)} AND ts > greatest(
-    fromUnixTimestamp64Nano({since:Int64}),
+SELECT count() FROM bars WHERE symbol IN {symbols:Array(String)} AND ts > if(
+    {since:Int64} > 0, fromUnixTimestamp64Nano({since:Int64}),
     (SELECT max(last) FROM model_runs WHERE lineage = {lineage:String} AND rows > 0))
 """
+# Of the session that each live book is in now, and the model that serves there: a challenger's is
+# not meant, nor a replay's.
 _DRIFT_SQL = """
-SELECT kind, argMax(psi, ts) FROM drift
-WHERE strategy = {lineage:String} AND model = (
-    SELECT argMax(model, ts) FROM models_served WHERE strategy = {lineage:String})
-GROUP BY kind, name
+SELECT run, kind, argMax(psi, ts) FROM drift
+WHERE strategy = {lineage:String} AND ts > fromUnixTimestamp64Nano({since:Int64})
+    AND (run, model) IN (
+        SELECT run, argMax(model, seq) FROM models_served
+        WHERE strategy = {lineage:String} AND run IN (
+            SELECT argMax(run, started_at) FROM runs WHERE mode = 'live' GROUP BY book)
+        AND run NOT IN (SELECT run FROM feed_stats WHERE startsWith(feed, 'replay:'))
+        GROUP BY run)
+GROUP BY run, kind, name
 """
 
 
-class _Task(NamedTuple):
-    # What the words of a job come to.
+class Task(NamedTuple):
+    """What the words of a job come to: whose model, and the symbols whose bars it is made of."""
+
     lineage: str
-    symbols: list[str]
+    symbols: tuple[str, ...]
 
 
 @compose.main("schedule")
 def main(cfg: DictConfig) -> None:
     """Compose the jobs, run them, end what was started."""
     compose.start_log()
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)  # the jobs are told by name
     stop = STOP or StopRequest()
     try:
+        look_s = compose.value(cfg, "look_s", float)
+        check_number("look_s", look_s, above=0)
+        jobs = {str(name): _job(cfg, str(name)) for name in cfg.jobs}
+        tasks = {name: _task(name, job.words) for name, job in jobs.items()}
+    except ConfigError as error:
+        print(f"error: {compose.sentence(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    try:
         with couriers_of(cfg) as tell:
-            _scheduler(cfg, stop, tell).run(stop)
+            _scheduler(cfg, stop, jobs, tasks, tell=tell, look_s=look_s).run(stop)
     finally:
         stop.end_children()
 
 
-def _scheduler(cfg: DictConfig, stop: StopRequest, tell: Callable[[Alert], None]) -> Scheduler:
-    jobs = {str(name): _job(cfg, str(name)) for name in cfg.jobs}
-    tasks = {name: _task(name, job.words) for name, job in jobs.items()}
-    look_s = compose.value(cfg, "look_s", float)
-    check_number("look_s", look_s, above=0)
+def _scheduler(
+    cfg: DictConfig, stop: StopRequest, jobs: Mapping[str, Job], tasks: Mapping[str, Task], *,
+    tell: Callable[[Alert], None], look_s: float,
+) -> Scheduler:  # fmt: skip
     _, opened = parts.store_of(cfg, stop)
     opened().close()
     journal = Journal(home() / "data" / BOOK, way_out="one schedule trains at a time")
@@ -96,11 +121,16 @@ def _scheduler(cfg: DictConfig, stop: StopRequest, tell: Callable[[Alert], None]
     journal.remember(book=BOOK, line=line)
 
     words = compose.chosen("store")
+
+    def run(name: str, own: Sequence[str]) -> Outcome:
+        # What is new afterwards is newer than what there was before, however it ends.
+        until = newest(opened, tasks[name])
+        return _trained(stop, name, [*words, *own])._replace(until=until)
+
     return Scheduler(
         jobs=jobs, journal=journal, outbox=Outbox(journal.path, opened), mailboxes=mailboxes,
-        keys=Keys.load(home() / "data" / "keys", make=True), tell=tell, look_s=look_s,
-        run=lambda name, own: _trained(stop, name, [*words, *own]),
-        measure=lambda name, since: _measured(opened, jobs[name], tasks[name], since),
+        keys=Keys.load(home() / "data" / "keys", make=True), tell=tell, look_s=look_s, run=run,
+        measure=lambda name, since: measured(opened, jobs[name], tasks[name], since),
         fine=(0, _KEPT),
     )  # fmt: skip
 
@@ -113,20 +143,32 @@ def _job(cfg: DictConfig, name: str) -> Job:
         job.triggers()
     except (TypeError, ConfigError) as error:
         raise ConfigError(f"jobs.{name}.{error}") from error
+    if (job.every, job.cron, job.bars, job.drift) == (None,) * 4:
+        raise ConfigError(f"jobs.{name} would never run: say when by every, cron, bars or drift")
     return job
 
 
-def _task(name: str, words: Sequence[str]) -> _Task:
+def _task(name: str, words: Sequence[str]) -> Task:
     # A word that cannot be meant is said now, and not at night.
+    from runners.retrain import order_of  # of scikit-learn, which `--help` need not wait for
+
     GlobalHydra.instance().clear()  # of this runner, whose configuration is composed
+    hydras = HydraConfig.instance()
+    ours = hydras.cfg
     try:
+        for word in words:
+            if word.startswith("-"):
+                raise ConfigError(f"{word!r} is an option: words are key=value")
         check_command_line("retrain", list(words))
-    except ConfigError as error:
-        raise ConfigError(f"jobs.{name}.words: {error}") from error
-    with hydra.initialize_config_dir(str(compose.CONF), version_base="1.3"):
-        cfg = hydra.compose("retrain", list(words), return_hydra_config=True)
-    lineage = cfg.lineage or cfg.hydra.runtime.choices["strategy"]
-    return _Task(str(lineage), [str(one.symbol) for one in cfg.universe.instruments])
+        with hydra.initialize_config_dir(str(compose.CONF), version_base="1.3"):
+            cfg = hydra.compose("retrain", list(words), return_hydra_config=True)
+        hydras.set_config(cfg)
+        order = order_of(cfg)
+    except compose.FAULTS as error:
+        raise ConfigError(f"jobs.{name}.words: {compose.sentence(error)}") from error
+    finally:
+        hydras.cfg = ours
+    return Task(order.lineage, tuple(one.symbol for one in order.universe))
 
 
 def _trained(stop: StopRequest, name: str, words: Sequence[str]) -> Outcome:
@@ -143,11 +185,32 @@ def _trained(stop: StopRequest, name: str, words: Sequence[str]) -> Outcome:
     return Outcome(training.returncode, " ".join(one.strip() for one in told))
 
 
-def _measured(opened: Callable[[], Client], job: Job, task: _Task, since: int) -> str:
-    # Why a job is due by what the store holds; a store that is away is asked again later.
+def newest(opened: Callable[[], Client], task: Task) -> int:
+    """When the newest bar of a job's symbols closed, ns UTC; 0 for none, or when none can tell."""
+    try:
+        with closing(opened()) as client:
+            told = {"symbols": list(task.symbols)}
+            return int(client.query(_NEWEST_SQL, told).result_rows[0][0])
+    except SysquantError as error:
+        log.warning("the newest bar is not known: %s", error)
+        return 0
+
+
+def measured(opened: Callable[[], Client], job: Job, task: Task, since: int) -> str:
+    """Why a job is due by what the store holds; empty for not, or for a store that is away.
+
+    Parameters
+    ----------
+    opened : opens the store.
+    since : `newest` when the job ran last, ns UTC; 0 for never.
+    """
     if job.bars is None and job.drift is None:
         return ""
-    told: Mapping[str, Any] = {"lineage": task.lineage, "symbols": task.symbols, "since": 0}
+    told: Mapping[str, Any] = {
+        "lineage": task.lineage,
+        "symbols": list(task.symbols),
+        "since": since,
+    }
     try:
         with closing(opened()) as client:
             if job.bars is not None:
@@ -162,13 +225,13 @@ def _measured(opened: Callable[[], Client], job: Job, task: _Task, since: int) -
 
 
 def _drifted(rows: Sequence[Sequence[Any]], limit: float) -> str:
-    by_kind = {
-        kind: [psi for one, psi in rows if one == kind] for kind in ("prediction", "feature")
-    }
+    found = defaultdict[tuple[str, str], list[float]](list)
+    for run, kind, psi in rows:
+        found[run, kind].append(psi)
     for kind, of in (("prediction", max), ("feature", statistics.median)):
-        found = of(by_kind[kind]) if by_kind[kind] else 0.0
-        if found >= limit:
-            return f"the {kind} drift is {found:.2f}"
+        each = [float(of(psi)) for (_, one), psi in found.items() if one == kind]
+        if (worst := max(each, default=0.0)) >= limit:
+            return f"the {kind} drift is {worst:.2f}"
     return ""
 
 

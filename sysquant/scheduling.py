@@ -10,7 +10,7 @@ import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 BOOK = "schedule"  # what messages to it are addressed to
 _TURN_S = 0.2
+_BACK_OFF_S = 60.0, 3_600.0  # after the first training in vain, and at most
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -46,7 +47,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     words : of the command line of `runners/retrain.py`.
     every : like `4h`, at its multiples since 1970 UTC.
     cron : five fields, UTC, like `15 */4 * * *`.
-    bars : as soon as so many bars are newer than the last training.
+    bars : as soon as so many bars are newer than what was there when it ran last.
     drift : as soon as a feature of the model that serves has this PSI.
     """
 
@@ -83,10 +84,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Outcome(NamedTuple):
-    """What a training came to: its exit code, and its last words."""
+    """What a training came to.
+
+    Parameters
+    ----------
+    code : of its exit; 0 for a model that was published.
+    said : its last words.
+    until : ts of the newest bar that was there when it began, ns UTC; 0 when that is not known.
+    """
 
     code: int
     said: str
+    until: int = 0
 
 
 FAILED = "training_failed"
@@ -101,8 +110,9 @@ class Scheduler:
     journal, outbox : its own.
     keys, mailboxes : of those who may ask for a training.
     run : trains with words of `runners/retrain.py`; called in a thread, one at a time.
-    measure : name of a job, ns UTC of its last training -> why it is due by what was measured;
-        empty for not. Called every `look_s`, in a thread.
+    measure : name of a job, `until` of its last training (0 for none) -> why it is due by what was
+        measured; empty for not. Called every `look_s`, in a thread; after a training that
+        published nothing, whatever it was, not for a minute, then two, at most an hour.
     tell : is given an alert of each failure.
     fine : exit codes that are no failure.
     """
@@ -131,14 +141,15 @@ class Scheduler:
         self._wanted = dict[str, str]()  # job -> why, in the order they run
         self._running: tuple[str, Future[Outcome]] | None = None
         self._looking: Future[list[tuple[str, str]]] | None = None
-        self._look_at = 0.0
+        self._look_at, self._looked = 0.0, 0  # of the last look: monotonic, and ns UTC
         self._worker, self._looker = (ThreadPoolExecutor(1, name) for name in ("train", "look"))
         self._clock = BackgroundScheduler(
             timezone=UTC,
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
-        for name, job in self._jobs.items():
-            for trigger in job.triggers():
+        self._triggers = {name: job.triggers() for name, job in self._jobs.items()}
+        for name, triggers in self._triggers.items():
+            for trigger in triggers:
                 self._clock.add_job(
                     self._due.put, trigger, args=[(name, f"by the clock, {trigger}")]
                 )
@@ -161,15 +172,42 @@ class Scheduler:
         return int(began), int(ended)
 
     def _is_missed(self, name: str, trigger: BaseTrigger) -> bool:
-        last = datetime.fromtimestamp(self._ran(name)[0] / 1e9, UTC)
-        due: Any = trigger.get_next_fire_time(last, last)
-        if due is not None and due <= last:
-            due = trigger.get_next_fire_time(due, due)
+        # Told of no time before, an interval counts from its own start and not from that.
+        last = datetime.fromtimestamp(self._ran(name)[0] / 1e9, UTC) + timedelta(microseconds=1)
+        due: Any = trigger.get_next_fire_time(None, last)  # pyright: ignore[reportArgumentType]
         return due is not None and due <= datetime.now(UTC)
 
     def _is_cut_off(self, name: str) -> bool:
         began, ended = self._ran(name)
         return ended < began
+
+    def _next(self, name: str) -> int:
+        # By the clock, ns UTC; 0 where that does not say when.
+        now = datetime.now(UTC)
+        found: list[Any] = [
+            one.get_next_fire_time(None, now)  # pyright: ignore[reportArgumentType]
+            for one in self._triggers[name]
+        ]
+        return min((round(one.timestamp() * 1e9) for one in found if one is not None), default=0)
+
+    def _plan(self, name: str) -> str:
+        # When a job runs, for people.
+        job, at, when = self._jobs[name], self._next(name), list[str]()
+        if name in self._wanted:
+            when.append(f"now ({self._wanted[name]})")
+        if at:
+            when.append(f"{datetime.fromtimestamp(at / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC")
+        if job.bars is not None:
+            when.append(f"after {job.bars:,} new bars")
+        if job.drift is not None:
+            when.append(f"at a drift of {job.drift:g}")
+        return ", ".join(when) or "when it is asked for"
+
+    def _is_held(self, name: str) -> bool:
+        # What was measured stays so where nothing was published: ever longer until the next one.
+        vain, (first_s, most_s) = int(self._journal.meta(f"vain/{name}") or 0), _BACK_OFF_S
+        wait_s = min(first_s * 2 ** min(vain - 1, 30), most_s) if vain else 0.0
+        return time.time_ns() - self._ran(name)[1] < wait_s * 1e9
 
     # -- the session
 
@@ -185,6 +223,8 @@ class Scheduler:
             mailbox.seek(self._journal.meta(f"mailbox/{mailbox.name}"))
         self._outbox.send(self._journal.sealed())
         self._clock.start()
+        for name, job in self._jobs.items():
+            log.info("job=%s words=%s next: %s", name, " ".join(job.words), self._plan(name))
         try:
             while not stop.reason:
                 self._turn()
@@ -220,12 +260,14 @@ class Scheduler:
         # Beside, for the store may be slow.
         if self._looking is not None and self._looking.done():
             for name, why in self._looking.result():
-                self._wanted.setdefault(name, why)
+                if self._ran(name)[0] < self._looked:  # or it was trained on what was seen
+                    self._wanted.setdefault(name, why)
             self._looking = None
-        is_idle = self._running is None and self._looking is None
+        is_idle = self._running is None and self._looking is None and not self._wanted
         if is_idle and time.monotonic() - self._look_at >= self._look_s:
-            self._look_at = time.monotonic()
-            since = {name: self._ran(name)[0] for name in self._jobs}
+            self._look_at, self._looked = time.monotonic(), time.time_ns()
+            marks = {name: self._journal.meta(f"until/{name}") or 0 for name in self._jobs}
+            since = {name: int(at) for name, at in marks.items() if not self._is_held(name)}
             self._looking = self._looker.submit(self._measured, since)
 
     def _measured(self, since: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -251,7 +293,10 @@ class Scheduler:
         detail = f"{name}: {outcome.said or f'ended with code {outcome.code}'}"
         log.log(logging.INFO if is_fine else logging.ERROR, "%s %s", kind, detail)
         row = event(self._journal.id, now, kind, detail, strategy=name)
-        ran = {f"job/{name}": f"{self._ran(name)[0]} {now}"}
+        vain = int(self._journal.meta(f"vain/{name}") or 0) + 1 if outcome.code else 0
+        ran = {f"job/{name}": f"{self._ran(name)[0]} {now}", f"vain/{name}": str(vain)}
+        if outcome.until:
+            ran[f"until/{name}"] = str(outcome.until)
         self._outbox.send(self._journal.commit(None, {"events": row}, notes=ran))
         if not is_fine:
             self._tell(Alert(BOOK, kind, detail, now))
@@ -289,12 +334,12 @@ class Scheduler:
         return Answer(request, True, f"{name} is trained {'next' if is_running else 'now'}")
 
     def status(self) -> dict[str, object]:
-        """The jobs: when each ran last, and what is wanted."""
+        """The jobs: when each ran last, what is wanted, and when it is due by the clock."""
         jobs = {
             name: {
                 "began": self._ran(name)[0], "ended": self._ran(name)[1],
                 "running": self._running is not None and self._running[0] == name,
-                "wanted": self._wanted.get(name, ""),
+                "wanted": self._wanted.get(name, ""), "next": self._next(name),
             }
             for name in self._jobs
         }  # fmt: skip
