@@ -8,6 +8,7 @@ python runners/control.py move-cash momentum pool 1000
 python runners/control.py halt                   # no order any more, until: control.py rearm
 python runners/control.py rollback ml_direction 3   # ask model 3 again
 python runners/control.py promote ml_direction 7    # ask model 7, where models are held
+python runners/control.py status --book schedule
 
 Exit codes: 0 done, 1 refused, 2 not understood, 3 no answer, 4 stopped and not flat yet, or still
 looking for a model.
@@ -21,8 +22,10 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import argparse
 import getpass
 import math
+import re
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -62,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     if said.json:
         print(msgspec.json.encode(answer).decode())
     elif answer.status is not None:
-        _show(answer.status)
+        _print(_jobs(answer.status) if "jobs" in answer.status else _standing(answer.status))
     else:
         print(answer.text if answer.ok else f"refused: {answer.text}")
     return REFUSED if not answer.ok else 0 if is_done else NOT_DONE
@@ -79,7 +82,8 @@ def _asked(said: argparse.Namespace) -> tuple[Answer, bool]:
     while True:
         found = wait(line.ask(control.Status()).status or {}, said)
         if found.is_done or time.monotonic() >= until:
-            text = f"{answer.text}{found.told}"
+            is_said = found.told == f": {answer.text}"  # of a book that holds what it has
+            text = answer.text if is_said else f"{answer.text}{found.told}"
             return msgspec.structs.replace(answer, ok=found.is_right, text=text), found.is_done
         time.sleep(0.2)
 
@@ -113,7 +117,9 @@ def _looked(status: dict[str, Any], said: argparse.Namespace) -> _Waited:
 def _parser() -> argparse.ArgumentParser:
     # Options may stand before the command or after it.
     options = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    options.add_argument("--book", help="name of the book; needed where several run")
+    options.add_argument(
+        "--book", help=f"name of the book, needed where several run; or {SCHEDULE}"
+    )
     options.add_argument("--json", action="store_true", help="the answer as JSON")
     options.add_argument("--timeout", type=_seconds, help="s to wait for an answer, 10")
     options.add_argument(
@@ -149,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     place = {"help": f"a strategy, or {POOL}"}
     word("move-cash", control.MoveCash, source=place, target=place, amount={"type": _number})
     word("refresh", control.Refresh, strategy=strategy)
-    number = {"type": _model_number, "help": "of the model, as status and model_runs name it"}
+    number = {"type": _model, "help": "or name of the model, as status and model_runs name it"}
     word("rollback", control.Rollback, strategy=strategy, number=number)
     word("promote", control.Promote, strategy=strategy, number=number)
     word("retrain", control.Retrain, job={"help": "its name in the schedule"})
@@ -171,11 +177,14 @@ def _number(word: str) -> float:
     return value
 
 
-def _model_number(word: str) -> int:
-    number = word.partition("-")[0]
-    if not number.isdecimal():
-        raise argparse.ArgumentTypeError(f"the number of a model, as 7 or 000007-..., was {word}")
-    return int(number)
+def _model(word: str) -> tuple[int, str]:
+    # Number, and the id of its content where that is said.
+    found = re.fullmatch(r"(\d+)(?:-([0-9a-f]+))?", word)
+    if not found:
+        raise argparse.ArgumentTypeError(
+            f"the number of a model, as 7, or its name, as 000007-2f0e6c1d9a3b, was {word}"
+        )
+    return int(found[1]), found[2] or ""
 
 
 def _command(said: argparse.Namespace) -> Command:
@@ -194,9 +203,9 @@ def _command(said: argparse.Namespace) -> Command:
         case "refresh":
             return control.Refresh(said.strategy)
         case "rollback":
-            return control.Rollback(said.strategy, said.number)
+            return control.Rollback(said.strategy, *said.number)
         case "promote":
-            return control.Promote(said.strategy, said.number)
+            return control.Promote(said.strategy, *said.number)
         case "retrain":
             return control.Retrain(said.job)
         case _:
@@ -206,7 +215,7 @@ def _command(said: argparse.Namespace) -> Command:
 
 def _line(said: argparse.Namespace) -> Line:
     topic = _topic(said)
-    if not topic and said.word == "retrain":
+    if not topic and (said.word == "retrain" or said.book == SCHEDULE):
         return Line.to(_schedule(), said.timeout)
     if not topic:
         return Line.to(_running(said.book), said.timeout)
@@ -262,6 +271,8 @@ def _only(books: dict[str, Path]) -> Path:
 
 def _let_adopt(book: str | None) -> Answer:
     """Let the next start go on with what a book holds under another build or configuration."""
+    if book == SCHEDULE:
+        raise ControlError("adopt is for a book, this is the schedule")
     directory = _only(books(book))
     if "ended" in journal_reader.meta(directory):
         raise ControlError(
@@ -281,7 +292,8 @@ def _model_of(known: dict[str, Any]) -> str:
     return f"{known['model']}{drift}" if known.get("model") else known.get("said", "")
 
 
-def _show(status: dict[str, Any]) -> None:
+def _standing(status: dict[str, Any]) -> Table:
+    # Of a book.
     table = Table(title=f"{status['book']}, journal {status['journal']}", title_justify="left")
     columns = ["strategy", "state", "weight", "equity", "P&L", "drawdown", "orders", "positions"]
     has_models = any(one["model"] for one in status["strategies"].values())
@@ -303,9 +315,33 @@ def _show(status: dict[str, Any]) -> None:
         + ([f"[red]{stopped} ({', '.join(holds)})[/]"] if holds else [])
     )
     table.caption_justify = "left"
+    return table
+
+
+def _jobs(status: dict[str, Any]) -> Table:
+    # Of the schedule.
+    table = Table(title=f"{status['book']}, journal {status['journal']}", title_justify="left")
+    for name in ("job", "state", "began last", "took", "next by the clock"):
+        table.add_column(name, justify="right" if name == "took" else "left")
+    for name, one in status["jobs"].items():
+        state = "trains now" if one["running"] else one["wanted"] or "waits"
+        took = (
+            f"{(one['ended'] - one['began']) / 1e9:,.0f} s" if one["ended"] > one["began"] else ""
+        )
+        table.add_row(
+            name, state, _moment(one["began"]) if took or one["running"] else "not yet", took,
+            _moment(one["next"]) if one.get("next") else "",
+        )  # fmt: skip
+    return table
+
+
+def _moment(at: int) -> str:
+    return f"{datetime.fromtimestamp(at / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _print(table: Table) -> None:
     console = Console()
-    console = console if console.is_terminal else Console(width=160)
-    console.print(table)
+    (console if console.is_terminal else Console(width=160)).print(table)
 
 
 if __name__ == "__main__":

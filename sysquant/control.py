@@ -1,8 +1,8 @@
 """Commands to a running book: typed, signed, dated, used once; and the answers to them.
 
-Input: the bytes of a message, and when it arrived. Output: the command in it, or why it is refused.
-Nothing of a message is read before its signature is right. What a command does is `desk.py`'s, and
-how messages travel `mailbox.py`'s.
+Input: a command and a key, or the bytes of an answer. Output: the bytes of a message, or what was
+answered. Which messages count is `gate.py`'s, what a command does `desk.py`'s, and how messages
+travel `mailbox.py`'s.
 """
 
 import getpass
@@ -26,7 +26,7 @@ ENVIRONMENT = {role: f"SYSQUANT_{role.upper()}_KEY" for role in ROLES}
 MOST_BYTES = 4096
 _KEY_BYTES = 32
 _LEAST_KEY = 32  # characters of a key from the environment
-_NONCE_BYTES = 16
+NONCE_BYTES = 16
 
 
 class _Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=str.lower):
@@ -96,18 +96,20 @@ class Refresh(_Command, frozen=True):
     strategy: str
 
 
-class Rollback(_Command, frozen=True):
+class Rollback(_Command, frozen=True, omit_defaults=True):
     """Let a strategy ask an earlier model again, by its number; newer ones are taken from then."""
 
     strategy: str
     number: int
+    id: str = ""  # where it is said, of that number no other is taken
 
 
-class Promote(_Command, frozen=True):
+class Promote(_Command, frozen=True, omit_defaults=True):
     """Let a strategy ask a newer model, by its number, though it holds the one it has."""
 
     strategy: str
     number: int
+    id: str = ""
 
 
 class Retrain(_Command, frozen=True):
@@ -131,7 +133,7 @@ Command: TypeAlias = (
     | Promote | Retrain | Halt | Rearm
 )  # fmt: skip
 # Who may say what: a key that only re-arms cannot trade, one that trades cannot re-arm.
-_MAY: Mapping[Role, tuple[type[_Command], ...]] = {
+MAY: Mapping[Role, tuple[type[_Command], ...]] = {
     "operate": (
         Status, Start, Stop, Drain, Pause, Resume, Weight, MoveCash, Refresh, Rollback, Promote,
         Retrain, Halt,
@@ -221,7 +223,7 @@ class Keys:
         ControlError
             If no key is held that may say it.
         """
-        may: list[Role] = [role for role in _MAY if command in _MAY[role]]
+        may: list[Role] = [role for role in MAY if command in MAY[role]]
         held: list[Role] = [role for role in may if role in self.of]
         if not held:
             names = " or ".join(ENVIRONMENT[role] for role in may)
@@ -290,7 +292,6 @@ def _made(directory: Path, role: Role) -> bytes | None:
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Message).decode
 _decode_answer = msgspec.json.Decoder(Answer).decode
 
 
@@ -304,7 +305,7 @@ def write(
 ) -> bytes:
     """The bytes of a message that says a command now."""
     issuer = issuer or getpass.getuser()
-    nonce = secrets.token_hex(_NONCE_BYTES)
+    nonce = secrets.token_hex(NONCE_BYTES)
     message = Message(book, journal, role, issuer, time.time_ns(), nonce, command)
     return keys.sign(role, _encode(message))
 
@@ -327,77 +328,3 @@ def read_answer(raw: bytes, keys: Keys) -> Answer | None:
         return _decode_answer(found[1]) if found else None
     except msgspec.DecodeError:
         return None
-
-
-class Gate:
-    """Says which messages count: those of a holder of a key, for this book, now, once.
-
-    Parameters
-    ----------
-    book, journal : who we are.
-    age_s : how old a message may be, and how far clocks may differ.
-    nonces : used ones -> when, ns UTC, from the journal; see `nonces`.
-    """
-
-    def __init__(
-        self, keys: Keys, *, book: str, journal: str, age_s: float = 30.0,
-        nonces: Mapping[str, int] | None = None,
-    ) -> None:  # fmt: skip
-        self._keys = keys
-        self._book, self._journal = book, journal
-        self._age_ns = round(age_s * 1e9)
-        self._nonces = dict(nonces or {})
-
-    def admit(self, raw: bytes, arrived: int, now: int) -> Message:
-        """The message, if it counts; its nonce is used then.
-
-        Parameters
-        ----------
-        arrived : the broker's time of the record, ns UTC; our own where it came locally.
-        now : our clock, ns UTC.
-
-        Raises
-        ------
-        ControlError
-            With the reason for which it is refused.
-        """
-        if len(raw) > MOST_BYTES:
-            raise ControlError(f"it has {len(raw):,} bytes, at most {MOST_BYTES:,} are read")
-        signed = self._keys.role_of(raw)
-        if signed is None:
-            raise ControlError("its signature is by none of the book's keys")
-        role, body = signed
-        try:
-            message = _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ControlError(f"it cannot be read: {error}") from error
-        if (message.book, message.journal) != (self._book, self._journal):
-            raise ControlError(
-                f"it is for book {message.book!r}, journal {message.journal!r}; this is "
-                f"{self._book!r}, {self._journal!r}"
-            )
-        if message.role != role or not isinstance(message.command, _MAY[message.role]):
-            raise ControlError(f"{message.command.word()} is not for the key of role {role}")
-        self._check_age(message, arrived, now)
-        if len(message.nonce) < _NONCE_BYTES or message.nonce in self._nonces:
-            raise ControlError("it was said before: every message counts once")
-        self._nonces[message.nonce] = max(now, message.issued)
-        return message
-
-    def _check_age(self, message: Message, arrived: int, now: int) -> None:
-        apart, waited = arrived - message.issued, now - arrived
-        if abs(apart) > self._age_ns:
-            raise ControlError(
-                f"it was issued {apart / 1e9:.1f} s before it arrived, "
-                f"{self._age_ns / 1e9:g} are allowed; say it again, and compare the clocks"
-            )
-        if waited > self._age_ns:
-            raise ControlError(
-                f"it waited for {waited / 1e9:.1f} s until it was read; say it again"
-            )
-
-    def nonces(self, now: int) -> dict[str, int]:
-        """Used ones -> when, ns UTC; those that a message could still use: of 2 x `age_s`."""
-        least = now - 2 * self._age_ns
-        self._nonces = {nonce: at for nonce, at in self._nonces.items() if at >= least}
-        return dict(self._nonces)

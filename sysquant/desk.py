@@ -15,10 +15,11 @@ import msgspec
 import pyarrow as pa
 
 from sysquant import control
-from sysquant.control import Answer, Command, Gate, Keys, request_id, write_answer
+from sysquant.control import Answer, Command, Keys, request_id, write_answer
 from sysquant.effects import Effects
 from sysquant.engine import Engine
 from sysquant.errors import ConfigError, ControlError
+from sysquant.gate import Gate
 from sysquant.journal import Batch, Journal
 from sysquant.mailbox import Letter, Mailbox
 from sysquant.models.loader import Look
@@ -182,9 +183,11 @@ class Desk:
                     return (Rearm(command.strategy),), f"{command.strategy} is re-armed"
                 return self._rearmed()
             case control.Refresh() | control.Rollback() | control.Promote():
-                number = getattr(command, "number", None)
+                number, content = (getattr(command, name, None) for name in ("number", "id"))
                 is_newer = isinstance(command, control.Promote)
-                return (), self._models.ask(command.strategy, number, is_newer=is_newer)
+                return (), self._models.ask(
+                    command.strategy, number, content=content or "", is_newer=is_newer
+                )
             case control.Status() | control.Retrain():
                 raise ControlError(f"{command.word()} is not for a book")
 

@@ -21,8 +21,9 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from sysquant import control
 from sysquant.alerts import Alert
-from sysquant.control import Answer, Gate, Keys, request_id, write_answer
+from sysquant.control import Answer, Keys, request_id, write_answer
 from sysquant.errors import ConfigError, ControlError, nearest
+from sysquant.gate import Gate
 from sysquant.journal import Journal
 from sysquant.keys import check_number
 from sysquant.mailbox import Letter, Mailbox

@@ -122,8 +122,16 @@ class Swapper:
             elif not self._asked(name):  # at first; or it has adopted what it holds
                 self._ask(name, number_of(known) if known else None)
 
-    def ask(self, strategy: str, number: int | None = None, *, is_newer: bool = False) -> str:
+    def ask(
+        self, strategy: str, number: int | None = None, *, content: str = "",
+        is_newer: bool = False,
+    ) -> str:  # fmt: skip
         """Look for a strategy's newest model, or for one by its number; what to answer.
+
+        Parameters
+        ----------
+        content : its id, as of `ModelLoader.ask`.
+        is_newer : whether it must be one that has not served.
 
         Raises
         ------
@@ -143,15 +151,15 @@ class Swapper:
         greatest = self._known[strategy].greatest
         if is_newer and number is not None and number <= greatest:
             raise ControlError(f"model {greatest} has served already: go back to {number} instead")
-        self._ask(strategy, number)
+        self._ask(strategy, number, content)
         which = "its newest model" if number is None else f"model {number}"
         return f"{strategy} looks for {which}"
 
-    def _ask(self, strategy: str, number: int | None = None) -> None:
+    def _ask(self, strategy: str, number: int | None = None, content: str = "") -> None:
         self._said[strategy] = ""
         self._loader.ask(
             strategy, self._asked(strategy), now=self._clock(),
-            least=self._known[strategy].greatest, number=number,
+            least=self._known[strategy].greatest, number=number, content=content,
         )  # fmt: skip
 
     def _asked(self, strategy: str) -> str:

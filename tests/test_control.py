@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from sysquant import control
-from sysquant.control import Gate, Keys, Message, read_answer, write, write_answer
+from sysquant.control import Keys, Message, read_answer, write, write_answer
 from sysquant.errors import ControlError
+from sysquant.gate import Gate
 
 KEYS = Keys({"operate": b"o" * 32, "rearm": b"r" * 32})
 OTHERS = Keys({"operate": b"x" * 32, "rearm": b"y" * 32})

@@ -6,9 +6,11 @@ import time
 
 import pytest
 
-from sysquant.control import Keys
+from runners import control
+from sysquant.control import Answer, Keys, Status
 from sysquant.control import Stop as StopCommand
 from sysquant.control import write as write_command
+from sysquant.locking import holder
 from sysquant.mailbox import post
 from tests.sessions import ended, forked, journaled, run_of, server, store, until
 from tests.sessions import run as started
@@ -73,6 +75,50 @@ def test_of_two_books_one_is_named(forked, started, home):
     assert operator(started, "--book", "two", "status")[0] == 0
     code, said = operator(started, "--book", "twoo", "status")
     assert code == 1 and "did you mean 'two'" in said
+
+
+def test_the_schedule_is_asked_how_it_stands_and_told_nothing_that_is_for_books(
+    forked, started, home
+):
+    code, said = operator(started, "status", "--book", "schedule")
+    assert code == 3 and "no schedule runs: start it with runners/schedule.py" in said
+    process = forked("schedule")
+    until(lambda: holder(home / "data" / "schedule") is not None)
+    until(lambda: operator(started, "status", "--book", "schedule")[0] == 0)
+    shown = started("control", "status", "--book", "schedule").communicate(timeout=30)[0]
+    assert "schedule, journal" in shown and "next by the clock" in shown
+    assert "ml_direction" in shown and "not yet" in shown and ":00:00 UTC" in shown
+    code, answer = operator(started, "stop", "momentum", "--book", "schedule")
+    assert code == 1 and answer["text"] == "stop is for a book, this is the schedule"
+    code, said = operator(started, "adopt", "--book", "schedule")
+    assert code == 1 and said == "error: adopt is for a book, this is the schedule\n"
+    process.terminate()
+    ended(process, timeout=20)
+
+
+def test_what_a_holding_book_answers_to_refresh_is_said_once(monkeypatch, capsys):
+    text = "ml holds 000003-ab: a newer one is to be promoted"
+    status = {"strategies": {"ml": {"model": {"model": "000003-ab", "said": text}}}}
+
+    class Line:
+        def ask(self, command):
+            is_status = isinstance(command, Status)
+            return Answer(
+                "1", True, "" if is_status else text, status=status if is_status else None
+            )
+
+    monkeypatch.setattr(control, "_line", lambda said: Line())
+    assert control.main(["refresh", "ml"]) == 1
+    assert capsys.readouterr().out == f"refused: {text}\n"
+
+
+def test_a_model_is_named_by_its_number_or_by_its_name(capsys):
+    for word, meant in (("4", (4, "")), ("000004-deadbeef0000", (4, "deadbeef0000"))):
+        assert control._parser().parse_args(["rollback", "ml", word]).number == meant
+    for word in ("4-", "four", "4-xyz", "-4"):
+        with pytest.raises(SystemExit):
+            control._parser().parse_args(["rollback", "ml", word])
+    assert "or its name, as 000007-" in capsys.readouterr().err
 
 
 def test_a_second_runner_of_a_book_is_refused_with_the_pid_of_the_first(forked, home):

@@ -136,6 +136,24 @@ def test_a_rollback_holds_over_restarts_until_a_newer_model_comes(tmp_path, publ
     assert newest in asked(tables) and served(tables) == [("asks", newest)]
 
 
+def test_of_a_number_no_other_model_is_taken_than_the_one_that_was_named(tmp_path, published):
+    old, new = published.publish(), published.publish(-1.0)
+    content = old.partition("-")[2]
+    _, told, tables = traded(
+        tmp_path, published, (485, control.Rollback("asks", 1, "deadbeef0000")),
+        (582, control.Status()), (679, control.Rollback("asks", 1, content + "00ff")),
+        (776, control.Status()), (873, control.Rollback("asks", 1, content[:5])),
+        (970, control.Status()),
+    )  # fmt: skip
+    said, long, short = (one.status["strategies"]["asks"]["model"] for one in told[1::2])
+    assert said["model"] == new
+    assert f"model asks 1 is {old}, asked for was 000001-deadbeef0000" in said["said"]
+    assert long["model"] == short["model"] == old, "by its whole id, or how that begins"
+    assert [model for _, model in served(tables)] == [new, old]
+    (event,) = events_of(tables, "model_refused")
+    assert "asked for was" in event["detail"]
+
+
 def test_a_model_that_expires_gives_no_opinion_from_then_on(tmp_path, published):
     events = ticks(1_500)
     name = published.publish(expires=int(events.ts[700]))

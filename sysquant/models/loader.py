@@ -105,8 +105,9 @@ class ModelLoader:
         return (drift.asked, drift.measure()) if drift is not None else (0, [])
 
     def ask(
-        self, strategy: str, serving: str, *, now: int, least: int, number: int | None = None
-    ) -> None:
+        self, strategy: str, serving: str, *, now: int, least: int, number: int | None = None,
+        content: str = "",
+    ) -> None:  # fmt: skip
         """Look for a model, beside.
 
         Parameters
@@ -116,35 +117,46 @@ class ModelLoader:
         now : ns UTC.
         least : greatest number that has served; none up to it is taken unless it is named.
         number : which; None for the newest.
+        content : its id, or how that begins; another model of the number is refused.
         """
-        self._looks.append(self._worker.submit(self._look, strategy, serving, now, least, number))
+        told = strategy, serving, now, least, number, content
+        self._looks.append(self._worker.submit(self._look, *told))
 
-    def _look(self, strategy: str, serving: str, now: int, least: int, number: int | None) -> Look:
-        look = self._searched(strategy, serving, now, least, number)
+    def _look(
+        self, strategy: str, serving: str, now: int, least: int, number: int | None, content: str
+    ) -> Look:
+        try:
+            if number is not None and content:
+                self._refuse_namesake(strategy, number, content)
+            look = self._searched(strategy, serving, now, least, number)
+        except ModelError as error:
+            look = Look(strategy, "", str(error), refused=True)
         return look._replace(number=number)
+
+    def _refuse_namesake(self, strategy: str, number: int, content: str) -> None:
+        path = self._registry.numbers(strategy).get(number)
+        known = path.name.partition("-")[2] if path else content
+        if not (known.startswith(content) or content.startswith(known)):
+            raise ModelError(
+                f"model {strategy} {number} is {path.name if path else ''}, asked for was "
+                f"{number:06d}-{content}: name it by its number alone, or as model_runs does"
+            )
 
     def _searched(
         self, strategy: str, serving: str, now: int, least: int, number: int | None
     ) -> Look:
-        try:
-            names = self._registry.numbers(strategy)
-            if not names:
-                return Look(
-                    strategy, "", "there is no model yet: python runners/retrain.py makes one"
-                )
-            at = max(names) if number is None else number
-            name = names[at].name if at in names else ""
-            if name and name == serving:
-                return Look(strategy, name, f"{name} serves already")
-            if number is None and at <= least:
-                return Look(
-                    strategy, "", f"{name} is the newest, and was rolled back from", refused=True
-                )
-            loaded = self._read(strategy, at, name, now=now, least=0)
-            self._refuse_other(strategy, loaded)
-            return Look(strategy, name, self._compared(strategy, loaded, serving))
-        except ModelError as error:
-            return Look(strategy, "", str(error), refused=True)
+        names = self._registry.numbers(strategy)
+        if not names:
+            return Look(strategy, "", "there is no model yet: python runners/retrain.py makes one")
+        at = max(names) if number is None else number
+        name = names[at].name if at in names else ""
+        if name and name == serving:
+            return Look(strategy, name, f"{name} serves already")
+        if number is None and at <= least:
+            raise ModelError(f"{name} is the newest, and was rolled back from")
+        loaded = self._read(strategy, at, name, now=now, least=0)
+        self._refuse_other(strategy, loaded)
+        return Look(strategy, name, self._compared(strategy, loaded, serving))
 
     def _refuse_other(self, strategy: str, loaded: Loaded) -> None:
         made = recipe(loaded.manifest)
