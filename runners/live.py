@@ -41,6 +41,7 @@ from sysquant.home import home
 from sysquant.ingest import ingest_journal
 from sysquant.journal import Journal
 from sysquant.live import LiveRunner
+from sysquant.locking import holder
 from sysquant.mailbox import LocalMailbox, Mailbox
 from sysquant.models.loader import ModelLoader
 from sysquant.outbox import Outbox
@@ -102,7 +103,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     flatten = parts.flattened(cfg, list(engine.strategies))
     journal = _journal(book, wish)
     ingests = compose.choice("feed") == "kafka" and ingest == "auto" and cfg.store.dsn != dsn
-    beside = _Ingest(stop) if ingests else None
+    beside = _Ingest(stop, ingest_journal(feed.name, cfg.store.dsn)) if ingests else None
     outbox = Outbox(journal.path, opened)
     labels = parts.labels_of(engine, journal.id, {n: one.id for n, one in records.items()})
     history = promoted.warmed(
@@ -221,24 +222,37 @@ def _known_quality(book: str, wish: str) -> str:
 
 
 class _Ingest:
-    # Ends with this process, also when that is killed; one that ends before is started again.
+    # Ends with this process, also when that is killed; one that ends before is started again, but
+    # not while another process, as a second session on the topic, has one.
 
-    def __init__(self, stop: StopRequest) -> None:
-        self._stop, self._log = stop, compose.output_dir() / "ingest.log"
-        self._child = self._started()
+    def __init__(self, stop: StopRequest, journal: Path) -> None:
+        self._stop, self._journal = stop, journal
+        self._log = compose.output_dir() / "ingest.log"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._again_at, self._known = 0.0, 0
+        self.look()
 
     def look(self) -> None:
-        if self._child.poll() is not None and time.monotonic() >= self._again_at:
+        is_up = self._child is not None and self._child.poll() is None
+        if is_up or time.monotonic() < self._again_at:
+            return
+        self._again_at = time.monotonic() + _INGEST_AGAIN_S
+        other = holder(self._journal)
+        if other is None:
+            self._start()
+        elif other != self._known:  # what we started meanwhile was refused
+            log.info("the topic is written into the store by the ingest of process %d", other)
+            self._child = None
+        self._known = other or 0
+
+    def _start(self) -> None:
+        if self._child is not None:
             code = self._child.returncode
             log.warning("the ingest ended with code %s, see %s; starting it again", code, self._log)
-            self._child = self._started()
-
-    def _started(self) -> "subprocess.Popen[bytes]":
-        self._again_at = time.monotonic() + _INGEST_AGAIN_S
         ingest = Path(__file__).with_name("ingest.py")
         arguments = [*compose.chosen("feed", "universe", "store"), f"stop_with={os.getpid()}"]
         with self._log.open("ab") as output:
-            return self._stop.spawn([sys.executable, ingest, *arguments], output)
+            self._child = self._stop.spawn([sys.executable, ingest, *arguments], output)
 
 
 def _say_behind(stop: StopRequest, journal: Path, read: Mapping[int, int]) -> None:

@@ -3,14 +3,15 @@
 import json
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from runners import control
+from runners import control, live
 from sysquant.control import Answer, Keys, Status
 from sysquant.control import Stop as StopCommand
 from sysquant.control import write as write_command
-from sysquant.locking import holder
+from sysquant.locking import holder, lock
 from sysquant.mailbox import post
 from tests.sessions import ended, forked, journaled, run_of, server, store, until
 from tests.sessions import run as started
@@ -110,6 +111,35 @@ def test_what_a_holding_book_answers_to_refresh_is_said_once(monkeypatch, capsys
     monkeypatch.setattr(control, "_line", lambda said: Line())
     assert control.main(["refresh", "ml"]) == 1
     assert capsys.readouterr().out == f"refused: {text}\n"
+
+
+def test_the_ingest_of_another_session_is_left_alone_until_that_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(live, "_INGEST_AGAIN_S", 0.0)
+    monkeypatch.setattr("runners.compose.output_dir", lambda: tmp_path)
+    monkeypatch.setattr("runners.compose.chosen", lambda *groups: [])
+    started = []
+
+    class Stop:
+        def spawn(self, command, output):
+            started.append(SimpleNamespace(returncode=None, poll=lambda: started[-1].returncode))
+            return started[-1]
+
+    with lock(tmp_path / "journal"):  # of the champion's, beside which a challenger is started
+        ingest = live._Ingest(Stop(), tmp_path / "journal")
+        for _ in range(3):
+            ingest.look()
+        assert started == []
+    ingest.look()
+    ingest.look()
+    assert len(started) == 1
+    started[0].returncode = 1
+    with lock(tmp_path / "journal"):  # another was first: ours was refused
+        ingest.look()
+        assert len(started) == 1
+    ingest.look()
+    started[1].returncode = 1
+    ingest.look()
+    assert len(started) == 3, "one that fails by itself is started again"
 
 
 def test_a_model_is_named_by_its_number_or_by_its_name(capsys):
