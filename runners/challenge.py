@@ -36,6 +36,7 @@ from sysquant.control import Command
 from sysquant.errors import ControlError, SysquantError
 from sysquant.home import home
 from sysquant.keys import check_number
+from sysquant.locking import lock
 from sysquant.models.loader import number_of
 from sysquant.models.registry import Registry
 from sysquant.store import insert
@@ -174,18 +175,26 @@ class Challenge:
         sides = self._records(client, champion, challenger)
         if sides is None:
             return
-        champion.say(control.Promote(self._lineage, number_of(challenger.model)))
+        number, _, content = challenger.model.partition("-")
+        answer = champion.line.ask(control.Promote(self._lineage, int(number), content))
+        if answer.ok:
+            said = self._looked(champion)
+            why = said or f"{champion.book} did not tell what came of it"
+        else:  # as of one that has served already: told once, and not at every look
+            said, why = "", f"{champion.book}: {answer.text}"
+        verdict = "promoted" if said.startswith(challenger.model) else "refused"
+        self._record(client, sides, challenging.compare(*sides), verdict, why)
+        self._alert(verdict, why)
+
+    def _looked(self, champion: Side) -> str:
+        # What the champion's look for the model came to; empty when that is not told.
         until = time.monotonic() + _LOOKED_S
         said = ""
         while not said and time.monotonic() < until:
             time.sleep(_TURN_S)
             status: Any = champion.line.ask(control.Status()).status
             said = status["strategies"][self._lineage]["model"]["said"]
-        is_done = said.startswith(challenger.model)
-        verdict = "promoted" if is_done else "refused"
-        why = said or f"{champion.book} did not tell what came of it"
-        self._record(client, sides, challenging.compare(*sides), verdict, why)
-        self._alert(verdict, why)
+        return said
 
     def _record(
         self, client: Client, sides: tuple[Record, Record], found: Comparison, verdict: Verdict,
@@ -228,12 +237,16 @@ def main(cfg: DictConfig) -> None:
     look_s = compose.value(cfg, "look_s", float)
     check_number("look_s", look_s, above=0)
     once = compose.value(cfg, "once", bool)
+    lineage = compose.value(cfg, "lineage", str)
+    Registry(home() / "data" / "models").numbers(lineage)  # a name, before it is a directory's
     _, opened = parts.store_of(cfg, stop)
     opened().close()
+    where = home() / "data" / "challenges" / lineage
     try:
-        with couriers_of(cfg) as tell:
+        # Two would have the verdict of the one that needs fewer snapshots.
+        with couriers_of(cfg) as tell, lock(where, "one compares the models of a lineage"):
             challenge = Challenge(
-                compose.value(cfg, "lineage", str),
+                lineage,
                 (
                     compose.value(cfg, "champion", str | None),
                     compose.value(cfg, "challenger", str | None),

@@ -1,15 +1,23 @@
 """A challenger trades the champion's ticks on paper, is promoted, and sent back when it loses."""
 
+import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from runners.challenge import Challenge, Side
+from sysquant.challenging import Rule
+from sysquant.control import Answer, Promote
 from sysquant.home import home as home_of
+from sysquant.locking import lock
 from sysquant.models.families import pipeline_of
 from sysquant.models.labels import QuantileLabels
 from sysquant.models.manifest import TrainedOn, signing_key
 from sysquant.models.registry import Registry
 from sysquant.models.training import fit, training_set
+from sysquant.rows import model_served
+from sysquant.store import connect, insert
 from sysquant.strategies.ml_direction import MlDirection
 from tests.minutes import Market, live_words, minutes
 from tests.published import publish
@@ -17,6 +25,7 @@ from tests.sessions import ended, server, store, until
 from tests.sessions import forked as run
 from tests.test_training import bars
 
+pytest_plugins = ["tests.served"]
 __all__ = ["run", "server", "store"]  # fixtures
 
 COUNT, TRAINED = 4_000, 1_500  # minutes
@@ -78,12 +87,13 @@ def test_the_better_of_two_models_trades(run, home, store, broker, topic):
     said = run("control", "promote", "ml_direction", "3", "--book", "ml_direction-kafka")
     ended(said)  # a person may, against the verdict
     reached(lambda: rows("SELECT count() FROM events WHERE kind = 'went_back'") == [(1,)])
+    second_one = run("challenge", "once=true")
+    assert f"in use by process {challenge.pid}" in second_one.communicate(60)[1]
+    left(challenge)
     once = ended(run("challenge", "once=true"))
     assert third not in once
-    for process in (challenge, shadow, champion):
-        process.terminate()
-        process.communicate(timeout=20)
-        assert process.returncode == 0, process.communicate()
+    for process in (shadow, champion):
+        left(process)
     modes = dict(rows("SELECT mode, run FROM runs"))
     served = {
         mode: rows(f"SELECT model FROM models_served WHERE run = '{run}' ORDER BY seq")
@@ -95,10 +105,53 @@ def test_the_better_of_two_models_trades(run, home, store, broker, topic):
     assert own[0][0] > 10, "it trades, in its own book"
 
 
+def left(process):
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 0, process.communicate()
+
+
 def test_without_its_books_it_says_how_to_start_them(run, home):
     said = run("challenge", "once=true", "champion=ml")
     _, error = said.communicate(60)
     assert said.returncode == 1
     assert "no book 'ml' runs here: python runners/live.py strategy=ml_direction" in error
+    with lock(home / "data" / "challenges" / "ml_direction"):
+        said = run("challenge", "once=true")
+        assert f"in use by process {os.getpid()}; stop it, one compares" in said.communicate(60)[1]
+    assert said.returncode == 1
+    said = run("challenge", "lineage=../x")
+    assert "a lineage is named by small letters" in said.communicate(60)[1]
     said = run("challenge", "once=true")
     assert "name champion=..., of the books that run here: none" in said.communicate(60)[1]
+
+
+def test_a_promotion_that_the_champion_refuses_is_told_once_and_not_at_every_look(
+    home, dsn, client
+):
+    text = "model 3 has served already: go back to 2 instead"
+    alerts, said, names = [], [], ("000003-ab", "000002-cd")
+
+    class Line:
+        def ask(self, command):
+            said.append(command)
+            return Answer("1", False, text)
+
+    sides = tuple(Side(Line(), f"book{n}", f"run{n}", name) for n, name in enumerate(names))
+    for side in sides:
+        row = model_served(side.run, 1, 10**9, "ml", side.model, "")
+        insert(client, "models_served", row, side.run)
+    client.command(
+        "INSERT INTO challenges (lineage, champion, challenger, verdict) VALUES "
+        f"('ml', '{names[0]}', '{names[1]}', 'better')"
+    )
+    challenge = Challenge(
+        "ml", (None, None), Rule(), auto=True, opened=partial(connect, dsn), tell=alerts.append
+    )
+    challenge._sides = lambda: sides
+    challenge.look()
+    challenge.look()
+    assert [(one.kind, one.detail) for one in alerts] == [("refused", f"book0: {text}")]
+    assert said == [Promote("ml", 2, "cd")]
+    rows = client.query("SELECT verdict, why FROM challenges ORDER BY ts").result_rows
+    assert rows[1:] == [("refused", f"book0: {text}")]
