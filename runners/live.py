@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from runners import chain, compose, parts, promoted
 from runners.screen import Screen
 from sysquant import backfill, journal_reader
-from sysquant.adoption import adopt
+from sysquant.adoption import adopt, unserved
 from sysquant.control import Keys
 from sysquant.desk import Desk
 from sysquant.engine import Engine
@@ -111,9 +111,10 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     )  # fmt: skip
     check_feed(journal, feed)
     journal.remember(quality=known_quality or quality)  # a start that is refused changes nothing
-    is_adopted = bool(journal.meta("adopt")) and not is_ours(journal, engine)
+    gone = unserved(journal, models) if journal.meta("adopt") else {}
+    is_adopted = bool(journal.meta("adopt")) and (bool(gone) or not is_ours(journal, engine))
     if is_adopted:
-        print(adopt(journal, engine, outbox, opened, history, labels), flush=True)
+        print(adopt(journal, engine, outbox, opened, history, labels, gone), flush=True)
     _announce(cfg, journal, engine, book, anew=is_adopted)
     screen = Screen(f"{book} on {feed.name}, run {journal.id}")
 

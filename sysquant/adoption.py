@@ -9,21 +9,25 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 
 from sysquant.effects import END_REASONS, Effects, Labels
 from sysquant.engine import Engine
-from sysquant.errors import ConfigError, JournalError, StoreAwayError
+from sysquant.errors import ConfigError, JournalError, ModelError, StoreAwayError
 from sysquant.journal import Input, Journal
+from sysquant.models.loader import ModelLoader
 from sysquant.operation import Charge, Fill, Hold, Serve
 from sysquant.outbox import Outbox
 from sysquant.packed import pack, unpack_batch
 from sysquant.recovery import FRESH, carry_out, changed, marks, newest, read_command
 from sysquant.rows import event, input_row
 from sysquant.store import store_errors
+from sysquant.swapping import served, without
 from sysquant.types import Bars, clock_mark
 
 History = Callable[[int, Mapping[int, int]], Bars]
@@ -65,7 +69,7 @@ _WORKING = """
 
 def adopt(
     journal: Journal, engine: Engine, outbox: Outbox, connect: Callable[[], Client],
-    history: History, labels: Labels,
+    history: History, labels: Labels, gone: Mapping[str, str] = MappingProxyType({}),
 ) -> str:  # fmt: skip
     """Bring a new engine to what a journal's book holds, and journal that.
 
@@ -77,6 +81,7 @@ def adopt(
     ----------
     outbox : of the journal; the rows that wait are sent first.
     history : bars before a time (ns UTC) that hold nothing of the feed from these offsets on.
+    gone : of `unserved`; those models are dropped, and the newest is looked for.
 
     Returns
     -------
@@ -111,19 +116,59 @@ def adopt(
     engine.restore(state)
     seq = journal.last_seq + 1
     ended = labels.tables(_ends(told.working, engine, labels), seq)
+    text = _text(journal, told, after, [*differing, *(["models"] if gone else ())])
+    events, notes = _dropped(journal, engine, gone)
+    events.append(event(journal.id, engine.engine_ts or time.time_ns(), "adopted", text, seq=seq))
+    entry = Input(seq, "adopted", pack(state), b"")
+    inputs = input_row(journal.id, entry, 0, "{}")
+    tables = {"events": pa.concat_tables(events), "inputs": inputs, **ended}
+    notes |= marks(engine) | {"adopt": ""}
+    journal.commit(entry, tables, notes=notes, snapshot=state)
+    return text
+
+
+def _text(journal: Journal, told: "_Recorded", after: int, differing: Sequence[str]) -> str:
     fills = sum(map(len, told.fills.values()))
-    text = (
+    return (
         f"adopted by {journal.meta('adopt')}: {fills} fills after input {after}, "
         f"{len(told.working)} working orders ended; changed: "
         f"{', '.join(differing) or 'the build, which was ' + str(journal.meta('build'))}"
     )
-    entry = Input(seq, "adopted", pack(state), b"")
-    tables = {
-        "events": event(journal.id, engine.engine_ts or time.time_ns(), "adopted", text, seq=seq),
-        "inputs": input_row(journal.id, entry, 0, "{}"),
-    }
-    journal.commit(entry, {**tables, **ended}, notes=marks(engine) | {"adopt": ""}, snapshot=state)
-    return text
+
+
+def _dropped(
+    journal: Journal, engine: Engine, gone: Mapping[str, str]
+) -> tuple[list[pa.Table], dict[str, str]]:
+    # Events and notes of models that are asked no more.
+    at, notes = engine.engine_ts or time.time_ns(), dict[str, str]()
+    events = [
+        event(journal.id, at, "model_refused", f"{why}; it is dropped", strategy=name)
+        for name, why in gone.items()
+    ]
+    for name in gone:
+        notes |= without(journal, name)
+    return events, notes
+
+
+def unserved(journal: Journal, models: ModelLoader) -> dict[str, str]:
+    """Models that going on with a journal asks, and that may not be served: strategy -> why."""
+    after, base = newest(journal)
+    asked = {(name, served(journal, name)) for name in models.strategies}
+    asked |= {(name, str(base.get(f"models/{name}", [""])[0])) for name in models.strategies}
+    for entry in journal.inputs(after=after):
+        if entry.kind == "command":
+            asked |= {
+                (one.strategy, one.model)
+                for one in read_command(entry).operations if isinstance(one, Serve)
+            }  # fmt: skip
+    found = dict[str, str]()
+    for name, model in sorted(asked):
+        if model and name in models.strategies:
+            try:
+                models(name, model)
+            except ModelError as error:
+                found[name] = str(error)
+    return found
 
 
 class _Recorded:

@@ -18,7 +18,7 @@ import numpy as np
 from sysquant.compiled import machine, source_hash
 from sysquant.effects import Effects
 from sysquant.engine import Engine
-from sysquant.errors import FeedError, JournalError
+from sysquant.errors import FeedError, JournalError, ModelError
 from sysquant.failpoints import Point, reached
 from sysquant.journal import Input, Journal
 from sysquant.operation import Operation
@@ -70,16 +70,23 @@ def recover(journal: Journal, engine: Engine, feed: Feed) -> None:
     Raises
     ------
     JournalError
-        If a replay does not do what was recorded, or every snapshot is damaged.
+        If a replay does not do what was recorded, every snapshot is damaged, or a model that the
+        book asks may not be served.
     """
     replayed = 0
     seq, state = newest(journal)
-    if state:
-        engine.restore(state)
-    reached(Point.RECOVERING)
-    for entry in journal.inputs(after=seq):
-        replay(engine, entry)
-        replayed += 1
+    try:
+        if state:
+            engine.restore(state)
+        reached(Point.RECOVERING)
+        for entry in journal.inputs(after=seq):
+            replay(engine, entry)
+            replayed += 1
+    except ModelError as error:
+        raise JournalError(
+            f"this journal's book asks a model that may not be served: {error}; put it back as it "
+            f"was, with the packages it was made with, {ways_out(journal.directory.name)}"
+        ) from error
     engine.faults.clear()  # they were told when they happened
     if journal.last_seq:
         log.info("recovered snapshot=%d inputs_replayed=%d", seq, replayed)

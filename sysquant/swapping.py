@@ -83,6 +83,30 @@ class _Served(msgspec.Struct, frozen=True):
     greatest: int = 0  # number that has ever served
 
 
+def served(journal: Journal, strategy: str) -> str:
+    """The model that a strategy of a journal's book asked last; empty for none."""
+    return _read(journal, strategy).model
+
+
+def without(journal: Journal, strategy: str) -> dict[str, str]:
+    """What a journal is to remember of a strategy whose model is dropped: notes of a commit.
+
+    The newest is taken then, unless it was rolled back from.
+    """
+    was = _read(journal, strategy)
+    was_newest = bool(was.model) and number_of(was.model) == was.greatest
+    return {f"served/{strategy}": _written(_Served(greatest=0 if was_newest else was.greatest))}
+
+
+def _read(journal: Journal, strategy: str) -> _Served:
+    note = journal.meta(f"served/{strategy}")
+    return msgspec.json.decode(note, type=_Served) if note else _Served()
+
+
+def _written(served: _Served) -> str:
+    return msgspec.json.encode(served).decode()
+
+
 class _Left(NamedTuple):
     # A model that breached its limits, the number of the one before it, and why.
     model: str
@@ -108,7 +132,7 @@ class Swapper:
         self._engine, self._journal, self._loader, self._clock = engine, journal, loader, clock
         self._serving = serving
         self._said = dict.fromkeys(loader.strategies, "")
-        self._known = {name: self._read(name) for name in loader.strategies}
+        self._known = {name: _read(journal, name) for name in loader.strategies}
         self._left = dict[str, _Left]()  # by strategy, while the model before it is looked for
         self._told = dict[str, int]()  # model -> rows asked when its drift was told
         self._drifted = dict[str, float]()  # model -> index of what it says, at that time
@@ -164,10 +188,6 @@ class Swapper:
 
     def _asked(self, strategy: str) -> str:
         return self._engine.models.get(strategy, "")
-
-    def _read(self, strategy: str) -> _Served:
-        note = self._journal.meta(f"served/{strategy}")
-        return msgspec.json.decode(note, type=_Served) if note else _Served()
 
     def due(self, at: int = 0) -> Iterator[Swap | Look]:
         """What is to be swapped now, and what was refused; each is taken before the next comes.
@@ -250,7 +270,7 @@ class Swapper:
             model, self._asked(strategy) if number > was.greatest else "",
             account["equity"] - account["allocation"], max(was.greatest, number),
         )  # fmt: skip
-        notes = {f"served/{strategy}": msgspec.json.encode(now).decode()}
+        notes = {f"served/{strategy}": _written(now)}
         return Swap(
             kind, Serve(strategy, model), f"{strategy}: {said}", {"models_served": row}, notes
         )

@@ -1,5 +1,6 @@
 """Going on under another configuration: the money that was recorded, and nothing doubled."""
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -8,18 +9,24 @@ import numpy as np
 import pytest
 
 from sysquant import journal_reader
-from sysquant.adoption import adopt
+from sysquant.adoption import adopt, unserved
+from sysquant.control import Rollback
 from sysquant.effects import Labels
 from sysquant.errors import FeedError, JournalError, StoreAwayError
 from sysquant.execution import Execution
 from sysquant.journal import Journal
+from sysquant.models import registry
 from sysquant.operation import Hold, Weigh
 from sysquant.outbox import Outbox
 from sysquant.recovery import is_ours
 from sysquant.store import connect
+from sysquant.swapping import Serving
 from sysquant.types import SECOND
 from tests.market import UNIVERSE, Flip, engine, ticks
+from tests.published import Published
+from tests.test_desk import events_of
 from tests.test_live import MemoryFeed, no_history, session
+from tests.test_swapping import served, traded
 
 pytest_plugins = ["tests.served"]
 
@@ -197,3 +204,58 @@ def test_without_the_store_nothing_is_adopted(tmp_path, dsn, client, monkeypatch
         adopted(tmp_path, slow(0.5), away)
     assert journal_reader.ask(tmp_path, "SELECT max(seq) FROM inputs") == before
     assert journal_reader.meta(tmp_path)["adopt"] == "ann"
+
+
+@pytest.mark.parametrize("holds", [False, True])
+@pytest.mark.parametrize("how", ["gone", "other versions"])
+def test_a_model_that_may_not_be_served_any_more_is_dropped_and_the_newest_is_taken(
+    tmp_path, dsn, client, monkeypatch, how, holds
+):
+    published, serving = Published(tmp_path / "registry"), Serving(holds=holds)
+    first, second = published.publish(), published.publish(-1.0)
+    _, _, tables = traded(tmp_path, published, serving=serving)
+    assert served(tables) == [("asks", second)]
+    if how == "gone":
+        shutil.rmtree(published.registry.directory / "asks" / second)
+        said, newest = "there is no model asks 2", first
+    else:
+        ours = registry.versions() | {"numpy": "9.9"}
+        monkeypatch.setattr(registry, "versions", lambda: ours)
+        said, newest = "wanted is 9.9: train it anew", published.publish(versions=ours)
+    with pytest.raises(JournalError, match=r"control\.py adopt --book book") as error:
+        traded(tmp_path, published, serving=serving, count=1_900)
+    assert said in str(error.value) and "journal=fresh" in str(error.value)
+    text, gone = dropped(tmp_path / "book", published, partial(connect, dsn))
+    assert said in gone["asks"] and text.endswith("changed: models")
+    _, _, tables = traded(tmp_path, published, serving=serving, count=1_900)
+    assert served(tables) == [("asks", newest)]
+    (event,) = events_of(tables, "model_refused")
+    assert event["strategy"] == "asks" and event["detail"].endswith("it is dropped")
+
+
+def test_a_model_that_was_rolled_back_from_is_not_taken_for_one_that_is_gone(tmp_path, dsn, client):
+    published = Published(tmp_path / "registry")
+    first, _ = published.publish(), published.publish(-1.0)
+    traded(tmp_path, published, (485, Rollback("asks", 1)))
+    shutil.rmtree(published.registry.directory / "asks" / first)
+    dropped(tmp_path / "book", published, partial(connect, dsn))
+    _, _, tables = traded(tmp_path, published, count=1_900)
+    assert served(tables) == []
+    assert "rolled back from" in events_of(tables, "model_refused")[-1]["detail"]
+
+
+def dropped(directory, published, connected) -> tuple[str, dict[str, str]]:
+    """What is said by a start that may adopt, and which models may not be served."""
+    loader = published.loader()
+    book, journal = published.book(loader), Journal(directory)
+    outbox = Outbox(journal.path, connected)
+    labels = Labels(journal.id, list(book.strategies), book.symbols, book.risk)
+    journal.remember(adopt="ann")
+    try:
+        assert is_ours(journal, book)
+        gone = unserved(journal, loader)
+        return adopt(journal, book, outbox, connected, no_history, labels, gone), gone
+    finally:
+        outbox.close()
+        journal.close()
+        loader.close()
