@@ -169,6 +169,15 @@ def test_a_changed_file_is_refused_before_it_is_opened(published, load, name, ha
         load()
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sig", MODEL, PROBE])
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(published, load, name):
+    (published / name).unlink()
+    os.mkfifo(published / name)
+    with pytest.raises(ModelError, match=f"model direction 1 is refused: its {name} is no file"):
+        load()
+
+
 def test_a_pickle_runs_nothing_even_when_it_is_signed(published, key, load, tmp_path):
     mark = tmp_path / "ran"
     with_file(published, key, MODEL, pickle.dumps(Runs(mark)))

@@ -11,6 +11,7 @@ import platform
 import re
 import secrets
 import shutil
+import stat
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -363,16 +364,20 @@ def _probed(content: bytes, features: int) -> Floats:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of one file of a model: no link is followed, and no endless file read.
+    """The bytes of one file of a model: no link is followed, no pipe waited for, nothing endless.
 
     Raises
     ------
     ModelError
-        If it cannot be read, or is larger than a file of its name may be.
+        If it cannot be read, is no file, or is larger than a file of its name may be.
     """
     most = _MOST_BYTES.get(path.name, 0)
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        # Opened at once also where it is a pipe to which nobody writes.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ModelError(f"its {path.name} is no file")
             content = file.read(most + 1)
     except OSError as error:
         raise ModelError(f"its {path.name} cannot be read: {error.strerror}") from error
