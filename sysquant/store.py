@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ DEFAULT_DSN = "chdb:data/store"
 SCHEMA = PACKAGE / "schema"
 CONNECT_TIMEOUT_S = 2
 ANSWER_TIMEOUT_S = 60
+_HELD_LOOK_S = 0.2
 _MEANT = "chdb:<directory> or http(s)://user:password@host:port/database"  # as a DSN
 # One insert is one block of the engine up to this many rows, and only a block can be recognised
 # as a repetition; longer tables go as several inserts, cut at the same rows every time.
@@ -168,7 +170,12 @@ def _is_free(status: IO[str]) -> bool:
     return True
 
 
-def connect(dsn: str = DEFAULT_DSN, *, read_only: bool = False) -> Client:
+class _HeldError(StoreError):
+    # Another process has the embedded directory.
+    pass
+
+
+def connect(dsn: str = DEFAULT_DSN, *, read_only: bool = False, wait_s: float = 0.0) -> Client:
     """A client of the store, ready to use; one per thread, `close()` it.
 
     Parameters
@@ -176,6 +183,7 @@ def connect(dsn: str = DEFAULT_DSN, *, read_only: bool = False) -> Client:
     dsn : `chdb:path[?database=name]`, the path below `home()` unless absolute, or
         `http(s)://user:password@host:port/database`. A database that is missing is made.
     read_only : nothing can be written or defined through this client.
+    wait_s : for another process that holds the directory to let it go, or to serve it.
 
     Returns
     -------
@@ -189,7 +197,17 @@ def connect(dsn: str = DEFAULT_DSN, *, read_only: bool = False) -> Client:
         If the server refuses the user, or another process holds the directory; a `StoreAwayError`
         if it does not answer.
     """
-    place = Dsn.parse(dsn)
+    place, until = Dsn.parse(dsn), time.monotonic() + wait_s
+    while True:
+        try:
+            return _connect(place, read_only)
+        except _HeldError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_HELD_LOOK_S)
+
+
+def _connect(place: Dsn, read_only: bool) -> Client:
     if place.directory is None:
         return _connect_server(place, read_only)
     server = find_server(place.directory)
@@ -203,7 +221,7 @@ def connect(dsn: str = DEFAULT_DSN, *, read_only: bool = False) -> Client:
 def _open_embedded(directory: Path, database: str, read_only: bool) -> Client:
     holder = lock_holder(directory)
     if holder not in (None, os.getpid()):
-        raise StoreError(
+        raise _HeldError(
             f"store {directory} is held by process {holder}: end that process, or let everyone "
             "share the store by starting `python runners/store.py` first"
         )
@@ -211,7 +229,8 @@ def _open_embedded(directory: Path, database: str, read_only: bool) -> Client:
     try:
         client = clickhouse_connect.get_client(interface="chdb", path=str(directory))
     except ClickHouseError as error:
-        raise StoreError(
+        is_held = lock_holder(directory) not in (None, os.getpid())  # by one that opened it, too
+        raise (_HeldError if is_held else StoreError)(
             f"cannot open store {directory}: {_first_line(error)}; a process can open one "
             "directory only, and needs the right to write to it"
         ) from error

@@ -371,6 +371,18 @@ def test_locked_store_names_its_holder_and_the_way_out(holder: tuple[Path, int])
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_store_that_another_holds_for_a_while_is_waited_for(
+    holder: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
+):
+    path, pid = holder
+    monkeypatch.setattr(store.clickhouse_connect, "get_client", lambda **_: "opened")
+    monkeypatch.setattr(store, "_enter", lambda client, *_: client)
+    with pytest.raises(StoreError, match=f"held by process {pid}"):
+        store.connect(f"chdb:{path}", wait_s=0.3)
+    threading.Timer(0.3, os.kill, [pid, signal.SIGKILL]).start()
+    assert store.connect(f"chdb:{path}", wait_s=30) == "opened"
+
+
 def run_server(path: Path, *more: str) -> "subprocess.CompletedProcess[str]":
     """A runner that is expected to end by itself."""
     command = [sys.executable, "runners/store.py", "--dsn", f"chdb:{path}", *more]
