@@ -10,12 +10,15 @@ from typing import IO
 from sysquant.errors import JournalError
 
 
-def lock(directory: Path, way_out: str = "or name another book with book.name=...") -> IO[str]:
+def lock(
+    directory: Path, way_out: str = "or name another book with book.name=...", wait_s: float = 0.1
+) -> IO[str]:
     """Lock a journal's directory, made when missing, for this process; closing the file frees it.
 
     Parameters
     ----------
     way_out : other than to stop who holds it, as the end of a sentence.
+    wait_s : for who holds it to end; who only asks for the holder has it for an instant, too.
 
     Raises
     ------
@@ -28,7 +31,7 @@ def lock(directory: Path, way_out: str = "or name another book with book.name=..
     except OSError as error:
         raise JournalError(f"the journal in {directory} cannot be opened: {error}") from error
     try:
-        _take(file)
+        _take(file, wait_s)
     except BlockingIOError as error:
         file.seek(0)
         by = file.read().strip() or "unknown"
@@ -40,9 +43,9 @@ def lock(directory: Path, way_out: str = "or name another book with book.name=..
     return file
 
 
-def _take(file: IO[str]) -> None:
-    # Who only asks for the holder has it for an instant, too.
-    for _ in range(5):
+def _take(file: IO[str], wait_s: float) -> None:
+    until = time.monotonic() + wait_s
+    while time.monotonic() < until:
         with suppress(BlockingIOError):
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(0.02)

@@ -273,7 +273,7 @@ def newest(
 
 def publish(
     registry: Registry, checked: Checked, training: TrainingSet, key: Ed25519PrivateKey,
-    *, lineage: str, parent: str, build: str, life: int,
+    *, lineage: str, parent: str, build: str, life: int, newest: int | None = None,
 ) -> Manifest:  # fmt: skip
     """Sign a candidate and put it into the registry.
 
@@ -286,6 +286,7 @@ def publish(
     parent : id of the model that it was compared with; empty for none.
     build : hash of the code that trained it.
     life : ns from now, after which it gives no opinion.
+    newest : as of `Registry.publish`.
 
     Raises
     ------
@@ -301,7 +302,7 @@ def publish(
         trained=candidate.trained, versions=versions(), build=build, scores=candidate.figures,
         parent=parent, made=made, expires=made + life, files={},
     )  # fmt: skip
-    return registry.publish(about, checked.classifier, training.x, key)
+    return registry.publish(about, checked.classifier, training.x, key, newest=newest)
 
 
 def run_row(

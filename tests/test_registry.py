@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import stat
+import threading
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from skops import io
 
-from sysquant.errors import JournalError, ModelError
+from sysquant.errors import ModelError
 from sysquant.locking import lock
 from sysquant.models import manifest as manifests
 from sysquant.models.families import FAMILIES, pipeline_of
@@ -106,11 +107,44 @@ def test_numbers_count_and_every_model_stays(registry, key, fitted, load):
     assert registry.numbers("other") == {}
 
 
-def test_one_publishes_at_a_time(registry, key, fitted):
+def test_one_publishes_at_a_time(registry, key, fitted, monkeypatch):
+    monkeypatch.setattr("sysquant.models.registry._PATIENCE_S", 0.1)
     held = lock(registry.directory / "direction")
-    with pytest.raises(JournalError, match="in use by process"):
+    with pytest.raises(ModelError, match=r"another process publishes .* train it anew later"):
         registry.publish(about(), fitted, rows(100)[0], key)
     held.close()
+
+
+def test_who_publishes_waits_for_another_that_does(registry, key, fitted):
+    held = lock(registry.directory / "direction")
+    threading.Timer(0.3, held.close).start()
+    assert registry.publish(about(), fitted, rows(100)[0], key).number == 1
+
+
+def test_a_model_that_was_judged_against_one_that_is_not_the_newest_any_more_is_refused(
+    registry, published, key, fitted
+):
+    with pytest.raises(ModelError, match=r"000001-ababababab.. was published while this one was"):
+        registry.publish(about(), fitted, rows(100)[0], key, newest=0)
+    (registry.directory / "direction" / "000007-aaaaaaaaaaaa").mkdir()  # no model
+    assert registry.publish(about(), fitted, rows(100)[0], key, newest=1).number == 8
+
+
+def test_a_directory_that_is_no_model_hides_none(registry, published, key, fitted, load):
+    (registry.directory / "direction" / "999999-aaaaaaaaaaaa").mkdir()
+    assert list(registry.numbers("direction")) == [1]
+    numbers = [registry.publish(about(), fitted, rows(100)[0], key).number for _ in range(2)]
+    assert numbers == [1_000_000, 1_000_001]
+    assert list(registry.numbers("direction")) == [1, *numbers]
+    assert load(number=1_000_001).name.startswith("1000001-")
+
+
+def test_a_number_that_nobody_would_see_is_not_published(registry, key, fitted):
+    last = registry.directory / "direction" / f"{'9' * 18}-aaaaaaaaaaaa"
+    last.mkdir(parents=True)
+    with pytest.raises(ModelError, match=r"no number comes after that of .*9-a{12}: take it away"):
+        registry.publish(about(), fitted, rows(100)[0], key)
+    assert registry.numbers("direction") == {}
 
 
 def test_a_model_that_answers_a_row_alone_otherwise_is_not_published(
@@ -224,19 +258,19 @@ def test_another_publishers_model_is_refused(published, load):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"lineage": "other"}, "its lineage is other"),
-        ({"number": 2}, "its number is 2"),
+        ({"lineage": "other"}, "its lineage is other, wanted is direction: put it back where"),
+        ({"number": 2}, "its number is 2, wanted is 1: put it back where it was published"),
         ({"id": "cd" * 32}, "its id is cdcd"),
         ({"strategy": "MlDirection(full=0.9)"}, "its strategy is"),
-        ({"features": list(NAMES[::-1])}, "its features is"),
-        ({"classes": ["up", "down"]}, "its classes is"),
+        ({"features": list(NAMES[::-1])}, "its features are"),
+        ({"classes": ["up", "down"]}, "its classes are"),
         ({"versions": versions() | {"scikit-learn": "0.1"}}, "its scikit-learn is 0.1"),
         ({"versions": {}}, "its python is None"),
         ({"expires": NOW}, "it has expired"),
         ({"format": 2}, "has format 2"),
         ({"family": "forest"}, "its family 'forest' is not known"),
-        ({"files": {}}, "its files is"),
-        ({"files": {MODEL: "a", PROBE: "b", "../../keys/models.key": "c"}}, "its files is"),
+        ({"files": {}}, "its files are"),
+        ({"files": {MODEL: "a", PROBE: "b", "../../keys/models.key": "c"}}, "its files are"),
         ({"more": 1}, "its manifest cannot be read"),
         ({"made": "now"}, "its manifest cannot be read"),
     ],

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import msgspec
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from sysquant.errors import ModelError
+from sysquant.errors import JournalError, ModelError
 from sysquant.home import sync
 from sysquant.locking import lock
 from sysquant.models import manifest as manifests
@@ -40,6 +40,7 @@ MANIFEST, SIGNATURE, MODEL, PROBE = "manifest.json", "manifest.sig", "model.skop
 PREDICTED = 1_000  # rows whose predictions name a model
 _REFERRED = 5_000  # rows, evenly taken, that drift is measured against
 ALONE = 250  # rows of which each is asked for alone, too; a thousand take a forest 13 s
+_PATIENCE_S = 30.0  # with another that publishes
 CANDIDATE = "candidate.json"  # of a model that was not published yet
 _MOST_BYTES = {MANIFEST: 1 << 20, SIGNATURE: 64, MODEL: 256 << 20, PROBE: 16 << 20}
 _MOST_BYTES |= {CANDIDATE: 1 << 20}
@@ -58,7 +59,9 @@ UNREADABLE = (  # what a file that is no model comes to, whatever is wrong with 
     BadZipFile, zlib.error, EOFError, struct.error, OSError, ImportError, AttributeError, TypeError,
     ValueError, LookupError, ArithmeticError, RuntimeError, MemoryError,
 )  # fmt: skip
-_NAME = re.compile(r"(\d{6})-([0-9a-f]{12})")
+_NAME = re.compile(r"(\d{6}|[1-9]\d{6,17})-([0-9a-f]{12})")
+_PLACE = ("lineage", "number", "id")  # of a manifest, which its directory repeats
+_SEVERAL = ("features", "classes", "files", "references")
 _LINEAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -138,14 +141,23 @@ class Registry:
         self.directory = directory
 
     def numbers(self, lineage: str) -> dict[int, Path]:
-        """Number -> directory of each model of a lineage, oldest first; nothing is opened."""
+        """Number -> directory of each model of a lineage, oldest first; nothing is opened.
+
+        What has no manifest is no model, whatever it is called.
+        """
+        named = self._named(lineage)
+        return {number: path for number, path in named if os.path.lexists(path / MANIFEST)}
+
+    def _named(self, lineage: str) -> list[tuple[int, Path]]:
+        # Also those whose manifest is gone: who asks for one by its number is told so.
         root = self._root(lineage)
         found = [(_NAME.fullmatch(path.name), path) for path in root.glob("[0-9]*-*")]
-        return dict(sorted((int(name[1]), path) for name, path in found if name))
+        return sorted((int(name[1]), path) for name, path in found if name)
 
     def publish(
-        self, about: Manifest, classifier: Classifier, rows: Floats, key: Ed25519PrivateKey
-    ) -> Manifest:
+        self, about: Manifest, classifier: Classifier, rows: Floats, key: Ed25519PrivateKey,
+        *, newest: int | None = None,
+    ) -> Manifest:  # fmt: skip
         """Write a model and sign it; it is there whole, or not at all.
 
         Parameters
@@ -157,18 +169,24 @@ class Registry:
             tests ask every family for 1,000, which take a forest of 200 trees 13 seconds.) All of
             them say, how far those have moved that it is asked.
         key : of the publisher.
+        newest : number of the newest model when it was judged, 0 for none; None: whichever.
 
         Raises
         ------
         ModelError
             If it holds a type that is not allowed, does not predict what it did once it was written
-            and read again, or says something else of a row that is asked for alone.
+            and read again, or says something else of a row that is asked for alone; if a newer one
+            was published meanwhile, or another process publishes and does not come to an end.
         """
         root = self._root(about.lineage)
-        held = lock(root, "one publishes at a time")
+        held = _locked(root, about.lineage)
         fresh = root / f".{secrets.token_hex(6)}"
         try:
-            number = max(self.numbers(about.lineage), default=0) + 1
+            self._refuse_stale(about.lineage, newest)
+            last, path = max(self._named(about.lineage), default=(0, root))
+            number = last + 1
+            if not _NAME.fullmatch(name_of(msgspec.structs.replace(about, number=number))):
+                raise ModelError(f"no number comes after that of {path}: take it away")
             files = packed(classifier, rows)
             hashes = {name: digest(content) for name, content in files.items()}
             about = msgspec.structs.replace(
@@ -186,6 +204,14 @@ class Registry:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
             held.close()
+
+    def _refuse_stale(self, lineage: str, newest: int | None) -> None:
+        last, path = max(self.numbers(lineage).items(), default=(0, None))
+        if path is not None and newest is not None and last != newest:
+            raise ModelError(
+                f"{path.name} was published while this one was trained, which was not compared "
+                "with it: train it anew"
+            )
 
     def load(
         self, number: int, wanted: Wanted, key: Ed25519PublicKey, *, now: int, least: int = 0
@@ -206,7 +232,7 @@ class Registry:
             With the reason why it may not.
         """
         where = f"model {wanted.lineage} {number}"
-        path = self.numbers(wanted.lineage).get(number)
+        path = (dict(self._named(wanted.lineage)) | self.numbers(wanted.lineage)).get(number)
         if path is None:
             raise ModelError(f"there is no {where} in {self.directory}")
         try:
@@ -226,6 +252,16 @@ class Registry:
         if not _LINEAGE.fullmatch(lineage):
             raise ModelError(f"a lineage is named by small letters, digits and _, was {lineage!r}")
         return self.directory / lineage
+
+
+def _locked(root: Path, lineage: str) -> IO[str]:
+    try:
+        return lock(root, "one publishes at a time", wait_s=_PATIENCE_S)
+    except JournalError as error:
+        raise ModelError(
+            f"another process publishes a model of {lineage}, and has not ended after "
+            f"{_PATIENCE_S:g} s: train it anew later"
+        ) from error
 
 
 def name_of(about: Manifest) -> str:
@@ -250,7 +286,9 @@ def _check_meant(
     }
     for name, (found, meant) in told.items():
         if found != meant:
-            raise ModelError(f"its {name} is {found}, wanted is {meant}: train it anew")
+            verb = "are" if name in _SEVERAL else "is"
+            way = "put it back where it was published" if name in _PLACE else "train it anew"
+            raise ModelError(f"its {name} {verb} {found}, wanted is {meant}: {way}")
     if now >= about.expires:
         raise ModelError("it has expired: train it anew")
     if number < least:
