@@ -130,6 +130,11 @@ def link(published, path, mark):
     (path / MODEL).symlink_to(outside)
 
 
+def pipe(published, path, mark):
+    (path / "manifest.json").unlink()
+    os.mkfifo(path / "manifest.json")
+
+
 def huge(published, path, mark):
     os.truncate(path / MODEL, 300 << 20)
 
@@ -189,19 +194,20 @@ HARMS = {
     "truncated, signed": (cut_signed, "it cannot be read: File is not a zip file"),
     "without probe": (no_probe, "its probe.bin has no row"),
     "link out of the directory": (link, "its model.skops cannot be read: Too many levels"),
+    "pipe": (pipe, "its manifest.json is no file"),
     "huge": (huge, "its model.skops has more than 268435456 bytes"),
     "bomb": (bomb, "it unpacks to 2695"),
     "nested": (deep, "it cannot be read: maximum recursion depth"),
     "vast array": (vast_array, "it cannot be read: Unable to allocate"),
-    "path upwards": (path_upwards, "its files is ['../../keys/models.key', "),
+    "path upwards": (path_upwards, "its files are ['../../keys/models.key', "),
     "renamed to be newer": (renamed, "its number is 2, wanted is 9"),
     "another signer": (signed_by_another, "its signature is not that of models.pub"),
     "expired": (told(expires=1), "it has expired"),
-    "wrong features": (told(features=["other"]), "its features is ('other',)"),
+    "wrong features": (told(features=["other"]), "its features are ('other',)"),
     "wrong strategy": (told(strategy="Asks(by=2)"), "its strategy is Asks(by=2)"),
     "wrong version": (told(versions=versions() | {"numpy": "1.0"}), "its numpy is 1.0"),
     "wrong format": (told(format=9), "its manifest has format 9"),
-    "without references": (told(references=[]), "its references is 0, wanted is 4"),
+    "without references": (told(references=[]), "its references are 0, wanted is 4"),
 }
 
 
@@ -292,6 +298,30 @@ def test_a_running_book_refuses_it_and_goes_on_with_the_one_before(tmp_path, pub
     (event,) = events_of(tables, "model_refused")
     assert event["strategy"] == "asks" and said in event["detail"]
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "pickle, signed", "wrong version", "pipe"])
+def test_a_new_book_serves_the_newest_model_that_may_be_and_tells_of_those_that_may_not(
+    tmp_path, published, mark, kind
+):
+    harm, said = HARMS[kind]
+    first, path = published.registry.numbers("asks").values()
+    harm(published, path, mark)
+    _, answers, tables = traded(tmp_path, published, (679, control.Status()), count=900)
+    model = answers[0].status["strategies"]["asks"]["model"]
+    assert model["model"] == first.name and said in model["said"]
+    assert served(tables) == [("asks", first.name)]
+    (event,) = events_of(tables, "model_refused")
+    assert event["strategy"] == "asks" and said in event["detail"]
+
+
+def test_a_model_older_than_one_that_was_rolled_back_from_is_not_the_next_best(published, mark):
+    _, path = published.registry.numbers("asks").values()
+    cut(published, path, mark)
+    loader = published.loader()
+    loader.ask("asks", "", now=2, least=1)
+    (look,) = loader.found()
+    assert look.refused and "its model.skops is not what was signed" in look.said
 
 
 def test_a_book_whose_only_model_harms_trades_without_opinion(tmp_path, published, mark):

@@ -67,7 +67,7 @@ class ModelLoader:
         self._wanted = {name: wanted(name, one) for name, one in strategies.items() if one.classes}
         self.strategies = tuple(self._wanted)
         self._worker = ThreadPoolExecutor(1, "models")
-        self._looks = list[Future[Look]]()
+        self._looks = list[Future[list[Look]]]()
         self._known = dict[tuple[str, str], Loaded]()
 
     def __call__(self, strategy: str, name: str) -> ServedModel:
@@ -116,7 +116,8 @@ class ModelLoader:
         serving : the model that serves now; empty for none.
         now : ns UTC.
         least : greatest number that has served; none up to it is taken unless it is named.
-        number : which; None for the newest.
+        number : which; None for the newest, or where none serves for the newest that may, after
+            looks that tell of those that may not.
         content : its id, or how that begins; another model of the number is refused.
         """
         told = strategy, serving, now, least, number, content
@@ -124,14 +125,28 @@ class ModelLoader:
 
     def _look(
         self, strategy: str, serving: str, now: int, least: int, number: int | None, content: str
-    ) -> Look:
+    ) -> list[Look]:
         try:
             if number is not None and content:
                 self._refuse_namesake(strategy, number, content)
             look = self._searched(strategy, serving, now, least, number)
         except ModelError as error:
             look = Look(strategy, "", str(error), refused=True)
-        return look._replace(number=number)
+        if look.refused and number is None and not serving:
+            return self._next_best(look, now, least)
+        return [look._replace(number=number)]
+
+    def _next_best(self, first: Look, now: int, least: int) -> list[Look]:
+        # One directory that is damaged must not leave a book without opinion.
+        looks = [first]
+        for number in sorted(self._registry.numbers(first.strategy), reverse=True)[1:]:
+            if number <= least:
+                break
+            look = self._searched(first.strategy, "", now, least, number)
+            if not look.refused:
+                return [*looks, look._replace(said=f"{look.said}; {first.said}")]
+            looks.append(look)
+        return [first]
 
     def _refuse_namesake(self, strategy: str, number: int, content: str) -> None:
         path = self._registry.numbers(strategy).get(number)
@@ -199,7 +214,7 @@ class ModelLoader:
             wait(self._looks, timeout=wait_s)
         done = list[Look]()
         while self._looks and self._looks[0].done():
-            done.append(self._looks.pop(0).result())
+            done += self._looks.pop(0).result()
         return done
 
     def keep(self, strategy: str, name: str) -> None:
