@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import NoneType, UnionType
@@ -23,8 +23,9 @@ import msgspec
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from runners.command_line import (
     CONF,
@@ -234,6 +235,31 @@ def value(cfg: DictConfig, key: str, kind: Any) -> Any:
     if OmegaConf.is_config(found):
         found = OmegaConf.to_container(found, resolve=True)
     return _convert(found, kind, key)
+
+
+def read_from_environment(node: DictConfig | ListConfig) -> list[str]:
+    """Full names of the keys whose values come from the environment, also by way of other keys."""
+    asked = list[object]()
+
+    def noticed(*given: Any) -> Any:
+        asked.append(given)
+        return oc.env(*given)
+
+    def found(node: DictConfig | ListConfig) -> Iterator[str]:
+        for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
+            before, inside = len(asked), None
+            with suppress(OmegaConfBaseException):
+                inside = node[key]
+            if len(asked) > before:
+                yield str(node._get_full_key(key))
+            elif isinstance(inside, DictConfig | ListConfig):
+                yield from found(inside)
+
+    OmegaConf.register_new_resolver("oc.env", noticed, replace=True)
+    try:
+        return list(found(node))
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def require_home() -> None:

@@ -1,12 +1,12 @@
 """A notebook as a process of its own: what it is given, what it may see, and how it ended.
 
-papermill runs it, in a process group that is killed when its time is over. Of the environment it
-gets what is named here and nothing else: no key, no password, no home but a scratch directory.
+papermill runs it, under a guard that kills it when its time is over or its runner is gone. Of the
+environment it gets what is named here and nothing else: no key, no password, no home but a scratch
+directory.
 """
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -18,8 +18,9 @@ import psutil
 from omegaconf import OmegaConf
 
 from sysquant.errors import ConfigError, nearest
-from sysquant.home import PACKAGE, cache, under_home
+from sysquant.home import PACKAGE, cache, home, under_home
 
+_PATIENCE_S = 5.0  # with the guard
 _KEPT = ("PATH", "LANG")
 # What last bits depend on: a model must answer here what it answered there.
 _ARITHMETIC = ("OPENBLAS_", "OMP_", "MKL_", "NUMBA_")
@@ -37,13 +38,19 @@ def notebook_of(said: str, given: Iterable[str]) -> Path:
     path = PACKAGE.parent / Path(said).expanduser()
     path = path if path.is_file() else under_home(said)
     if not path.is_file():
-        raise ConfigError(f"notebook={said} is no file below {PACKAGE.parent} or {path.parent}")
+        places = " or ".join(dict.fromkeys(map(str, (PACKAGE.parent, home()))))
+        below = "" if path.is_absolute() and Path(said).is_absolute() else f" below {places}"
+        raise ConfigError(f"notebook={said} is no file{below}")
+    if path.suffix != ".ipynb":
+        raise ConfigError(f"notebook={said} must be an .ipynb: nothing else is opened")
     from papermill import inspect_notebook  # half a second, which `--help` need not wait for
 
     try:
         known = list(inspect_notebook(str(path)))
-    except (ValueError, KeyError) as error:
-        raise ConfigError(f"notebook={said} is no notebook: {error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # which quotes the file
+        raise ConfigError(
+            f"notebook={said} is no notebook: save it anew, or choose another"
+        ) from error
     for name in given:
         if name not in known:
             raise ConfigError(
@@ -79,7 +86,7 @@ def run(
     notebook : to run.
     done : where it is kept with its outputs, also those before a failure; beside it a log.
     parameters : of plain values.
-    scratch : its working directory, and home.
+    scratch : its working directory, and home; deleted when this process is killed.
     timeout_s : after which it and all that it started are killed.
 
     Returns
@@ -87,6 +94,7 @@ def run(
     Why it failed; empty when it did not.
     """
     command = [
+        sys.executable, "-P", str(PACKAGE / "guard.py"), str(scratch),
         sys.executable, "-m", "papermill", str(notebook), str(done), "--kernel", "python3",
         "--cwd", str(scratch), "--no-progress-bar",
         # YAML of its own: 1e-05, as JSON has it, would be read as text.
@@ -97,7 +105,7 @@ def run(
     with log.open("wb") as said:
         process = subprocess.Popen(
             command, cwd=scratch, env=environment(scratch), start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
+            stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
             code = process.wait(timeout_s)
@@ -109,13 +117,15 @@ def run(
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    # The kernel leads a group of its own: it is looked for before its parent is gone.
-    if process.poll() is not None:
+    # The guard ends all that it started; one that is stopped itself is ended with them.
+    if process.stdin is not None:
+        process.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_PATIENCE_S)
         return
     with suppress(psutil.Error):
         started = psutil.Process(process.pid).children(recursive=True)
-        os.killpg(process.pid, signal.SIGKILL)
-        for each in started:
+        for each in (*started, process):
             with suppress(psutil.Error):
                 each.kill()
     process.wait()

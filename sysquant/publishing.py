@@ -42,7 +42,7 @@ from sysquant.retraining import Recipe, Trained
 from sysquant.strategy import Strategy
 
 _UNKNOWN = math.nan
-_TIMES, _LISTS = ("first", "last", "known", "expires"), ("reasons", "features")
+_TIMES, _LISTS = ("first", "last", "known", "expires", "made"), ("reasons", "features")
 _MAPS = ("scores", "versions")
 
 
@@ -310,7 +310,7 @@ def run_row(
     features: Sequence[str], parent: str, build: str, notebook: str, took_s: float,
     candidate: Candidate | None = None, published: Manifest | None = None,
 ) -> pa.Table:  # fmt: skip
-    """Row of `model_runs`.
+    """Row of `model_runs`, made now.
 
     Parameters
     ----------
@@ -331,7 +331,7 @@ def run_row(
         "first": on.first, "last": on.last, "known": on.known, "data_hash": on.hash,
         "scores": list(candidate.figures.items() if candidate else ()), "parent": parent,
         "build": build, "versions": list(versions().items()), "notebook": notebook,
-        "expires": published.expires if published else 0,
+        "expires": published.expires if published else 0, "made": time.time_ns(),
     }  # fmt: skip
     columns = {name: _column(name, value) for name, value in told.items()}
     columns |= {"rows": pa.array([on.rows], pa.uint64()), "took_s": pa.array([took_s])}

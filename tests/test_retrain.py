@@ -3,19 +3,25 @@
 import json
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from skops import io
 
 from runners import notebook
 from runners.retrain import GIVEN
-from sysquant import publishing, retraining
+from sysquant import publishing, retraining, training_rows
 from sysquant.errors import ConfigError, ModelError
+from sysquant.home import PACKAGE
+from sysquant.locking import lock
 from sysquant.models.families import pipeline_of
 from sysquant.models.loader import wanted
 from sysquant.models.manifest import public_key
@@ -155,6 +161,8 @@ def test_what_is_worth_it_is_published_signed_and_recorded(desk, published):
     assert row["rows"] == loaded.manifest.trained.rows and row["parent"] == ""
     assert (desk / row["notebook"]) == run / "retrain.ipynb" and row["took_s"] > 0
     assert row["scores"]["pnl"] > 0 and msgspec.json.decode(row["recipe"], type=Recipe) == RECIPE
+    for name in ("window ...\n", "notebook, 6,000 bars of SIM:A ...\n"):  # before they are long
+        assert name in said
     for name in ("window: ", "notebook, 6,000 bars of SIM:A: ", "checks: ", "record: "):
         assert name in said
 
@@ -172,7 +180,8 @@ def test_the_notebook_is_kept_with_its_pictures_and_nothing_else_is_left_about(p
 
 
 def test_what_earns_no_more_than_the_model_that_serves_is_kept_back(desk, published):
-    done, _ = retrained(desk)
+    done, _ = retrained(desk, "days=1e9")
+    assert "days=1e+09: the store has 4.2 of them" in done.stdout  # and all of them are taken
     assert done.returncode == 3, done.stdout + done.stderr
     *_, row = recorded(desk, "ml_direction")
     (name,) = Registry(desk / "data" / "models").numbers("ml_direction").values()
@@ -224,7 +233,13 @@ def test_a_publication_is_not_lost_when_the_store_is_away(desk, planted, candida
         process.kill()
     assert process.returncode == 1 and "published 000001-" in said
     assert "error: model_runs has no row of this: " in error
-    assert list(Registry(desk / "data" / "models").numbers("away")) == [1]
+    assert "next: it serves where a strategy of a book has the name away" in said
+    models = Registry(desk / "data" / "models").numbers("away")
+    assert list(models) == [1] and recorded(desk, "away") == []
+    with connect(f"chdb:{desk}/data/store") as client:  # as the next training does
+        training_rows.deliver(desk / "data" / "trainings" / "away", client, models)
+    (row,) = recorded(desk, "away")
+    assert (row["verdict"], row["model"]) == ("published", models[1].name)
 
 
 # -- notebooks that do otherwise
@@ -246,6 +261,7 @@ def endless(tmp_path):
     start = (
         "import os, pathlib, subprocess, time\nchild = subprocess.Popen(['sleep', '600'])\n"
         f"fresh = pathlib.Path({str(mark)!r} + '.new')\n"
+        f"pathlib.Path({str(mark)!r} + '.cwd').write_text(os.getcwd())\n"
         "fresh.write_text(f'{os.getpid()} {child.pid}')\n"
         f"print('begun')\nfresh.rename({str(mark)!r})"
     )
@@ -262,18 +278,100 @@ def test_a_notebook_that_takes_too_long_is_killed_with_all_it_started(desk, tmp_
     assert [row["verdict"] for row in recorded(desk, "long")] == ["failed"]
 
 
-def test_a_notebook_ends_with_its_runner(desk, tmp_path):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGKILL"])
+def test_a_notebook_ends_with_its_runner_and_the_training_is_a_row(desk, tmp_path, name):
     word, mark = endless(tmp_path)
-    process = forked.Forked("retrain", (*WORDS, word, "lineage=ended"), desk)
+    lineage = f"ended_{name.lower()}"
+    process = forked.Forked("retrain", (*WORDS, word, f"lineage={lineage}"), desk)
     try:
         until(mark.exists)
-        process.terminate()
-        process.communicate(20)
+        process.send_signal(signal.Signals[name])
+        said, error = process.communicate(30)
     finally:
         process.kill()
-    assert process.returncode == 1
     for pid in mark.read_text().split():
         until(lambda pid=pid: is_dead(pid))
+    scratch = Path(mark.with_suffix(".cwd").read_text())
+    until(lambda: not scratch.exists())
+    if name == "SIGKILL":
+        assert recorded(desk, lineage) == []
+        with connect(f"chdb:{desk}/data/store") as client:  # as the next training does
+            training_rows.deliver(desk / "data" / "trainings" / lineage, client, {})
+    else:
+        assert (process.returncode, error) == (1, "")
+        assert said.splitlines()[-1] == f"ended: {name}; nothing was published"
+    (row,) = recorded(desk, lineage)
+    reason = training_rows.CUT_OFF if name == "SIGKILL" else f"interrupted: {name}"
+    assert (row["verdict"], row["reasons"]) == ("failed", [reason])
+
+
+def guarded(scratch, source, stdin):
+    """A Python program under the guard of notebooks."""
+    command = [sys.executable, "-P", str(PACKAGE / "guard.py"), str(scratch)]
+    return subprocess.Popen([*command, sys.executable, "-c", source], stdin=stdin)
+
+
+def test_what_a_notebook_leaves_behind_ends_with_it(tmp_path):
+    mark = tmp_path / "pid"
+    source = (
+        "import pathlib, subprocess\n"
+        "child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        f"pathlib.Path({str(mark)!r}).write_text(str(child.pid))\nraise SystemExit(7)"
+    )
+    with guarded(tmp_path / "scratch", source, subprocess.PIPE) as process:
+        assert process.wait(60) == 7
+    assert is_dead(mark.read_text())
+
+
+def test_two_trainings_of_a_lineage_take_turns(desk, candidate, tmp_path):
+    word = handing_over(tmp_path / "second.ipynb", candidate)
+    held = lock(desk / "data" / "trainings" / "turns")
+    process = forked.Forked("retrain", (*WORDS, word, "lineage=turns"), desk)
+    try:
+        out = process._files[0]
+        told = f"process {os.getpid()} trains turns: this waits for its end"
+        until(lambda: out.exists() and told in out.read_text())
+        assert "window" not in out.read_text()  # what it would be judged against is not read yet
+        held.close()
+        said, error = process.communicate(100)
+    finally:
+        process.kill()
+    assert (process.returncode, error) == (0, "") and "published 000001-" in said
+    assert [row["verdict"] for row in recorded(desk, "turns")] == ["published"]
+
+
+def test_a_training_that_does_not_end_is_not_waited_for_for_ever(home):
+    held = lock(home / "data" / "trainings" / "turns")
+    done = forked.run("retrain", "lineage=turns", "timeout_s=0.2", cwd=home)
+    held.close()
+    assert done.returncode == 1 and "still trains turns after timeout_s=0.2: start" in done.stderr
+
+
+def test_a_row_goes_into_the_store_once_and_says_whether_it_was_published(tmp_path, monkeypatch):
+    told = list[tuple[str, str, list[str]]]()
+
+    def insert(client, table, rows, token):
+        (row,) = rows.to_pylist()
+        told.append((token, row["model"], row["verdict"]))
+
+    monkeypatch.setattr(training_rows, "insert", insert)
+    models = {7: tmp_path / f"000007-{'ab' * 6}", 6: tmp_path / f"000006-{'cd' * 6}"}
+    for name, content in {"a": "ab" * 32, "b": "cd" * 32, "c": ""}.items():
+        row = publishing.run_row(
+            lineage="direction", verdict="failed", reasons=[training_rows.CUT_OFF],
+            strategy=MlDirection(), recipe=RECIPE, features=["x"], parent="", build="",
+            notebook="", took_s=1.0,
+        )  # fmt: skip
+        row = row.set_column(row.schema.get_field_index("id"), "id", pa.array([content]))
+        training_rows.keep(tmp_path / f"{name}.arrow", row, newest=6)
+    (tmp_path / "d.arrow").write_bytes(b"of another program")
+    training_rows.deliver(tmp_path, None, models)
+    assert told == [
+        ("retrain a", models[7].name, "published"), ("retrain b", "", "failed"),
+        ("retrain c", "", "failed"),
+    ]  # fmt: skip
+    training_rows.deliver(tmp_path, None, models)
+    assert len(told) == 3
 
 
 def is_dead(pid):
@@ -318,13 +416,32 @@ def test_a_notebook_sees_no_secret_and_one_that_writes_nothing_is_refused(
         (["model.settings.trees=0"], "model.settings.trees must be a whole number"),
         (["labels.label_settings.high=2"], "labels.label_settings.high must be"),
         (["model.family=svn"], "did you mean 'svm'"),
-        (["notebook=nowhere.ipynb"], "notebook=nowhere.ipynb is no file"),
+        (["notebook=nowhere.ipynb"], "notebook=nowhere.ipynb is no file below "),
+        (["notebook=/nowhere.ipynb"], "notebook=/nowhere.ipynb is no file\n"),
+        (["notebook=/etc/passwd"], "notebook=/etc/passwd must be an .ipynb"),
+        (["bars=7s"], "bars must divide the day, 1s at least, was '7s'"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_told_before_anything_is_done(home, words, said):
     done = forked.run("retrain", *words, cwd=home)
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
     assert not (home / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.train", "${oc.env:SECRET}"),
+        ("strategy.full", "${oc.decode:${oc.env:SECRET}}"),
+        ("labels.label_settings.horizon", "${store.dsn}"),
+    ],
+)
+def test_a_secret_of_the_environment_is_no_part_of_a_training(home, monkeypatch, key, value):
+    monkeypatch.setenv("SECRET", "geheim")
+    monkeypatch.setenv("CLICKHOUSE_DSN", "http://me:geheim@127.0.0.1:1/x")
+    done = forked.run("retrain", "store=clickhouse", f"{key}='{value}'", cwd=home)
+    assert done.returncode == 2 and f"error: {key} is read from the environment" in done.stderr
+    assert "geheim" not in done.stdout + done.stderr and not (home / "data").exists()
 
 
 def test_a_parameter_that_the_notebook_does_not_have_is_refused(home, tmp_path):
