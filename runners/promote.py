@@ -55,7 +55,7 @@ def main(cfg: DictConfig) -> None:
             print(f"failed: {said}")
         raise SystemExit(1)
     print(f"{record.name} is promoted, record {record.id}; it goes live by")
-    print(f"  python runners/live.py {' '.join([*record.words, 'feed=kafka'])}")
+    print(f"  {record.command}")
 
 
 def _judged(cfg: DictConfig, past: Past) -> Promotion:

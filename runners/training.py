@@ -32,11 +32,11 @@ from sysquant.models.registry import Loaded, Registry
 from sysquant.models.training import training_set
 from sysquant.past import History
 from sysquant.publishing import Candidate
-from sysquant.training_rows import CUT_OFF
 from sysquant.retraining import Recipe
 from sysquant.store import connect, migrate
 from sysquant.strategy import Strategy
 from sysquant.times import DAY, Moment, interval_ns
+from sysquant.training_rows import CUT_OFF
 from sysquant.types import Instrument
 
 HELD_S = 60.0  # that another process may have the store

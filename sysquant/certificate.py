@@ -27,7 +27,7 @@ def card(record: Promotion, failures: Sequence[str]) -> str:
         ("record", record.id or "none"), ("strategy", record.strategy),
         ("model", record.model or "none"), ("allocation, at most", f"{record.allocation:,.2f}"),
         ("warm-up", f"{record.warmup:,} bars"),
-        ("goes live by", f"python runners/live.py {' '.join([*record.words, 'feed=kafka'])}"),
+        ("goes live by", record.command),
     ]  # fmt: skip
     parts = [page.table([{"": name, "value": value} for name, value in lines])]
     if failures:

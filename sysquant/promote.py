@@ -7,12 +7,12 @@ process of its own. Nothing is judged here.
 
 import hashlib
 import importlib.machinery
-import importlib.util
 import itertools
 import keyword
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -138,9 +138,13 @@ def _refuse_overwrite(module: Path, config: Path, text: str) -> None:
 
 
 def _loaded(text: str, name: str) -> ModuleType:
-    spec = importlib.machinery.ModuleSpec(name, None)
-    module = importlib.util.module_from_spec(spec)
-    exec(compile(text, f"<{name}>", "exec"), module.__dict__)
+    # As it would be in its place, and beside it.
+    with tempfile.TemporaryDirectory(prefix="sysquant-promote-") as scratch:
+        path = Path(scratch) / "module.py"
+        path.write_text(text)
+        loader = importlib.machinery.SourceFileLoader(name, str(path))
+        module = ModuleType(name)
+        loader.exec_module(module)
     return module
 
 
@@ -174,12 +178,15 @@ def _markets(
 
 
 def _run(command: list[str]) -> tuple[int, str]:
-    # Says what it says; the exit code and the last line.
-    last = ""
+    # Says what it says; the exit code, and the reasons or else the last line.
+    last, reasons = "", list[str]()
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as gate:
         for line in gate.stdout or ():
             print(line, end="", flush=True)
             last = line.strip() or last
-    return gate.returncode, last.removeprefix("error: ").removeprefix("failed: ")
+            if line.startswith("failed: ") and line not in reasons:
+                reasons.append(line)
+    said = "; ".join(line.strip().removeprefix("failed: ") for line in reasons)
+    return gate.returncode, said or last.removeprefix("error: ")

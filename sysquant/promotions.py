@@ -7,6 +7,7 @@ for a new promotion. Nothing is judged here.
 """
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,11 @@ class Promotion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         said = dict(self.terms["parameters"])
         kind = said.pop("class")
         return f"{kind}({', '.join(f'{name}={value}' for name, value in said.items())})"
+
+    @property
+    def command(self) -> str:
+        """What takes it live, for a shell."""
+        return f"python runners/live.py {shlex.join([*self.words, 'feed=kafka'])}"
 
     @property
     def day(self) -> str:
