@@ -44,5 +44,6 @@ def live_words(broker, topic):
     return [
         "strategy=ml_direction", *UNIVERSE, "feed=kafka", f"feed.bootstrap={broker.bootstrap}",
         f"feed.topic={topic}", "runtime.clock=event", "runtime.warmup_bars=0",
+        "book.unpromoted=null",
         *(["feed.api_version=[2,3]"] if broker.kind == "mock" else []),
     ]  # fmt: skip

@@ -31,7 +31,7 @@ def test_real_minute_bars_replayed_live_trade_as_their_backtest(run, store, shar
         )
     )  # fmt: skip
     session = ["strategy=momentum", *bars, "feed=replay", "feed.kind=bars", "feed.start=null"]
-    session += ["runtime.snapshot_s=0.3"]
+    session += ["runtime.snapshot_s=0.3", "book.unpromoted=null"]
     live = run_of(ended(run("live", *session, "feed.batch=1000")))
     backtest = run_of(ended(run("backtest", *session)))
     assert_same_decisions(store, live, backtest, least=500)
@@ -57,7 +57,7 @@ def perpetual(run, home, hours=24):
     return [
         "strategy=buy_and_hold", "universe=crypto", f"universe.instruments=[{instrument}]",
         "feed=replay", "feed.kind=bars", "feed.start=null", "execution.funding=store",
-        "execution.funding_hours=4",
+        "execution.funding_hours=4", "book.unpromoted=null",
     ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ def eth_session(broker, topic):
         "strategy=momentum",
         "strategy.fast=3",
         "strategy.slow=9",
+        "book.unpromoted=null",
         "universe=crypto",
         "bars=1s",
         "snapshots=1s",

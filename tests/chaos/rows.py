@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from runners import parts
 from runners.command_line import CONF
+from sysquant import parity
 from sysquant.effects import Effects, Labels
 from sysquant.engine import Engine
 from sysquant.feeds.synthetic import SAMPLE
@@ -25,13 +26,12 @@ from sysquant.journal import Input
 from sysquant.packed import join_tables, unpack_batch
 from sysquant.recovery import Carried, carry_out
 from sysquant.rows import input_row, offsets_json
-from sysquant.store import insert
+from sysquant.store import decided_columns, insert
 from sysquant.types import Bars, Ticks
-from tests import compare
 from tests.chaos.session import Session
 
 WRONG = ("different", "lost", "doubled", "unbalanced")  # figures that are 0 if all is well
-KEYS = compare.KEYS | {"portfolio_state": "strategy, symbol", "inputs": "seq"}
+KEYS = parity.KEYS | {"portfolio_state": "strategy, symbol", "inputs": "seq"}
 DECIDED_S = 0.25  # from the return of a poll to its commit, at most, on a busy machine
 _carried = msgspec.json.Decoder(Carried).decode
 CAPITAL = 1_000_000.0
@@ -48,7 +48,7 @@ def maker_of(words: list[str]) -> Callable[[], Engine]:
         cfg = hydra.compose("config", words, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     models, universe = parts.models_of(cfg), parts.universe_of(cfg)
-    return lambda: parts.engine_of(cfg, universe, contained=True, models=models)
+    return lambda: parts.engine_of(cfg, universe, contained=True, models=models, promoted=())
 
 
 def recorded(client: Client, run: str) -> Iterator[tuple[int, str, bytes]]:
@@ -94,13 +94,13 @@ def differing(client: Client, one: str, other: str, tables: list[str]) -> dict[s
     for table in tables:
         left, right = (_decided(client, table, run) for run in (one, other))
         found["rows"] += left.num_rows
-        if not compare.is_same(left, right):
+        if not parity.is_same(left, right):
             found["different"] += _count(left, right)
     return found
 
 
 def _decided(client: Client, table: str, run: str) -> pa.Table:
-    columns = ", ".join(f"`{name}`" for name in compare.decided_columns(client, table))
+    columns = ", ".join(f"`{name}`" for name in decided_columns(client, table))
     final = " FINAL" if table == "portfolio_state" else ""
     sql = f"SELECT {columns} FROM {table}{final} WHERE run = {{run:String}} ORDER BY {KEYS[table]}"
     return client.query_arrow(sql, {"run": run}, use_strings=False)  # payloads are bytes
@@ -142,7 +142,7 @@ def _against(client: Client, session: Session, undisturbed: Session) -> int:
         for table in decided:
             left = _decided(client, table, session.run)
             right = _decided(other, table, undisturbed.run)
-            if not compare.is_same(left, right):
+            if not parity.is_same(left, right):
                 found += _count(left, right)
         pairs = ((client, session.run), (other, undisturbed.run))
         one, two = (_said(traded(each, run)) for each, run in pairs)
@@ -240,7 +240,7 @@ def of_strategy(session: Session, strategy: str) -> list[tuple[object, ...]]:
     found = list[tuple[object, ...]]()
     with contextlib.closing(session.lab.client(session.name)) as client:
         for table in ("signals", "orders", "risk_receipts", "executions"):
-            columns = ", ".join(f"`{name}`" for name in compare.decided_columns(client, table))
+            columns = ", ".join(f"`{name}`" for name in decided_columns(client, table))
             sql = f"SELECT {columns} FROM {table} WHERE run = {{run:String}} AND strategy = "
             sql += f"{{strategy:String}} ORDER BY {KEYS[table]}"
             given = {"run": session.run, "strategy": strategy}

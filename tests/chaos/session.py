@@ -33,6 +33,7 @@ WORDS = (
     "universe=sample", "bars=1s",
     "snapshots=1s", "feed=kafka", "feed.max_records=200", "store=clickhouse", "ingest=none",
     "runtime.snapshot_s=0.2", "runtime.warmup_bars=0", "execution.latency_ms=20",
+    "book.unpromoted=null",
 )  # fmt: skip
 
 NEWEST = """
