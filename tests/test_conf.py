@@ -62,8 +62,8 @@ LEFT_OUT = {
     "source=synthetic": {"end"},
     "source=store": {"interval"},
     "source=finnhub": {"hold_s", "give_up_s", "retry_s", "most_filled"},  # its trades have no ids
-    "store=embedded": {"read_only"},
-    "store=clickhouse": {"read_only"},
+    "store=embedded": {"read_only", "wait_s"},
+    "store=clickhouse": {"read_only", "wait_s"},
 }
 TICKS = "timestamp_ms,symbol,price,volume,received_at\n1,SIM:OAK,1.5,1,1970-01-01T00:00:00Z\n"
 
@@ -116,16 +116,15 @@ def _nodes():
     # One node for each file that names an object, as its main user composes it (backfill reads
     # of `source`, and ingest of `feed`, less than there is), and those of the roots themselves.
     found = {}
-    order = (
-        "retain", "watchdog", "schedule", "challenge", "check_data", "retrain", "ingest",
-        "backfill", "stream", "config",
-    )  # fmt: skip
+    order = "retain watchdog schedule challenge check_data retrain ingest backfill stream".split()
+    order.append("config")
     for root in sorted(set(ROOTS) - BEGUN_FROM.keys(), key=order.index):
         for group in groups_of(root):
             for name in (f"{group}={option}" for option in options_of(group)):
                 found[name] = composed(root, name, *SAID_BY_PERSON.get(name, []))[group]
     for root in ROOTS:
         found |= {k: n for k, n in composed(root).items() if k not in groups_of(root)}
+    found |= {f"promotion {part}": node for part, node in composed("config").promotion.items()}
     return {k: n for k, n in found.items() if OmegaConf.is_dict(n) and "_target_" in n}
 
 

