@@ -116,8 +116,8 @@ def _nodes():
     # One node for each file that names an object, as its main user composes it (backfill reads
     # of `source`, and ingest of `feed`, less than there is), and those of the roots themselves.
     found = {}
-    order = "retain watchdog schedule challenge check_data retrain ingest backfill stream".split()
-    order.append("config")
+    order = ["retain", "watchdog", "schedule", "challenge", "check_data", "retrain", "ingest"]
+    order += ["backfill", "stream", "config"]
     for root in sorted(set(ROOTS) - BEGUN_FROM.keys(), key=order.index):
         for group in groups_of(root):
             for name in (f"{group}={option}" for option in options_of(group)):
