@@ -14,8 +14,8 @@ from sysquant.errors import DataError, JournalError
 from sysquant.flips import Side, compare
 from sysquant.journal import Input
 from sysquant.risk import RiskChain
+from sysquant.session import recorded
 from sysquant.sizing import WeightSizing
-from sysquant.skew import recorded
 from sysquant.strategy import Strategy
 from sysquant.types import SECOND
 from sysquant.whatif import replay, steps_of
