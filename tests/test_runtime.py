@@ -8,7 +8,8 @@ import pytest
 from sysquant.errors import ConfigError
 from sysquant.runtime import Runtime
 
-NUMBERS = [field.name for field in fields(Runtime) if field.name not in ("clock", "control_topic")]
+OTHERS = ("clock", "control_topic", "require_promotion")
+NUMBERS = [field.name for field in fields(Runtime) if field.name not in OTHERS]
 
 
 @pytest.mark.parametrize("key", NUMBERS)
@@ -36,3 +37,9 @@ def test_what_is_counted_is_a_whole_number(key):
 def test_a_clock_that_does_not_exist_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match=r"runtime\.clock does not know 'evnt'.* 'event'"):
         Runtime(clock="evnt")
+
+
+@pytest.mark.parametrize("value", [1, "true", None], ids=repr)
+def test_whether_promotion_is_required_is_true_or_false(value):
+    with pytest.raises(ConfigError, match="require_promotion"):
+        Runtime(require_promotion=value)
