@@ -20,8 +20,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
-from runners.past import Past, closed, compile_first, events_of, past_of
-from runners.proofs import told
+from runners.past import Past, events_of
+from runners.proofs import tell
 from sysquant import forms, survival
 from sysquant.activity import bar_size, closed_bars
 from sysquant.causality import Causality, Examined, examine, newest, trained_past
@@ -42,11 +42,7 @@ _ENGINE = (  # what an engine of one strategy is made of
 @compose.main("config")
 def causality(cfg: DictConfig) -> None:
     """Whether a strategy decides by nothing but the bars that had closed."""
-    compose.start_log(quiet=True)
-    compile_first(cfg)
-    past = past_of(cfg)
-    with closed(past):
-        told(causality_proof(cfg, past))
+    tell(cfg, causality_proof)
 
 
 def causality_proof(cfg: DictConfig, past: Past) -> Proof:

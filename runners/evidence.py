@@ -9,12 +9,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
-from runners.past import Past, closed, compile_first, events_of, past_of
-from runners.proofs import told
+from runners.causality import strategy_of
+from runners.past import Past, events_of
+from runners.proofs import tell
 from sysquant import candidate
 from sysquant.candidate import Candidate
 from sysquant.engine import Engine
-from sysquant.errors import ConfigError
 from sysquant.evidence import Limits
 from sysquant.judgement import prove
 from sysquant.proof import Proof
@@ -26,11 +26,7 @@ from sysquant.times import interval_ns
 @compose.main("config")
 def statistics(cfg: DictConfig) -> None:
     """What a strategy's returns prove after costs, delays and all that was tried before."""
-    compose.start_log(quiet=True)
-    compile_first(cfg)
-    past = past_of(cfg)
-    with closed(past):
-        told(statistics_proof(cfg, past))
+    tell(cfg, statistics_proof)
 
 
 def statistics_proof(cfg: DictConfig, past: Past) -> Proof:
@@ -44,10 +40,7 @@ def statistics_proof(cfg: DictConfig, past: Past) -> Proof:
         If the feed brings nothing.
     """
     limits: Limits = compose.build(cfg.promotion.statistics)
-    strategies = parts.strategies_of(cfg)
-    if len(strategies) != 1:
-        raise ConfigError(f"the gate is for one strategy, book has {len(strategies)}: book=single")
-    (strategy,) = strategies.values()
+    _, strategy = strategy_of(cfg)
     events = events_of(past)
 
     def make(strategy: Strategy, costs: float, delay_ms: float) -> Engine:

@@ -93,12 +93,11 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     universe = parts.universe_of(cfg)
     records = promoted.records_of(parts.strategies_of(cfg))
     models = parts.models_of(cfg, records)
-    make = functools.partial(
-        parts.engine_of, cfg, universe, parts.funding_of(cfg, universe, opened, feed),
-        contained=True, models=models,
+    engine = parts.engine_of(
+        cfg, universe, parts.funding_of(cfg, universe, opened, feed), contained=True,
+        models=models, promoted=records,
     )  # fmt: skip
-    promoted.refuse_others(records, make(), models, runtime)
-    engine = make(promoted=records)
+    promoted.refuse_others(records, engine, models, runtime)
     promoted.announce(records, engine)
     flatten = parts.flattened(cfg, list(engine.strategies))
     journal = _journal(book, wish)

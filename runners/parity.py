@@ -22,8 +22,8 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from runners import compose, kafka, parts, promoted
-from runners.past import Past, closed, compile_first, events_of, past_of
-from runners.proofs import told
+from runners.past import Past, events_of
+from runners.proofs import tell
 from sysquant import archive, backtesting, journal_reader, promotions
 from sysquant.errors import DataError, FeedError
 from sysquant.feeds.publish import Publisher
@@ -47,14 +47,14 @@ _OTHERS = promoted.ELSEWHERE | {"book.name"}
 @compose.main("config")
 def parity(cfg: DictConfig) -> None:
     """Whether the live runner decides what the backtest does; renews what a promotion rests on."""
-    compose.start_log(quiet=True)
-    compile_first(cfg)
-    past = past_of(cfg)
-    with closed(past):
-        proof = parity_proof(cfg, past)
-        if proof.passes:
-            _renew(cfg, past, proof)
-    told(proof)
+    tell(cfg, _renewing)
+
+
+def _renewing(cfg: DictConfig, past: Past) -> Proof:
+    proof = parity_proof(cfg, past)
+    if proof.passes:
+        _renew(cfg, past, proof)
+    return proof
 
 
 def _renew(cfg: DictConfig, past: Past, proof: Proof) -> None:

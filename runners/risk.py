@@ -15,8 +15,8 @@ import msgspec
 from omegaconf import DictConfig
 
 from runners import compose, parts
-from runners.past import Past, closed, compile_first, events_of, past_of
-from runners.proofs import told
+from runners.past import Past, events_of
+from runners.proofs import tell
 from sysquant import backtesting, headroom
 from sysquant.engine import Engine
 from sysquant.inspection import iso
@@ -61,8 +61,4 @@ def _serve(engine: Engine, models: ModelLoader) -> list[str]:
 @compose.main("config")
 def risk(cfg: DictConfig) -> None:
     """Whether the risk chain of a strategy bounds it: what it refuses, and how loose it is."""
-    compose.start_log(quiet=True)
-    compile_first(cfg)
-    past = past_of(cfg)
-    with closed(past):
-        told(risk_proof(cfg, past))
+    tell(cfg, risk_proof)

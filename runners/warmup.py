@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 
 from runners import compose
 from runners.causality import market_of, model_of, strategy_of
-from runners.past import Past, closed, compile_first, past_of
-from runners.proofs import told
+from runners.past import Past
+from runners.proofs import tell
 from sysquant.activity import Activity
 from sysquant.forms import bar_ends
 from sysquant.proof import Proof
@@ -26,11 +26,7 @@ from sysquant.warming import Warmup, judged, measure
 @compose.main("config")
 def warmup(cfg: DictConfig) -> None:
     """After how many bars its decisions no longer depend on where the history began."""
-    compose.start_log(quiet=True)
-    compile_first(cfg)
-    past = past_of(cfg)
-    with closed(past):
-        told(warmup_proof(cfg, past))
+    tell(cfg, warmup_proof)
 
 
 def warmup_proof(cfg: DictConfig, past: Past) -> Proof:

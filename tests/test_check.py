@@ -200,7 +200,7 @@ def test_statistics_are_judged_with_the_words_of_a_session(run, store, home, mon
     code, _, err = said(run("check", "statistics", "promotion.statistics.deflated=2", *MARKET))
     assert code == 1 and "promotion.statistics.deflated must be" in err
     code, _, err = said(run("check", "statistics", "book=all", *MARKET))
-    assert code == 1 and "the gate is for one strategy, book has" in err
+    assert code == 1 and "the gate looks at one strategy at a time, the book has" in err
 
 
 def test_costs_and_delays_of_the_configuration_are_changed_in_a_copy():
