@@ -13,7 +13,7 @@ __all__ = ["run", "server"]  # fixtures
 
 WORDS = [
     "strategy=momentum", "strategy.fast=3", "strategy.slow=8", "feed=synthetic",
-    "runtime.warmup_bars=0",
+    "runtime.warmup_bars=0", "book.unpromoted=null",
 ]  # fmt: skip
 SMALL = ["risk.checks.0.limit=0.1"]  # order_size
 
