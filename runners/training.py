@@ -9,7 +9,7 @@ import functools
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,10 +160,13 @@ class Training:
         with stage(f"notebook, {len(bars):,} bars of {', '.join(bars.symbols)}"):
             fault = _train(order, self.run, dict(zip(GIVEN, values, strict=True)))
         with stage("checks"):
-            return Outcome("failed", (fault,)) if fault else self._judged(bars, interrupts)
+            return Outcome("failed", (fault,)) if fault else self.judged(bars, interrupts.finish)
 
-    def _judged(self, bars: History, interrupts: Interrupts) -> Outcome:
-        # The candidate is held against the history, and published if it says so.
+    def judged(self, bars: History, finish: Callable[[], None]) -> Outcome:
+        """What the candidate on disk is, held against the history; published if it says so.
+
+        `finish` is called before anything is published: from then on nothing may cut it off.
+        """
         order, directory = self.order, self.run / "candidate"
         candidate: Candidate | None = None
         try:
@@ -172,7 +175,7 @@ class Training:
             checked = publishing.check(candidate, directory, order.recipe, rows)
             if not candidate.publish:
                 return Outcome("kept", candidate.reasons, candidate)
-            interrupts.finish()
+            finish()
             self.note(Outcome("failed", (CUT_OFF,), candidate))
             published = publishing.publish(
                 registry(), checked, rows, signing_key(home() / "data" / "keys"),

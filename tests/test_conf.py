@@ -136,7 +136,7 @@ def test_every_file_that_names_an_object_builds_it(home, broker, topic, monkeypa
     try:
         for name, node in _nodes().items():
             given = {k: arguments[k] for k in GIVEN_BY_RUNNER.get(node._target_, [])}
-            if "bootstrap" in node:
+            if "topic" in node:
                 changed = {"bootstrap": broker.bootstrap, "topic": topic, **broker.client}
                 node = OmegaConf.merge(node, changed)
             built = compose.build(node, **given)

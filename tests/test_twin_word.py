@@ -16,6 +16,7 @@ __all__ = ["run", "server", "store"]  # fixtures
 WORDS = (
     "strategy=momentum", "strategy.fast=3", "strategy.slow=9", "feed=synthetic",
     "feed.length_s=1800", "bars=5s", "snapshots=5s", "runtime.warmup_bars=0",
+    "book.unpromoted=null",
     "risk.checks=[{check: open_positions, limit: 3}, {check: cash, limit: 0.0}]",
 )  # fmt: skip
 

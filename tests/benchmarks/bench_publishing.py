@@ -29,12 +29,13 @@ from typing import NamedTuple
 
 import hydra
 import numpy as np
+from omegaconf import DictConfig
 from scipy.signal import lfilter
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from runners import retrain
+from runners import retrain, training
 from runners.command_line import CONF
 from sysquant import home, publishing
 from sysquant.intervals import around, share
@@ -66,7 +67,7 @@ class Trial(NamedTuple):
 
     Parameters
     ----------
-    verdict, reasons : of `retrain.Outcome`.
+    verdict, reasons : of `training.Outcome`.
     skill : nats.
     pnl : return after costs, a fraction.
     took_s : seconds, from the bars to the verdict.
@@ -85,7 +86,7 @@ class Trial(NamedTuple):
 
 
 @cache
-def order() -> retrain.Order:
+def order() -> training.Order:
     """What the command line asks for."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return retrain.order_of(hydra.compose("retrain", list(WORDS)))
@@ -133,9 +134,11 @@ def trial(seed: int, signal: float) -> Trial:
     asked, bars = order(), market(seed, signal)
     began = time.perf_counter()
     trained = train(asked.recipe, asked.strategy, bars)
-    with tempfile.TemporaryDirectory() as directory:
-        publishing.write(trained, Path(directory))
-        outcome = retrain.judged(asked, bars, Path(directory), None)
+    run = Path(tempfile.mkdtemp(dir=home.home()))
+    publishing.write(trained, run / "candidate")
+    newest = max(training.registry().numbers(asked.lineage), default=0)
+    made = training.Training(DictConfig({}), asked, run, parent=None, newest=newest)
+    outcome = made.judged(bars, finish=lambda: None)
     took_s = time.perf_counter() - began
     earned = next(e for e in trained.result.estimates() if e.name == "total_return")
     pnl = Estimate(trained.pnl, earned.low, earned.high)
