@@ -95,7 +95,7 @@ def test_the_corpus_is_as_large_as_is_promised():
 @pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: leak.name)
 def test_a_leak_is_caught_by_its_own_reason(leak, written, monkeypatch):
     monkeypatch.delenv("SEEN_BARS", raising=False)
-    monkeypatch.setattr(Panel, "advance", Panel.advance)  # a leak that changes it does so here alone
+    monkeypatch.setattr(Panel, "advance", Panel.advance)  # which a leak may change
     found = examine(written(HEAD + leak.source), market(), LIMITS)
     said = "\n".join(found.failures)
     assert re.search(leak.reason, said), said or "nothing was found"
