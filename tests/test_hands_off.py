@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 
 import pytest
 
@@ -26,17 +27,21 @@ def test_ticks_become_a_model_that_trades_by_itself(run, home, store, broker, to
     words = f"jobs={{ml_direction: {{words: {json.dumps(WORDS)}, bars: 1000}}}}"
     schedule = run("schedule", words, "look_s=0.5")
 
+    began = time.monotonic()
+
     def is_served():
-        if market.told < HISTORY + LATER // 2:
+        if market.told < HISTORY + time.monotonic() - began:  # a minute a second, to the end
             market.go_on(1)
         return counted(store, "models_served") or schedule.returncode is not None
 
     with contextlib.suppress(AssertionError):
         until(is_served, timeout=400)
     if not counted(store, "models_served"):
-        schedule.terminate()
+        for each in (schedule, live):
+            each.terminate()
         rows = store.query("SELECT verdict, reasons, took_s FROM model_runs").result_rows
-        pytest.fail(f"{schedule.communicate(timeout=20)}\n{rows}")
+        said = [each.communicate(timeout=20) for each in (schedule, live)]
+        pytest.fail(f"{said}\n{rows}")
     (name,) = store.query("SELECT model FROM models_served").result_rows[0]
     assert Registry(home_of() / "data" / "models").numbers("ml_direction")[1].name == name
     market.go_on(LATER)
