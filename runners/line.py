@@ -37,13 +37,14 @@ class Line:
     timeout_s : to wait for an answer.
     directory : of its journal, where that is on this machine.
     topic : what `TopicPost` is told of its broker; empty for none.
+    keys : to sign with, those of this home by default.
     """
 
     def __init__(
         self, meta: Mapping[str, str], timeout_s: float, *, directory: Path | None = None,
-        topic: Mapping[str, Any],
+        topic: Mapping[str, Any], keys: Keys | None = None,
     ) -> None:  # fmt: skip
-        self._keys = Keys.load(home() / "data" / "keys")
+        self._keys = keys or Keys.load(home() / "data" / "keys")
         self._meta, self._timeout_s = meta, timeout_s
         self._directory, self._topic = directory, dict(topic)
         self._post: Any = None

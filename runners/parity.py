@@ -1,47 +1,38 @@
 """Parity: a window of recorded ticks through the backtest, and through the real live runner.
 
 Input: a composed configuration, and its past. Output: a `Proof`: what both decided, table by table,
-is the same to the byte, or where it differs first. The live runner is a process of its own, on a
-broker, with a journal, a store and a home that are made for this and removed again.
+is the same to the byte, or where it differs first. The live runner is held as in `rehearsal`, and
+the backtest is given the same ticks, and what an operator did between the same two of them.
 """
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
-from tqdm import tqdm
 
-from runners import compose, kafka, parts, promoted
+from runners import compose, parts, promoted
 from runners.past import Past, events_of
 from runners.proofs import tell
-from sysquant import archive, backtesting, journal_reader, promotions
-from sysquant.errors import DataError, FeedError
-from sysquant.feeds.publish import Publisher
-from sysquant.home import cache, home
-from sysquant.operation import Serve
-from sysquant.parity import Window, compare
+from runners.rehearsal import BOOK, Done, Place, Rehearsal, Start, place, spawned
+from sysquant import archive, backtesting, promotions
+from sysquant.engine import Engine
+from sysquant.inputs import Inputs
+from sysquant.models.loader import ModelLoader
+from sysquant.operation import Operation, Serve
+from sysquant.parity import Compared, Window, compare, taken
 from sysquant.proof import Figure, Proof
-from sysquant.serve import ensure_server
+from sysquant.session import recorded
 from sysquant.store import connect, insert, migrate
 from sysquant.tables import bar_table
 from sysquant.times import DAY
 from sysquant.types import Bars, Ticks
 
-LIVE = Path(__file__).with_name("live.py")
-_TOPIC, _BOOK, _BACKTEST = "parity", "parity", "parity-backtest"
+_BACKTEST = "parity-backtest"
 _MS = 1_000_000  # ns
-_AT_ONCE = 20_000  # ticks published at a time
-_OTHERS = promoted.ELSEWHERE | {"book.name"}
 
 
 @compose.main("config")
@@ -82,14 +73,10 @@ def parity_proof(cfg: DictConfig, past: Past) -> Proof:
     """
     began = time.monotonic()
     window: Window = compose.build(cfg.promotion.parity)
-    ticks, notes = _told(cfg, past, window)
-    with tempfile.TemporaryDirectory(prefix="sysquant-parity-") as scratch:
-        root = Path(scratch)
-        _furnish(root)
-        with _broker(window, root) as bootstrap, _store(root) as dsn:
-            trial = _Trial(cfg, past, root, dsn, bootstrap, window.timeout_s)
-            found = trial.compared(ticks)
-    figures: dict[str, Figure] = {"ticks": len(ticks)}
+    ticks, notes = told(cfg, past, window)
+    with place(window.bootstrap) as where:
+        found = list(Trial(cfg, past, where).compared(ticks, window.timeout_s))
+    figures = dict[str, Figure]()
     failures = list[str]()
     for one in found:
         figures |= {one.table: one.rows[1], f"{one.table}_sha256": one.hashes[1][:16]}
@@ -101,15 +88,18 @@ def parity_proof(cfg: DictConfig, past: Past) -> Proof:
         notes.append("no order came of what was decided: a longer window shows more")
     if not failures:
         rows = sum(one.rows[1] for one in found)
-        notes.append(f"{rows:,} rows of {len(found)} tables are the same, byte for byte")
+        notes.append(
+            f"{rows:,} rows of {len(found)} tables are the same, byte for byte; the session was "
+            "paused, killed and started again"
+        )
     took = time.monotonic() - began
     return Proof(
         name="parity", failures=tuple(failures), notes=tuple(notes), figures=figures, took_s=took
     )
 
 
-def _told(cfg: DictConfig, past: Past, window: Window) -> tuple[Ticks, list[str]]:
-    # The newest ticks of the window, as a topic can hold them.
+def told(cfg: DictConfig, past: Past, window: Window) -> tuple[Ticks, list[str]]:
+    """The newest ticks of the window, as a topic can hold them, and what was changed for that."""
     events, notes = events_of(past), list[str]()
     if isinstance(events, Bars):
         notes.append("the window has bars alone: each close was told as one trade")
@@ -138,81 +128,61 @@ def _later(cfg: DictConfig, ticks: Ticks) -> int:
     return max(0, -(-(latest - int(ticks.ts[0])) // DAY))
 
 
-def _furnish(root: Path) -> None:
-    # A home that has the models and the key that vouches for them, and nothing else.
-    (root / "data" / "keys").mkdir(parents=True)
-    models, key = home() / "data" / "models", home() / "data" / "keys" / "models.pub"
-    if models.exists():
-        (root / "data" / "models").symlink_to(models, target_is_directory=True)
-    if key.exists():
-        shutil.copy(key, root / "data" / "keys")
-
-
-@contextmanager
-def _broker(window: Window, root: Path) -> Iterator[str]:
-    if window.bootstrap is not None:
-        yield window.bootstrap
-        return
-    try:
-        broker = kafka.start(0, root / "kafka")
-    except FeedError as error:
-        raise FeedError(
-            f"parity is shown on a broker, and none can be started here: {error}; name one by "
-            "promotion.parity.bootstrap=host:port"
-        ) from error
-    try:
-        yield broker.bootstrap
-    finally:
-        broker.stop()
-
-
-@contextmanager
-def _store(root: Path) -> Iterator[str]:
-    dsn, server = ensure_server(f"chdb://{root}/data/store")
-    try:
-        yield dsn
-    finally:
-        if server is not None:
-            server.terminate()
-            server.wait(10)
-
-
 @dataclass(frozen=True, slots=True)
-class _Trial:
+class Trial:
+    """One strategy, backtested and traded live at one place.
+
+    Parameters
+    ----------
+    cfg, past : of its backtest.
+    where : it is held.
+    start : starts the live runner.
+    """
+
     cfg: DictConfig
     past: Past
-    root: Path
-    dsn: str
-    bootstrap: str
-    timeout_s: float
+    where: Place
+    start: Start = spawned
 
-    def compared(self, ticks: Ticks) -> list[Any]:
-        with closing(connect(self.dsn)) as client, closing(parts.models_of(self.cfg)) as models:
+    def compared(self, ticks: Ticks, timeout_s: float) -> Iterator[Compared]:
+        """What both decided of ticks, table by table.
+
+        Raises
+        ------
+        DataError
+            If the live session fails, or takes longer.
+        """
+        cfg, universe = self.cfg, self.past.universe
+        with closing(connect(self.where.dsn)) as client, closing(parts.models_of(cfg)) as models:
             migrate(client)
             bare = self._engine(models, ())
             warm = self._warm(client, bare, ticks)
             record = promoted.record_of(bare, models)
-            promotions.write(self.root / "data" / "promotions", record)
-            run = self._lived(ticks, warm)
-            engine = self._engine(models, [record.name])
-            said = client.query(
-                "SELECT strategy, model FROM models_served WHERE run = {run:String}", {"run": run}
-            ).result_rows
-            for strategy, model in said:
-                engine.operate(Serve(strategy, model))
+            promotions.write(self.where.root / "data" / "promotions", record)
+            warmup_bars = 0 if warm is None else cfg.runtime.warmup_bars
+            rehearsal = Rehearsal(self.where, universe, warmup_bars, timeout_s, self.start)
+            done = rehearsal.hold(ticks)
+            served = [Serve(record.name, record.model)] if record.model else []
             result = backtesting.run(
-                engine, [ticks], name=_BACKTEST, history=None if not warm else lambda *_: warm
-            )
-            result.store(client, _BOOK)
-            return list(compare(client, run, _BACKTEST))
+                self._engine(models, [record.name]), [*served, *_parts(ticks, done)],
+                name=_BACKTEST, history=self._history(warm),
+            )  # fmt: skip
+            result.store(client, BOOK)
+            inputs = Inputs.of(recorded(rehearsal.journal, self.where.root / "runs" / done.run))
+            yield taken(inputs.events, ticks, [one.symbol for one in universe])  # pyright: ignore[reportArgumentType]
+            yield from compare(client, done.run, _BACKTEST)
 
-    def _engine(self, models: Any, names: Any) -> Any:
+    def _engine(self, models: ModelLoader, names: Any) -> Engine:
         return parts.engine_of(
             self.cfg, self.past.universe, self.past.funding, contained=True, models=models,
             promoted=names,
         )  # fmt: skip
 
-    def _warm(self, client: Any, engine: Any, ticks: Ticks) -> Bars | None:
+    @staticmethod
+    def _history(warm: Bars | None) -> Callable[..., Bars] | None:
+        return None if warm is None else lambda *_: warm
+
+    def _warm(self, client: Any, engine: Engine, ticks: Ticks) -> Bars | None:
         # What a session of that time would have warmed up on, for both.
         size, most = engine.interval, self.cfg.runtime.warmup_bars
         if not isinstance(size, int) or size % archive.MINUTE or not most:
@@ -223,58 +193,15 @@ class _Trial:
         )
         names = [one.symbol for one in self.past.universe]
         if len(minutes):
-            insert(client, "bars_imported", bar_table(minutes, names, _BOOK), _BOOK)
+            insert(client, "bars_imported", bar_table(minutes, names, BOOK), BOOK)
         return archive.bars(client, self.past.universe, end - most * size, end, size)
 
-    def _lived(self, ticks: Ticks, warm: Bars | None) -> str:
-        # Publishes the ticks, lets the live runner trade them, and ends it; the run's name.
-        topic = f"{_TOPIC}-{os.getpid()}-{time.time_ns()}"
-        publisher = Publisher(bootstrap=self.bootstrap, topic=topic)
-        for at in tqdm(range(0, len(ticks), _AT_ONCE), "publish", leave=False, disable=None):
-            publisher.publish(ticks[at : at + _AT_ONCE], self.past.universe)
-        publisher.close()
-        bars = self.cfg.runtime.warmup_bars if warm is not None else 0
-        command = [
-            sys.executable, str(LIVE), *compose.words(without=_OTHERS), "feed=kafka", "ingest=none",
-            f"feed.bootstrap={self.bootstrap}", f"feed.topic={topic}",
-            f"book.name={_BOOK}", "runtime.clock=event", f"runtime.warmup_bars={bars}",
-            "runtime.require_promotion=true",
-        ]  # fmt: skip
-        environment = os.environ | {"SYSQUANT_HOME": str(self.root), "SYSQUANT_CACHE": str(cache())}
-        with (self.root / "live.log").open("w+") as log:
-            live = subprocess.Popen(
-                command, env=environment, cwd=self.root, stdout=log, stderr=subprocess.STDOUT
-            )
-            try:
-                self._wait(live, len(ticks))
-                live.terminate()
-                live.wait(30)
-            finally:
-                if live.poll() is None:
-                    live.kill()
-                    live.wait()
-            log.seek(0)
-            said = log.read()
-        if live.returncode:
-            raise DataError(f"the live session failed: {said.strip().splitlines()[-1]}")
-        return journal_reader.meta(self._journal)["id"]
 
-    @property
-    def _journal(self) -> Path:
-        return self.root / "data" / "journals" / _BOOK
-
-    def _wait(self, live: "subprocess.Popen[bytes]", count: int) -> None:
-        until = time.monotonic() + self.timeout_s
-        with tqdm(total=count, desc="live", unit=" ticks", leave=False, disable=None) as bar:
-            done = 0  # a bar that is not shown counts nothing
-            while done < count and live.poll() is None:
-                if time.monotonic() >= until:
-                    raise DataError(
-                        f"the live session had taken {done:,} of {count:,} ticks after "
-                        f"{self.timeout_s:g} s: take fewer, promotion.parity.ticks=..., or give it "
-                        "longer, promotion.parity.timeout_s=..."
-                    )
-                time.sleep(0.1)
-                taken = journal_reader.positions(self._journal)
-                bar.update(sum(taken.values()) - done)
-                done = sum(taken.values())
+def _parts(ticks: Ticks, done: Done) -> Iterator[Ticks | Operation]:
+    # Ticks, and between them what was done to the session.
+    at = 0
+    for after, operation in done.operations:
+        yield ticks[at:after]
+        yield operation
+        at = after
+    yield ticks[at:]

@@ -19,7 +19,7 @@ from sysquant.errors import ConfigError, DataError
 from sysquant.execution import Execution, refuse_costs
 from sysquant.exits import Exits
 from sysquant.keys import check_kind, refuse_words
-from sysquant.operation import Serve
+from sysquant.operation import Operation, Serve
 from sysquant.opinions import Models
 from sysquant.orders import Orders
 from sysquant.past import History
@@ -74,7 +74,7 @@ class _Closes:
 
 
 def run(
-    engine: Engine, batches: Iterable[Ticks | Bars], *, name: str,
+    engine: Engine, batches: Iterable[Ticks | Bars | Operation], *, name: str,
     history: Callable[[int, Mapping[int, int]], Bars] | None = None,
     benchmark: str = BUY_AND_HOLD,
 ) -> Result:  # fmt: skip
@@ -83,7 +83,8 @@ def run(
     Parameters
     ----------
     engine : fresh.
-    batches : of market events; how they are cut changes nothing.
+    batches : of market events, how they are cut changes nothing; between them what an operator
+        does.
     name : of the run, in every row.
     history : bars before a time (ns UTC), for warming up before the first event.
     benchmark : what the statistics compare with: `buy and hold`, or a symbol.
@@ -93,6 +94,11 @@ def run(
     closes = _Closes(engine)
     start = end = 0
     for batch in batches:
+        if isinstance(batch, Operation):
+            effects = engine.operate(batch)
+            tally.add(effects, 0, engine.risk)
+            parts.append(effects)
+            continue
         if not len(batch):
             continue
         if not start:

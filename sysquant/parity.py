@@ -5,7 +5,7 @@ where they differ first. What a row tells about its run, and not about its decis
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,8 @@ import pyarrow as pa
 from sysquant.answers import asking
 from sysquant.keys import check_number
 from sysquant.store import decided_columns
+from sysquant.tables import tick_table
+from sysquant.types import CLOCK_MARK, Ticks
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -67,16 +69,28 @@ class Compared(NamedTuple):
     difference: str
 
 
+def taken(session: Ticks, told: Ticks, symbols: Sequence[str]) -> Compared:
+    """The ticks that a session took, against those that it was told, in their order."""
+    one, other = (
+        tick_table(ticks, symbols, "").drop_columns(["received_at", "epoch"])
+        for ticks in (session[session.symbol != CLOCK_MARK], told)
+    )
+    return _compared("ticks", one, other)
+
+
 def compare(client: "Client", left: str, right: str) -> Iterator[Compared]:
     """Every table of decisions of two runs, in the order of `KEYS`.
 
     NaN is NaN, and -0.0 is not 0.0.
     """
     for table in KEYS:
-        one, other = (decided(client, table, run) for run in (left, right))
-        hashes = _digest(one), _digest(other)
-        said = "" if is_same(one, other) else first_difference(one, other)
-        yield Compared(table, (one.num_rows, other.num_rows), hashes, said)
+        yield _compared(table, *(decided(client, table, run) for run in (left, right)))
+
+
+def _compared(table: str, one: pa.Table, other: pa.Table) -> Compared:
+    hashes = _digest(one), _digest(other)
+    said = "" if is_same(one, other) else first_difference(one, other)
+    return Compared(table, (one.num_rows, other.num_rows), hashes, said)
 
 
 def decided(client: "Client", table: str, run: str) -> pa.Table:

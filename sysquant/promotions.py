@@ -34,6 +34,8 @@ _SAID = {
     "terms": "the execution's {key}", "market": "the market's {key}",
 }  # fmt: skip
 
+_ORDERED = {"features": "features", "risk": "risk checks"}  # their order decides, too
+
 
 class Promotion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was promoted, and what showed that it may be.
@@ -87,7 +89,7 @@ class Promotion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 def _id_of(record: Promotion) -> str:
     bare = msgspec.structs.replace(record, id="")
-    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()[:16]
+    return hashlib.sha256(msgspec.json.encode(bare)).hexdigest()[:16]
 
 
 def write(directory: Path, record: Promotion) -> Promotion:
@@ -100,7 +102,7 @@ def write(directory: Path, record: Promotion) -> Promotion:
 
 def written(record: Promotion) -> bytes:
     """A record as its file holds it."""
-    return msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=1) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
 
 
 def read(directory: Path, name: str) -> Promotion | None:
@@ -178,8 +180,8 @@ def differences(record: Promotion, terms: Terms, allocation: float) -> Iterator[
             old, new = was.get(key, "not there"), now.get(key, "not there")
             if old != new:
                 yield f"{said.format(key=key)} was {old}, is {new}"
-        if group == "features" and list(was) != list(now):
-            yield f"its features were {', '.join(was)}, are {', '.join(now)}"
+        if group in _ORDERED and list(was) != list(now):
+            yield f"its {_ORDERED[group]} were {', '.join(was)}, are {', '.join(now)}"
     if allocation > record.allocation:
         yield f"its allocation was {record.allocation:,.2f}, is {allocation:,.2f}"
 

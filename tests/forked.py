@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
@@ -27,13 +27,13 @@ class Forked:
 
     def __init__(
         self, runner: str, arguments: tuple[str, ...], cwd: Path,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None, seed: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         self.args = [str(REPOSITORY / "runners" / f"{runner}.py"), *arguments]
         self._said: tuple[str, str] | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="said-")
         self._files = [Path(self._scratch.name, name) for name in ("out", "err")]
-        given = (self.args, cwd, {**os.environ, **(environment or {})}, self._files)
+        given = (self.args, cwd, {**os.environ, **(environment or {})}, self._files, seed)
         self._process = CONTEXT.Process(target=_be_runner, args=given)
         self._process.start()
         self.pid: int = self._process.pid  # pyright: ignore[reportAttributeAccessIssue]
@@ -79,7 +79,10 @@ def run(runner: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[
 
 
 # What a new Python is given, and then the runner.
-def _be_runner(argv: list[str], cwd: Path, environment: dict[str, str], said: list[Path]) -> None:
+def _be_runner(
+    argv: list[str], cwd: Path, environment: dict[str, str], said: list[Path],
+    seed: Callable[[], None] | None,
+) -> None:  # fmt: skip
     for number, path in enumerate(said, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
     os.chdir(cwd)
@@ -87,4 +90,6 @@ def _be_runner(argv: list[str], cwd: Path, environment: dict[str, str], said: li
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = argv
+    if seed is not None:  # a defect
+        seed()
     runpy.run_path(argv[0], run_name="__main__")

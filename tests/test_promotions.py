@@ -14,6 +14,7 @@ from sysquant.proof import Proof
 from sysquant.risk import RiskChain
 from sysquant.sizing import WeightSizing
 from sysquant.strategies.breakout import Breakout
+from sysquant.strategies.ml_direction import MlDirection
 from sysquant.strategies.momentum import Momentum
 from sysquant.types import SECOND, Bars, Instrument
 
@@ -110,6 +111,19 @@ def test_features_in_another_order_are_others():
     other = {**terms, "features": dict(reversed(terms["features"].items()))}
     (said,) = differences(record(), other, 500_000.0)
     assert said == "its features were fast, slow, are slow, fast"
+
+
+def test_a_record_that_was_read_knows_the_order_of_features_and_checks(tmp_path):
+    chain = RiskChain(checks=CHECKS[::-1])
+    strategies = {"trend": MlDirection()}  # whose features do not stand in the alphabet's order
+    terms = terms_of(engine(strategies=strategies, risk=chain), "trend")
+    write(tmp_path, record(terms=terms))
+    kept = read(tmp_path, "trend")
+    assert kept is not None and not list(differences(kept, terms, 500_000.0))
+    other = terms_of(engine(strategies=strategies), "trend")
+    assert list(differences(kept, other, 500_000.0)) == [
+        "its risk checks were drawdown, order_size, are order_size, drawdown"
+    ]
 
 
 def test_more_capital_than_was_promoted_is_a_difference():
