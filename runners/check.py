@@ -13,7 +13,7 @@ python runners/check.py why order=momentum:17 strategy=momentum
 python runners/check.py statistics strategy=momentum feed.start=-90d feed.kind=bars bars=1h
 
 A word says what is checked, key=value the rest; `python runners/check.py data --help` has its keys.
-Exit codes: 0 all is well, 1 something is not, 2 not understood.
+Exit codes: 0 all is well, 1 something is not, 2 not understood, 3 (twin) nothing to compare with.
 """
 
 import sys

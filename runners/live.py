@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from sysquant.stop import StopRequest
+from sysquant.stop import StopRequest, stand_back
 
 STOP = StopRequest(4.5) if __name__ == "__main__" else None  # before what is slow to import
 
@@ -24,6 +24,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
+from io import BufferedWriter
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -32,6 +33,7 @@ from runners import chain, compose, parts, promoted
 from runners.screen import Screen
 from sysquant import backfill, journal_reader
 from sysquant.adoption import adopt, unserved
+from sysquant.audit import Audit
 from sysquant.control import Keys
 from sysquant.desk import Desk
 from sysquant.engine import Engine
@@ -116,10 +118,13 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
         print(adopt(journal, engine, outbox, opened, history, labels, gone), flush=True)
     _announce(cfg, journal, engine, book, anew=is_adopted)
     screen = Screen(f"{book} on {feed.name}, run {journal.id}")
+    audit = _audit(stop, dsn, runtime.twin_s)
 
     def report(runner: LiveRunner) -> None:
-        if beside is not None and not runner.stop.reason:
-            beside.look()
+        if not runner.stop.reason:
+            audit.look(runner.note)
+            if beside is not None:
+                beside.look()
         screen.show(
             engine, runner.tally, lag_ms=runner.lag_ms(), waiting=runner.journal.outbox_rows
         )
@@ -143,7 +148,7 @@ def _trade(cfg: DictConfig, stop: StopRequest) -> None:
     sys.setswitchinterval(_SWITCH_S)
     gc.collect()
     gc.freeze()  # what start-up made is never looked at again: pauses of 10 ms become 0.5 ms
-    with served(runtime.health_port, runner.beacon):
+    with served(runtime.health_port, runner.beacon), closing(audit):
         runner.run()
     screen.close()
     _last_words(runner)
@@ -253,6 +258,21 @@ class _Ingest:
         arguments = [*compose.chosen("feed", "universe", "store"), f"stop_with={os.getpid()}"]
         with self._log.open("ab") as output:
             self._child = self._stop.spawn([sys.executable, ingest, *arguments], output)
+
+
+def _audit(stop: StopRequest, dsn: str, every_s: float | None) -> Audit:
+    # The twin of this very session: by its own words, and at the address of its store, so that it
+    # never opens the files in the place of a server that died. The address may hold a password,
+    # which no command line shows.
+    words = [*compose.words(without={"store"}), "store=clickhouse"]
+    command = [sys.executable, Path(__file__).with_name("check.py"), "twin", *words]
+
+    def start(output: BufferedWriter) -> "subprocess.Popen[bytes]":
+        child = stop.spawn(command, output, environment={"CLICKHOUSE_DSN": dsn})
+        stand_back(child)
+        return child
+
+    return Audit(start, compose.output_dir() / "twin.log", every_s)
 
 
 def _say_behind(stop: StopRequest, journal: Path, read: Mapping[int, int]) -> None:

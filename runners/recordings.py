@@ -22,7 +22,7 @@ from runners import chain, compose, parts, promoted
 from runners.command_line import CONF
 from sysquant import journal_reader
 from sysquant.engine import Engine
-from sysquant.errors import ConfigError, DataError, StoreAwayError
+from sysquant.errors import ConfigError, DataError, NotRecordedError, StoreAwayError
 from sysquant.home import home
 from sysquant.inputs import Events, Inputs, canonical
 from sysquant.locking import holder
@@ -31,6 +31,7 @@ from sysquant.store import connect, migrate, store_errors
 from sysquant.types import Bars, Feed, Instrument, Ticks
 
 _PATIENCE_S = 30.0  # with a store that is to take the last rows of a session that goes on
+_INGEST_S, _AGAIN_S = 30.0, 2.0  # for an ingest to write what a session took; between looks
 _SAME = ("symbols", "bars", "allocations")  # of the fingerprint: without them nothing is compared
 _TICKS = """
     SELECT toUnixTimestamp64Nano(t.ts) AS ts,
@@ -185,6 +186,8 @@ def stored(recording: Recording, cfg: DictConfig, inputs: Inputs, until: int) ->
     ------
     DataError
         If there are none.
+    NotRecordedError
+        If nobody writes those of the topic into the store.
     """
     if compose.choice("feed") == "kafka":
         return canonical(_of_topic(recording, cfg, inputs))
@@ -209,17 +212,23 @@ def _of_topic(recording: Recording, cfg: DictConfig, inputs: Inputs) -> Ticks:
         "symbols": [one.symbol for one in recording.universe], "lives": lives,
         "parts": list(first), "first": list(first.values()), "last": [last[p] for p in first],
     }  # fmt: skip
-    with store_errors():
-        found = recording.client.query_arrow(_TICKS, given)
-    if not found.num_rows:
-        raise DataError(
-            f"the store has no tick of {' or '.join(lives)} at the session's offsets: run "
-            "runners/ingest.py, which writes them"
-        )
-    columns: dict[str, Any] = {
-        name: np.array(found[name].to_numpy(), kind) for name, kind in Ticks.DTYPES.items()
-    }
-    return Ticks(**columns)
+    until = time.monotonic() + _INGEST_S
+    while True:
+        with store_errors():
+            found = recording.client.query_arrow(_TICKS, given)
+        if not found.num_rows:
+            raise NotRecordedError(
+                f"the store has no tick of {' or '.join(lives)} at the session's offsets: run "
+                "runners/ingest.py, which writes them"
+            )
+        columns: dict[str, Any] = {
+            name: np.array(found[name].to_numpy(), kind) for name, kind in Ticks.DTYPES.items()
+        }
+        ticks = Ticks(**columns)
+        is_whole = all(bool((ticks.offset[ticks.partition == p] == last[p]).any()) for p in last)
+        if is_whole or holder(recording.directory) is None or time.monotonic() > until:
+            return ticks
+        time.sleep(_AGAIN_S)  # ingest is a moment behind a session that goes on
 
 
 def session_of(*words: str) -> Session:

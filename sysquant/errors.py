@@ -3,6 +3,7 @@
 SysquantError
 ├── ConfigError      a key, parameter or limit that cannot be meant
 ├── DataError        history or a record that cannot be meant
+│   └── NotRecordedError  it is not there, or not yet
 ├── StoreError       ClickHouse: locked, of a newer schema
 │   └── StoreAwayError   it cannot be reached
 ├── FeedError        the tick feed: unreachable, a gap, an impossible position
@@ -28,6 +29,10 @@ class ConfigError(SysquantError):
 
 class DataError(SysquantError):
     """History or a record that cannot be meant."""
+
+
+class NotRecordedError(DataError):
+    """What is asked for was not recorded, so far."""
 
 
 class StoreError(SysquantError):

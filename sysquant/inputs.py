@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sysquant.activity import BarSize, clock_of
-from sysquant.errors import DataError
+from sysquant.errors import NotRecordedError
 from sysquant.inspection import iso
 from sysquant.journal import Input
 from sysquant.operation import Operation, Serve
@@ -68,7 +68,7 @@ class Inputs:
 
         Raises
         ------
-        DataError
+        NotRecordedError
             If none of them is of the market.
         """
         parts, wishes, history, count = list[Any](), list[Wish](), None, 0
@@ -84,7 +84,9 @@ class Inputs:
                 parts.append(unpack_batch(entry.kind, entry.payload))
                 count += len(parts[-1])
         if not parts:
-            raise DataError("the session took no event of the market yet: nothing is compared")
+            raise NotRecordedError(
+                "the session took no event of the market yet: nothing is compared"
+            )
         return cls(type(parts[0]).join(parts), tuple(wishes), history)
 
     @property

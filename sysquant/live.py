@@ -91,8 +91,7 @@ class LiveRunner:
         self._sealer = sealer
         self.beacon = Beacon(journal, engine, runtime)
         self._history, self._report, self._say = history, report, say
-        self._flatten = tuple(flatten)
-        self.unflat: dict[str, dict[str, float]] = {}
+        self._flatten, self.unflat = tuple(flatten), dict[str, dict[str, float]]()
         self._has_begun = False
         self._is_whole = True  # not while the engine is ahead of the journal
         self._merge: Merge | None = None
@@ -122,7 +121,7 @@ class LiveRunner:
             self.beacon.begin()
             recover(self.journal, self.engine, self.feed)
             self.outbox.send(self.journal.sealed())
-            self._note("start", f"epoch={self.journal.meta('epoch')} feed={self.feed.name}")
+            self.note("start", f"epoch={self.journal.meta('epoch')} feed={self.feed.name}")
             try:
                 self.desk.enter(self._record, self._say)
                 self._loop()
@@ -174,7 +173,7 @@ class LiveRunner:
 
     def _take(self, poll: Poll) -> None:
         for gap in self._places.take(poll):  # retention overtook us: never silence
-            self._note("gap", gap)
+            self.note("gap", gap, logging.WARNING)
             self.desk.operate(self._record, _GAP, Hold("gap", True))
         self._dead += poll.dead
         self.tally.dead += len(poll.dead)
@@ -291,8 +290,9 @@ class LiveRunner:
         if snapshot is not None:
             self._sealer.ask(self.journal.outlived())
 
-    def _note(self, kind: str, detail: str) -> None:
-        log.log(logging.WARNING if kind == "gap" else logging.INFO, "%s %s", kind, detail)
+    def note(self, kind: str, detail: str, level: int = logging.INFO) -> None:
+        """Say what happened, and keep it as a row of `events`."""
+        log.log(level, "%s %s", kind, detail)
         row = event(self.labels.run, self.engine.engine_ts or time.time_ns(), kind, detail)
         self.outbox.send(self.journal.commit(None, {"events": row}))
 
@@ -373,7 +373,7 @@ class LiveRunner:
         self._leave_market(reads=reads)
         if self.ended:
             until = time.monotonic() + PATIENCE_S
-        self._note("stop", self.stop.reason)
+        self.note("stop", self.stop.reason)
         sealed = self.journal.commit(
             None,
             self._stats(),

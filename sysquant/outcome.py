@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sysquant.effects import FINANCING_KINDS, PURPOSES
-from sysquant.errors import DataError
+from sysquant.errors import NotRecordedError
 from sysquant.orders import KINDS
 from sysquant.store import store_errors
 
@@ -206,7 +206,7 @@ def recorded_outcome(client: "Client", run: str, last: int) -> Outcome:
 
     Raises
     ------
-    DataError
+    NotRecordedError
         If the store has no snapshot of it.
     StoreError
         If it does not answer.
@@ -214,7 +214,7 @@ def recorded_outcome(client: "Client", run: str, last: int) -> Outcome:
     with store_errors():
         ts, seq, count = client.query(_LAST, {"run": run, "last": last}).result_rows[0]
         if not count:
-            raise DataError(
+            raise NotRecordedError(
                 f"the store has no portfolio row of run {run}: one comes at the end of a bar, "
                 "every snapshots=... of engine time; ask again later"
             )

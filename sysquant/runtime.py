@@ -20,8 +20,9 @@ _RANGES: dict[str, dict[str, Any]] = {
     "lost_s": {"above": 0},
     "silent_s": {"above": 0},
     "health_port": {"least": 0, "most": 65_535, "whole": True},
+    "twin_s": {"least": 1},
 }
-OPEN = ("stop_after_idle_s", "silent_s", "health_port")  # None stands for never, or for off
+OPEN = ("stop_after_idle_s", "silent_s", "health_port", "twin_s")  # None: never, or off
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Runtime:
     lost_s : so long without a connection, the feed counts as lost.
     silent_s : so long without a record though connected, the feed counts as silent; None never.
     health_port : of `/healthz` and `/metrics` on 127.0.0.1; 0 a free one, None for not at all.
+    twin_s : wall time between two comparisons of the session with its backtest; None never.
     require_promotion : whether a strategy that was not promoted is refused at the start.
 
     Raises
@@ -68,6 +70,7 @@ class Runtime:
     lost_s: float = 5.0
     silent_s: float | None = 60.0
     health_port: int | None = None
+    twin_s: float | None = 3600.0
     require_promotion: bool = False
 
     def __post_init__(self) -> None:

@@ -9,22 +9,27 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BufferedWriter
 from pathlib import Path
 from types import FrameType
 
 
 def spawn(
-    command: Sequence[str | Path], output: BufferedWriter, directory: Path | None = None
-) -> "subprocess.Popen[bytes]":
+    command: Sequence[str | Path], output: BufferedWriter, directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> "subprocess.Popen[bytes]":  # fmt: skip
     """Start a process in a session of its own: no Ctrl-C reaches it, and it reads nothing.
+
+    It inherits no file but `output`: no lock and no connection of this process stays open in it.
 
     Parameters
     ----------
     command : the program and its arguments.
     output : the file for all that it says.
     directory : where it runs; None for that of this process.
+    environment : variables that it has besides those of this process.
     """
     return subprocess.Popen(
         command,
@@ -32,8 +37,20 @@ def spawn(
         stdout=output,
         stderr=output,
         cwd=directory,
+        env=None if environment is None else {**os.environ, **environment},
         start_new_session=True,
     )
+
+
+def stand_back(child: "subprocess.Popen[bytes]") -> None:
+    """Let a process that has just begun have what nobody else wants, where the system knows how.
+
+    It has the least share of the processors, and is the first to be ended when memory runs out.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, child.pid, 19)
+    with suppress(OSError):
+        Path(f"/proc/{child.pid}/oom_score_adj").write_text("1000")
 
 
 def end(child: "subprocess.Popen[bytes]") -> None:
@@ -74,12 +91,13 @@ class StopRequest:
         self.reason = self.reason or reason
 
     def spawn(
-        self, command: Sequence[str | Path], output: BufferedWriter, directory: Path | None = None
-    ) -> "subprocess.Popen[bytes]":
+        self, command: Sequence[str | Path], output: BufferedWriter, directory: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> "subprocess.Popen[bytes]":  # fmt: skip
         """Start a process as `spawn` does, one that ends with this one at whatever moment."""
         try:
             with self._starting:
-                child = spawn(command, output, directory)
+                child = spawn(command, output, directory, environment)
                 alive = [other for other in self.children if other.poll() is None]
                 self.children = [*alive, child]
         finally:

@@ -8,6 +8,7 @@ import pytest
 from sysquant.errors import ConfigError
 from sysquant.runtime import Runtime
 
+OPEN = ("stop_after_idle_s", "silent_s", "health_port", "twin_s")
 OTHERS = ("clock", "control_topic", "require_promotion")
 NUMBERS = [field.name for field in fields(Runtime) if field.name not in OTHERS]
 
@@ -21,7 +22,7 @@ def test_a_number_of_the_runtime_that_cannot_be_meant_is_refused(key, value):
 
 @pytest.mark.parametrize("key", NUMBERS)
 def test_only_what_may_be_never_or_off_may_be_left_open(key):
-    if key in ("stop_after_idle_s", "silent_s", "health_port"):
+    if key in OPEN:
         assert getattr(Runtime(**{key: None}), key) is None
         return
     with pytest.raises(ConfigError, match=rf"runtime\.{key} must be .*, was None"):
