@@ -1,8 +1,8 @@
 """A live session in miniature: the live runner on a broker, with what a day may bring it.
 
-Input: a composed configuration, ticks, and where they are told. Output: the session's name, and what
-operators did between which ticks; its rows are in a store of its own. The session is paused for a
-while, and killed in the middle of its work and started again: neither may change what it decides.
+Input: ticks, and a place to tell them. Output: the session's name, and what operators did between
+which ticks; its rows are in a store of its own. The session is paused for a while, and killed in
+the middle of its work and started again: neither may change what it decides.
 Broker, journal, store and home are made for this and removed again. Nothing is compared here.
 """
 
@@ -44,18 +44,18 @@ class Process(Protocol):
     """A runner that was started, as much of `subprocess.Popen` as is used."""
 
     @property
-    def returncode(self) -> int | None: ...  # noqa: D102
-    def poll(self) -> int | None: ...  # noqa: D102
-    def terminate(self) -> None: ...  # noqa: D102
-    def kill(self) -> None: ...  # noqa: D102
-    def wait(self, timeout: float | None = None) -> int | None: ...  # noqa: D102
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> int | None: ...
 
 
 Start = Callable[[list[str], Path, IO[str], Mapping[str, str]], Process]
 
 
 def spawned(words: list[str], root: Path, log: IO[str], own: Mapping[str, str]) -> Process:
-    """The live runner as a process, which runs in a directory, writes a log, and has these words."""
+    """The live runner as a process with these words, in a directory of its own, writing a log."""
     return subprocess.Popen(
         [sys.executable, str(_LIVE), *words], env={**os.environ, **own}, cwd=root, stdout=log,
         stderr=subprocess.STDOUT,

@@ -24,7 +24,7 @@ from sysquant.opinions import Models
 from sysquant.orders import Orders
 from sysquant.past import History
 from sysquant.recording import Extent, record
-from sysquant.result import BUY_AND_HOLD, Result
+from sysquant.result import BUY_AND_HOLD, Asked, Result
 from sysquant.risk import RiskChain
 from sysquant.sizing import Sizing, WeightSizing
 from sysquant.strategy import Model, Strategy
@@ -90,17 +90,20 @@ def run(
     benchmark : what the statistics compare with: `buy and hold`, or a symbol.
     """
     tally = Tally()
-    parts: list[Effects] = []
+    parts, asked = list[Effects](), list[Asked]()
     closes = _Closes(engine)
     start = end = 0
     for batch in batches:
         if isinstance(batch, Operation):
-            effects = engine.operate(batch)
-            tally.add(effects, 0, engine.risk)
-            parts.append(effects)
+            parts.append(engine.operate(batch))
+            tally.add(parts[-1], 0, engine.risk)
             continue
         if not len(batch):
             continue
+        if not asked or asked[-1].models != engine.models:
+            tables = parts[0].rows if parts else ()
+            before = {name: sum(len(each[name]) for each in parts) for name in tables}
+            asked.append(Asked(before, engine.models))
         if not start:
             start = int(batch.ts[0])
             if history is not None:
@@ -112,7 +115,7 @@ def run(
         closes.add(batch)
     labels = Labels(name, list(engine.strategies), engine.symbols, engine.risk)
     effects = Effects.join(parts)
-    return Result(engine, labels, effects, tally, start, end, closes.all(end), benchmark)
+    return Result(engine, labels, effects, tally, start, end, closes.all(end), benchmark, asked)
 
 
 def poll_all(feed: Feed) -> Iterator[Ticks | Bars]:

@@ -8,7 +8,7 @@ before it is asked for, and nothing twice; it can be written to the store.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,19 @@ if TYPE_CHECKING:
 BUY_AND_HOLD = "buy and hold"
 
 
+class Asked(NamedTuple):
+    """Which models strategies asked from a row of each table on.
+
+    Parameters
+    ----------
+    rows : table -> rows before it.
+    models : strategy -> model.
+    """
+
+    rows: Mapping[str, int]
+    models: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a backtest decided and what came of it.
@@ -47,6 +60,7 @@ class Result:
     closes : (B,) records of ts, symbol (its index), close and volume of every bar, by (ts, symbol);
         the last of a symbol may be of a bar cut short at `end`.
     benchmark : what statistics compare with: `buy and hold`, or a symbol.
+    asked : which models strategies asked, from which row of each table on; empty for none.
 
     Raises
     ------
@@ -62,6 +76,7 @@ class Result:
     end: int
     closes: np.ndarray
     benchmark: str = BUY_AND_HOLD
+    asked: Sequence[Asked] = ()
     _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -93,8 +108,17 @@ class Result:
 
     def arrow(self, name: str) -> pa.Table:
         """The same as Arrow, without copies where possible."""
-        make = self.labels.table
-        return self._once(f"table {name}", lambda: make(name, self.effects[name], 0))
+        return self._once(f"table {name}", lambda: self._arrow(name))
+
+    def _arrow(self, name: str) -> pa.Table:
+        # In pieces, each with the models that were asked.
+        rows, asked = self.effects[name], self.asked or [Asked({}, {})]
+        ends = [*(one.rows[name] for one in asked[1:]), len(rows)]
+        starts = [0, *ends[:-1]]
+        return pa.concat_tables(
+            self.labels.table(name, rows[start:end], 0, one.models)
+            for one, start, end in zip(asked, starts, ends, strict=True)
+        )
 
     def store(self, client: Any, book: str, config: str = "{}") -> None:
         """Write every row, and the run itself, to the store under `labels.run`.

@@ -72,7 +72,7 @@ def run(runner: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[
     """A runner, to its end."""
     process = Forked(runner, arguments, cwd)
     try:
-        out, err = process.communicate(100)
+        out, err = process.communicate(250)
     finally:
         process.kill()
     return subprocess.CompletedProcess(process.args, process.returncode or 0, out, err)

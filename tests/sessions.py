@@ -61,7 +61,7 @@ def starting(start):
         process.communicate()
 
 
-def ended(process, *, timeout=90):
+def ended(process, *, timeout=250):
     """Output of a process that must end well."""
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == 0, f"{out}\n{err}"
@@ -80,7 +80,7 @@ def journaled(home, book):
             return 0
 
 
-def until(is_so, *, timeout=60):
+def until(is_so, *, timeout=180):
     deadline = time.monotonic() + timeout
     while not is_so():
         assert time.monotonic() < deadline, "it did not come to that"

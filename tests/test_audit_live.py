@@ -49,7 +49,7 @@ def comparisons(live):
 
 def stopped(live):
     live.terminate()
-    _, err = live.communicate(timeout=30)
+    _, err = live.communicate(timeout=200)
     assert live.returncode == 0, err
     return err
 

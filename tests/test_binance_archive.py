@@ -226,7 +226,7 @@ def test_killed_in_the_middle_the_next_start_ends_the_same(
         while not len(stored_ticks(client)) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.kill()
-        process.communicate(30)
+        process.communicate(200)
         assert process.returncode == -signal.SIGKILL
         assert 0 < len(stored_ticks(client)) < 4 * 40_000
         server.go_on.set()

@@ -55,7 +55,7 @@ def test_socket_to_kafka_to_ticks_to_bars_to_history_to_a_backtest(
             until(lambda: _count(client) >= len(frames))
             assert stream.end()[0] == 0
         ingest.send_signal(signal.SIGTERM)
-        said, _ = ingest.communicate(timeout=30)
+        said, _ = ingest.communicate(timeout=200)
         assert ingest.returncode == 0, said
         assert _count(client) == len(frames) == wanted.ticks.sum()
         btc = Instrument("BINANCE:BTCUSDT", tick_size=0.01, lot_size=0.00001, min_notional=5.0)

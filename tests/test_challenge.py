@@ -88,7 +88,7 @@ def test_the_better_of_two_models_trades(run, home, store, broker, topic):
     ended(said)  # a person may, against the verdict
     reached(lambda: rows("SELECT count() FROM events WHERE kind = 'went_back'") == [(1,)])
     second_one = run("challenge", "once=true")
-    assert f"in use by process {challenge.pid}" in second_one.communicate(60)[1]
+    assert f"in use by process {challenge.pid}" in second_one.communicate(200)[1]
     left(challenge)
     once = ended(run("challenge", "once=true"))
     assert third not in once
@@ -113,17 +113,17 @@ def left(process):
 
 def test_without_its_books_it_says_how_to_start_them(run, home):
     said = run("challenge", "once=true", "champion=ml")
-    _, error = said.communicate(60)
+    _, error = said.communicate(200)
     assert said.returncode == 1
     assert "no book 'ml' runs here: python runners/live.py strategy=ml_direction" in error
     with lock(home / "data" / "challenges" / "ml_direction"):
         said = run("challenge", "once=true")
-        assert f"in use by process {os.getpid()}; stop it, one compares" in said.communicate(60)[1]
+        assert f"in use by process {os.getpid()}; stop it, one compares" in said.communicate(200)[1]
     assert said.returncode == 1
     said = run("challenge", "lineage=../x")
-    assert "a lineage is named by small letters" in said.communicate(60)[1]
+    assert "a lineage is named by small letters" in said.communicate(200)[1]
     said = run("challenge", "once=true")
-    assert "name champion=..., of the books that run here: none" in said.communicate(60)[1]
+    assert "name champion=..., of the books that run here: none" in said.communicate(200)[1]
 
 
 def test_a_promotion_that_the_champion_refuses_is_told_once_and_not_at_every_look(

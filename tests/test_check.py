@@ -1,6 +1,7 @@
 """`runners/check.py data` as a person runs it: what it says, writes, and ends with."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -24,7 +25,7 @@ WHOLE = [A_AND_B, "end=2024-03-05"]
 
 
 def said(process) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=200)
     return process.returncode, out, err
 
 
@@ -162,10 +163,13 @@ def started(*words: str) -> subprocess.CompletedProcess[str]:
 def test_the_first_word_says_what_is_checked_and_help_lists_the_words(home):
     asked, empty = started("--help"), started()
     assert asked.returncode == empty.returncode == 0 and asked.stdout == empty.stdout
-    assert "  data     How good the store's data of each symbol is, day by day" in asked.stdout
-    assert "  skew     Whether a live session's models were asked the very rows" in asked.stdout
-    assert "  risk     Whether the risk chain of a strategy bounds it" in asked.stdout
-    assert "  whatif   Which orders of a session another risk chain flips" in asked.stdout
+    for word, does in {
+        "data": "How good the store's data of each symbol is, day by day",
+        "skew": "Whether a live session's models were asked the very rows",
+        "risk": "Whether the risk chain of a strategy bounds it",
+        "whatif": "Which orders of a session another risk chain flips",
+    }.items():
+        assert re.search(rf"^  {word} +{does}", asked.stdout, re.MULTILINE), word
     wrong = started("dta", "start=-1d")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "was 'dta'; did you mean 'data'?" in wrong.stderr

@@ -19,7 +19,7 @@ SMALL = ["risk.checks.0.limit=0.1"]  # order_size
 
 
 def said(process) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=200)
     return process.returncode, out, err
 
 

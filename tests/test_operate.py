@@ -25,7 +25,7 @@ BOOK = ["book=[buy_and_hold,momentum]", "feed=synthetic", "feed.speed=60", "runt
 def operator(started, *words):
     """Exit code and answer of one call of `control.py`."""
     process = started("control", "--json", *words)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=200)
     return process.returncode, json.loads(out) if out else err
 
 
@@ -86,7 +86,7 @@ def test_the_schedule_is_asked_how_it_stands_and_told_nothing_that_is_for_books(
     process = forked("schedule")
     until(lambda: holder(home / "data" / "schedule") is not None)
     until(lambda: operator(started, "status", "--book", "schedule")[0] == 0)
-    shown = started("control", "status", "--book", "schedule").communicate(timeout=30)[0]
+    shown = started("control", "status", "--book", "schedule").communicate(timeout=200)[0]
     assert "schedule, journal" in shown and "next by the clock" in shown
     assert "ml_direction" in shown and "not yet" in shown and ":00:00 UTC" in shown
     code, answer = operator(started, "stop", "momentum", "--book", "schedule")
@@ -155,7 +155,7 @@ def test_a_second_runner_of_a_book_is_refused_with_the_pid_of_the_first(forked, 
     first = forked("live", *BOOK)
     until(lambda: journaled(home, "buy_and_hold-momentum-synthetic") > 0)
     second = forked("live", *BOOK)
-    _, err = second.communicate(timeout=30)
+    _, err = second.communicate(timeout=200)
     assert second.returncode == 1
     assert f"in use by process {first.pid}" in err
 
@@ -170,7 +170,7 @@ def test_another_configuration_goes_on_with_what_it_adopts(forked, started, home
     live.kill()
     live.communicate()
     other = forked("live", *BOOK, "book.strategies.momentum.fast=7")
-    _, err = other.communicate(timeout=30)
+    _, err = other.communicate(timeout=200)
     assert other.returncode == 1
     assert "strategies was" in err and "control.py adopt" in err and "journal=fresh" in err
     assert operator(started, "adopt", "--book", name)[0] == 0

@@ -169,7 +169,7 @@ def refused(code, run, home, words, record):
 
 def failed(run, words):
     live = run("live", *words)
-    _, err = live.communicate(timeout=60)
+    _, err = live.communicate(timeout=200)
     assert live.returncode == 1, err
     return err
 

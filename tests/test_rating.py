@@ -111,7 +111,7 @@ def test_a_restart_has_the_scores_that_its_session_began_with_until_it_adopts_ot
     rated(market, A=0.1, B=1.0, C=1.0)
     before = refusals()
     refused = run("live", *SESSION)
-    _, err = refused.communicate(timeout=90)
+    _, err = refused.communicate(timeout=200)
     assert refused.returncode == 1 and "this journal's book differs" in err
     live = run("live", *paced)
     until(lambda: refusals() > before + 10)
@@ -131,5 +131,5 @@ def test_another_threshold_is_another_book(run, market):
     until(lambda: entered(market, market.query("SELECT any(run) FROM runs").result_rows[0][0]))
     stopped(live)
     changed = run("live", *paced, "quality.least=0.4")
-    out, err = changed.communicate(timeout=90)
+    out, err = changed.communicate(timeout=200)
     assert changed.returncode == 1 and "this journal's book differs: risk" in err, (out, err)

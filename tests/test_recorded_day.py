@@ -147,7 +147,7 @@ def training(run, lineage, recipe, end, notebook):
 
 
 def is_published(process) -> bool:
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=200)
     assert process.returncode in CODES.values(), out + err
     return process.returncode == CODES["published"]
 
@@ -202,7 +202,7 @@ def test_a_walk_makes_the_models_of_a_recorded_day_again(
         for lineage in RECIPES
     ]
     other = run("check", "skew", *session.words, "book.capital=5")
-    assert "the session's book differs: allocations; give the words" in other.communicate(60)[1]
+    assert "the session's book differs: allocations; give the words" in other.communicate(200)[1]
 
 
 def hold_to_record(walked, rows, manifests):

@@ -277,7 +277,7 @@ def started(code, *words):
 def test_processes_add_at_once_and_each_run_is_there():
     writers = [started(ADD, 150, name) for name in range(4)]
     for one in writers:
-        _, error = one.communicate(timeout=100)
+        _, error = one.communicate(timeout=200)
         assert one.returncode == 0, error
     assert counted().runs == counted().trials() == 600
 
@@ -329,7 +329,7 @@ FULL = """
 @pytest.mark.parametrize("again", [False, True])
 def test_disk_that_is_full_makes_no_smaller_count(again):
     writer = started(FULL.format(again=again))
-    out, error = writer.communicate(timeout=100)
+    out, error = writer.communicate(timeout=200)
     assert writer.returncode == 0, error
     assert out.split() == ["3", "5", *(["0", "6"] if again else [])]
     assert error.count("runs are counted, and written when it goes again") == 1

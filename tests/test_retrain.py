@@ -228,7 +228,7 @@ def test_a_publication_is_not_lost_when_the_store_is_away(desk, planted, candida
         server.terminate()
         server.wait(10)
         gate.touch()
-        said, error = process.communicate(90)
+        said, error = process.communicate(200)
     finally:
         process.kill()
     assert process.returncode == 1 and "published 000001-" in said
@@ -286,7 +286,7 @@ def test_a_notebook_ends_with_its_runner_and_the_training_is_a_row(desk, tmp_pat
     try:
         until(mark.exists)
         process.send_signal(signal.Signals[name])
-        said, error = process.communicate(30)
+        said, error = process.communicate(200)
     finally:
         process.kill()
     for pid in mark.read_text().split():
@@ -333,7 +333,7 @@ def test_two_trainings_of_a_lineage_take_turns(desk, candidate, tmp_path):
         until(lambda: out.exists() and told in out.read_text())
         assert "window" not in out.read_text()  # what it would be judged against is not read yet
         held.close()
-        said, error = process.communicate(100)
+        said, error = process.communicate(200)
     finally:
         process.kill()
     assert (process.returncode, error) == (0, "") and "published 000001-" in said

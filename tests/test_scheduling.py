@@ -361,7 +361,7 @@ def test_words_that_can_be_meant_tell_lineage_and_symbols(home, resolvers):
 )
 def test_a_schedule_that_cannot_be_meant_ends_with_two(forked, home, word, said):
     process = forked("schedule", word)
-    _, err = process.communicate(60)
+    _, err = process.communicate(200)
     assert process.returncode == 2 and f"error: {said}" in err, err
 
 

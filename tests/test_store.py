@@ -565,7 +565,7 @@ def test_two_that_start_a_server_at_once_share_one(tmp_path: Path):
     )
     command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", code, f"chdb:{tmp_path}/s"]
     both = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) for _ in range(2)]
-    said = [process.communicate(timeout=30)[0].split() for process in both]
+    said = [process.communicate(timeout=200)[0].split() for process in both]
     pids = [int(words[1]) for words in said]
     try:
         assert said[0][0] == said[1][0]

@@ -39,7 +39,7 @@ class Stream:
 
     def end(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=200)
         return self.process.returncode, out, err
 
 
@@ -112,8 +112,10 @@ def test_gaps_and_counts_are_in_the_store(broker, topic, streaming, home):
         code, out, err = stream.end()
         assert code == 0, err
         assert "7 lost" in out
+        were = server.connections
         stream.start(*words)  # what is told is told
-        time.sleep(3)
+        until(lambda: server.connections > were)
+        time.sleep(1.5)
         code, out, err = stream.end()
     assert code == 0, err
     assert " 0 lost" in out
@@ -136,7 +138,7 @@ def test_a_second_stream_of_the_same_source_is_refused(broker, topic, streaming)
         first.start("report_to_store=false")
         until(lambda: len(records(broker, topic)) == 1)
         second.start("report_to_store=false")
-        _, err = second.process.communicate(timeout=30)
+        _, err = second.process.communicate(timeout=200)
         assert second.process.returncode == 1 and "is in use by process" in err
         assert first.end()[0] == 0
 

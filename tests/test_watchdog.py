@@ -271,7 +271,7 @@ def test_a_session_serves_its_pages_where_it_is_told(run, home, store, synthetic
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(run, word, said):
-    out, err = (process := run("watchdog", word)).communicate(timeout=30)
+    out, err = (process := run("watchdog", word)).communicate(timeout=200)
     assert process.returncode == 1, out
     assert f"error: {said}" in err
     assert "Traceback" not in err
