@@ -1,6 +1,6 @@
 # `make` alone prints this help. Works with GNU make 3.81 and later and any POSIX sh.
 .DEFAULT_GOAL := help
-.PHONY: help live test check-engine chaos chaos-small kafka bench lab lint format constraints environment
+.PHONY: help live test check-engine defects chaos chaos-small kafka bench lab lint format constraints environment
 SHELL := /bin/sh
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -28,6 +28,9 @@ test: environment  ## the whole test suite; ARGS="-k bars" for a part
 
 check-engine: environment  ## the engine against its plain-Python oracle on 100,000 random streams
 	@$(PYTHON) tests/check_engine.py $(ARGS)
+
+defects: environment  ## seeds defects into copies of the tree, and shows the check that catches each
+	@$(PYTHON) -m tests.defects $(ARGS)
 
 chaos-small: environment  ## kills, outages and disorder, a short round of each; ARGS="kills" for one
 	@$(PYTHON) -m tests.chaos --small $(ARGS)

@@ -30,7 +30,9 @@ pytest_plugins = ["tests.broker", "tests.grouping"]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile the engine once, before the workers and their children would all do it at once."""
-    if not hasattr(config, "workerinput") and not config.option.collectonly:
+    # A copy with a seeded defect compiles only what its test asks for.
+    is_seeded = config.pluginmanager.has_plugin("tests.defects.witness")
+    if not (hasattr(config, "workerinput") or config.option.collectonly or is_seeded):
         from tests.market import engine, ticks
 
         engine().step(ticks(2))
