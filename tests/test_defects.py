@@ -88,11 +88,13 @@ def test_only_an_assertion_of_a_test_catches(tmp_path, monkeypatch):
             shared.caught(one, tmp_path / kind)
         with pytest.raises(NotShownError, match="without any defect: second"):
             shared.control(tmp_path / f"{kind} of the control", one.tests)
-    said[1:] = [Told("second", "failed", "AssertionError", "\n1 is not 2\nmore")]
+    said[1:] = [Told("second", "failed", "AssertionError", "\n1 is not 2\n")]
     found = shared.caught(one, tmp_path / "failed")
     assert found[:5] == (one.name, one.where, "second", "", "1 is not 2")
 
 
 def test_the_first_sentence_is_the_first_line_that_says_something():
-    assert first_sentence("\n\n  Not equal to tolerance\nx") == "Not equal to tolerance"
+    said = "Not equal to tolerance rtol=1e-12"
+    assert first_sentence(f"\n\n  {said}\nx") == said
+    assert first_sentence("0.0\nassert 0 == 1\nmore") == "0.0: assert 0 == 1"
     assert first_sentence("") == ""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What tests read; the copy of it is a repository of its own, with a cache of its own.
 TREE = ("conf", "docs", "hydra_plugins", "runners", "sysquant", "tests", "pyproject.toml")
+SHORT = 24  # letters of a line that only names what an assertion is about
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".cache")
 
 
@@ -61,5 +62,6 @@ def replaced(name: str, source: str, old: str, new: str) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """The first line that says something."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    """The first line that says something; the one after a word or number that it is about, too."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return ": ".join(lines[: 2 if len(lines[0]) < SHORT else 1]) if lines else ""
