@@ -1,6 +1,6 @@
 # `make` alone prints this help. Works with GNU make 3.81 and later and any POSIX sh.
 .DEFAULT_GOAL := help
-.PHONY: help live test check-engine defects chaos chaos-small kafka bench lab lint format constraints environment
+.PHONY: help live test test-long check-engine defects chaos chaos-small kafka bench lab lint format constraints environment
 SHELL := /bin/sh
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -25,6 +25,9 @@ live: environment  ## sample history, then momentum on the replay feed, to its s
 
 test: environment  ## the whole test suite; ARGS="-k bars" for a part
 	@$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
+
+test-long: environment  ## what takes minutes, and shows at length what the suite shows briefly
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --long $(ARGS)
 
 check-engine: environment  ## the engine against its plain-Python oracle on 100,000 random streams
 	@$(PYTHON) tests/check_engine.py $(ARGS)

@@ -155,6 +155,7 @@ NEEDS["python runners/check.py whatif strategy=momentum risk=strict days=30"] = 
 # Only shown by make (`make -n`), with what it would run.
 DRY = {
     "make defects": "-m tests.defects",  # minutes long; test_defects seeds a few of them
+    "make test-long": "--long",  # minutes long, a part of the suite
     "make chaos-small": "-m tests.chaos --small",  # test_chaos runs every scenario so
     "make chaos": "-m tests.chaos",
     "make live": "runners/live.py strategy=momentum feed.speed=1500",  # above, without the install

@@ -37,9 +37,11 @@ from sysquant.store import connect, insert
 from sysquant.strategies.ml_direction import MlDirection
 from sysquant.tables import tick_table
 from tests.defects import Caught, NotShownError
-from tests.defects.seeds import MODEL, NOTHING, Defect, put
+from tests.defects.seeds import DEFECTS, MODEL, NOTHING, Defect, put
 from tests.forked import Forked
 from tests.published import publish
+
+__all__ = ["DEFECTS", "caught", "undisturbed"]
 
 WORDS = (
     "feed=synthetic", "feed.length_s=1800", "bars=5s", "snapshots=5s", "runtime.warmup_bars=0",
