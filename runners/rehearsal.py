@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -156,10 +156,10 @@ class Rehearsal:
     warmup_bars: int
     timeout_s: float
     start: Start = spawned
-    _topic: str = ""
-    _until: float = 0.0
-    _log: Any = None
-    _live: Any = None
+    _topic: str = field(default="", init=False)
+    _until: float = field(default=0.0, init=False)
+    _log: Any = field(default=None, init=False)
+    _live: Any = field(default=None, init=False)
 
     def hold(self, ticks: Ticks) -> Done:
         """Tell a session these ticks, and bring it to its end.
@@ -172,7 +172,9 @@ class Rehearsal:
         self._topic = f"{BOOK}-{os.getpid()}-{time.time_ns()}"
         self._until = time.monotonic() + self.timeout_s
         publisher = Publisher(bootstrap=self.where.bootstrap, topic=self._topic)
-        paused, resumed, killed = (int(len(ticks) * part) for part in (_PAUSED, _RESUMED, _KILLED))
+        paused, resumed, killed = (
+            max(1, int(len(ticks) * part)) for part in (_PAUSED, _RESUMED, _KILLED)
+        )
         with (
             (self.where.root / "live.log").open("a+") as self._log,
             tqdm(total=len(ticks), desc="live", unit=" ticks", leave=False, disable=None) as bar,
