@@ -187,7 +187,7 @@ def _held_for_nothing() -> None:
     def settle(before: Any, desk: Desk, record: Any) -> None:
         before(desk, record)
         if next(count) == 3:
-            desk.operate(record, "held", Hold("gap", True))
+            desk.operate(record, "held", Hold("halt", True))  # no resume ends that
 
     _changed(Desk, "settle", settle)
 
