@@ -24,7 +24,7 @@ class Operator:
         self.keys = Keys.load(session.lab.home / "data" / "keys")
         self.used = list[bytes]()
 
-    def say(self, command: control.Command, timeout_s: float = 20.0) -> tuple[Answer, float]:
+    def say(self, command: control.Command, timeout_s: float = 60.0) -> tuple[Answer, float]:
         """The answer, and seconds until it was there."""
         role = "rearm" if isinstance(command, control.Rearm) else "operate"
         raw = control.write(
