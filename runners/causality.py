@@ -6,13 +6,14 @@ python runners/check.py causality strategy=momentum feed.start=-2d promotion.cau
 After many moments of the history all prices, volumes, times and whether there is a bar at all are
 replaced by noise: what came before must stay the same bytes, in an array, bar by bar, and in the
 engine with its orders and fills. Its source is read; files, clocks, connections and the environment
-are watched while it runs, in a process of its own; its model may not have been trained on these
-bars; and its universe may not be of survivors alone. Exit codes: 0 it is causal, 1 it is not.
+are watched while it runs, in a process of its own; its models may not have been trained on all
+of these bars; and its universe may not be of survivors alone. Exit codes: 0 it is causal, 1 it is not.
 """
 
 import multiprocessing
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from sysquant.activity import bar_size, closed_bars
 from sysquant.causality import Causality, Examined, examine, newest, trained_past
 from sysquant.errors import ConfigError, StrategyError, SysquantError
 from sysquant.forms import Market, StandIn
+from sysquant.lineage import lineage_of
 from sysquant.noise import another_future
 from sysquant.proof import Proof
 from sysquant.strategy import Strategy
@@ -58,12 +60,12 @@ def causality_proof(cfg: DictConfig, past: Past) -> Proof:
     began = time.perf_counter()
     limits: Causality = compose.build(cfg.promotion.causality)
     name, strategy = strategy_of(cfg)
-    asked = model_of(cfg, name, strategy)
     market = newest(market_of(cfg, past), limits)
+    start, end = int(market.bars.ts.min()), int(market.bars.ts.max())
+    asked = model_of(cfg, name, strategy, end)
     warm = len(market.history)
     first = int(market.bars.ts[min(warm, len(market.bars) - 1)])
-    failures = trained_past(asked.name, asked.known, first) if asked.name else []
-    start, end = int(market.bars.ts.min()), int(market.bars.ts.max())
+    failures = trained_past(asked.name, asked.known, first) if asked.known >= end else []
     failures += survival.survivors_only(
         survival.lives(past.client), past.universe, start, end,
         quiet_ns=round(limits.quiet_days * DAY), left_out=limits.left_out,
@@ -100,7 +102,8 @@ class Asked(NamedTuple):
     Parameters
     ----------
     name : of a published one; empty for none.
-    known : when the newest outcome of its training was known, ns UTC.
+    known : when the newest outcome was known that the first model was trained on, ns UTC: before,
+        none is asked; 0 for none.
     model : it, or what stands in for one; None for a strategy that asks none.
     notes : what people must know of it.
     """
@@ -111,21 +114,18 @@ class Asked(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def model_of(cfg: DictConfig, name: str, strategy: Strategy) -> Asked:
-    """The newest published model of a strategy, or what stands in for it."""
+def model_of(cfg: DictConfig, name: str, strategy: Strategy, end: int) -> Asked:
+    """The newest model of a strategy, or what stands in for it, to look at all bars up to `end`."""
     if not strategy.classes:
         return Asked("", 0, None)
-    loader = parts.models_of(cfg)
-    try:
-        loader.ask(name, "", now=time.time_ns(), least=0)
-        look = loader.found(wait_s=120.0)[0]
-        if look.name:
-            known, _ = loader.about(name, look.name)
-            return Asked(look.name, known, loader(name, look.name), (f"it asks model {look.name}",))
-        note = f"it asks a stand-in for its model: {look.said}"
-        return Asked("", 0, StandIn(strategy.classes), (note,))
-    finally:
-        loader.close()
+    with closing(parts.models_of(cfg)) as loader:
+        asked = lineage_of(loader, name, end)
+        if asked.newest:
+            known = next(at for at, wish in asked.wishes if wish.model)
+            notes = (*asked.notes, f"model {asked.newest} is looked at on all bars")
+            return Asked(asked.newest, known, loader(name, asked.newest), notes)
+        notes = (*asked.notes, "a stand-in for its model is looked at")
+        return Asked("", 0, StandIn(strategy.classes), notes)
 
 
 def market_of(cfg: DictConfig, past: Past) -> Market:

@@ -4,8 +4,10 @@ Input: a composed configuration and its past. Output: a `Proof`. Engines are tho
 the same words; only their costs and latencies are changed, to see what is left of the edge.
 """
 
+from contextlib import closing
 from typing import Any
 
+import msgspec
 from omegaconf import DictConfig, OmegaConf
 
 from runners import compose, parts
@@ -13,10 +15,11 @@ from runners.causality import strategy_of
 from runners.past import Past, events_of
 from runners.proofs import tell
 from sysquant import candidate
-from sysquant.candidate import Candidate
+from sysquant.candidate import Candidate, judged_from
 from sysquant.engine import Engine
 from sysquant.evidence import Limits
 from sysquant.judgement import prove
+from sysquant.lineage import lineage_of
 from sysquant.proof import Proof
 from sysquant.strategy import Strategy
 from sysquant.sweeping import cores
@@ -40,22 +43,29 @@ def statistics_proof(cfg: DictConfig, past: Past) -> Proof:
         If the feed brings nothing.
     """
     limits: Limits = compose.build(cfg.promotion.statistics)
-    _, strategy = strategy_of(cfg)
-    events = events_of(past)
+    name, strategy = strategy_of(cfg)
+    events, history = events_of(past), None
+    first, last = int(events.ts.min()), int(events.ts.max())
+    with closing(parts.models_of(cfg)) as models:
 
-    def make(strategy: Strategy, costs: float, delay_ms: float) -> Engine:
-        own = cfg if (costs, delay_ms) == (1.0, 0.0) else dearer(cfg, costs, delay_ms)
-        return parts.engine_of(own, past.universe, past.funding, strategy)
+        def make(strategy: Strategy, costs: float, delay_ms: float) -> Engine:
+            own = cfg if (costs, delay_ms) == (1.0, 0.0) else dearer(cfg, costs, delay_ms)
+            return parts.engine_of(own, past.universe, past.funding, strategy, models=models)
 
-    history = None
-    if past.history is not None:
-        history = past.history(make(strategy, 1.0, 0.0).warmup_end(events), {})
-    stands = Candidate(
-        strategy, events, make, capital=parts.value(cfg, "book.capital", float),
-        snapshot_ns=interval_ns(str(cfg.snapshots), "snapshots"), history=history,
-        workers=cores(),
-    )  # fmt: skip
-    return prove(stands, limits, past.client)
+        bare = make(strategy, 1.0, 0.0)
+        if past.history is not None:
+            history = past.history(bare.warmup_end(events), {})
+        asked = lineage_of(models, name, last)
+        events, history = judged_from(
+            asked.since(first, last), events, history, past.universe, bare.interval
+        )
+        stands = Candidate(
+            strategy, events, make, capital=parts.value(cfg, "book.capital", float),
+            snapshot_ns=interval_ns(str(cfg.snapshots), "snapshots"), history=history,
+            workers=cores(), wishes=asked.wishes,
+        )  # fmt: skip
+        proof = prove(stands, limits, past.client)
+    return msgspec.structs.replace(proof, notes=(*proof.notes, *asked.notes))
 
 
 def dearer(cfg: DictConfig, costs: float, delay_ms: float) -> DictConfig:

@@ -43,10 +43,10 @@ def warmup_proof(cfg: DictConfig, past: Past) -> Proof:
     limits: Warmup = compose.build(cfg.promotion.warmup)
     configured = compose.value(cfg, "runtime.warmup_bars", int)
     name, strategy = strategy_of(cfg)
-    asked = model_of(cfg, name, strategy)
+    market = market_of(cfg, past)
+    asked = model_of(cfg, name, strategy, int(market.bars.ts.max(initial=0)))
     if asked.model is not None:
         strategy = strategy.with_model(asked.model)
-    market = market_of(cfg, past)
     bars, ends = market.bars, bar_ends(market.bars)
     if len(bars) > limits.bars:
         bars = bars[int(ends[ends >= len(bars) - limits.bars][0]) :]

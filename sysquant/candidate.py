@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 
 from sysquant import performance, recording
-from sysquant.backtesting import Result, fresh_engine, market_of, run
+from sysquant.activity import BarSize
+from sysquant.backtesting import Result, fresh_engine, market_of, run, served, span_of
 from sysquant.engine import Engine
 from sysquant.errors import DataError, StrategyError, SysquantError
 from sysquant.execution import Execution
+from sysquant.operation import Serve
 from sysquant.past import History
 from sysquant.replays import Replays
 from sysquant.research import Tried
-from sysquant.strategy import Parameter, Strategy
+from sysquant.strategy import Model, Parameter, Strategy
 from sysquant.types import SECOND, Bars, Floats, Instrument, Ints, Ticks
 
 MOST_DELAY_MS = 86_400_000.0  # that an order may be on its way
@@ -47,6 +49,7 @@ class Candidate:
     capital, snapshot_ns : of these engines.
     history : bars before the market, to warm up on.
     workers : threads.
+    wishes : ns UTC, and the model that serves from then on; of a strategy that asks one.
 
     Raises
     ------
@@ -61,6 +64,7 @@ class Candidate:
     snapshot_ns: int
     history: Bars | None = None
     workers: int = 1
+    wishes: Sequence[tuple[int, Serve]] = ()
 
     def __post_init__(self) -> None:
         """Refuse to judge on nothing."""
@@ -71,7 +75,19 @@ class Candidate:
         """What it does, at a multiple of all costs and with later orders."""
         history = None if self.history is None else lambda *_: self.history
         engine = self.make(self.strategy, costs, delay_ms)
-        return run(engine, [self.market], name="gate", history=history)  # pyright: ignore[reportArgumentType]
+        batches = served(engine, [self.market], self.wishes)
+        return run(engine, batches, name="gate", history=history)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks a model: then its neighbours and trials cannot be run, they have none."""
+        return bool(self.strategy.classes)
+
+    @property
+    def known(self) -> int | None:
+        """When the first of its models was known, ns UTC; None for none up to the last event."""
+        last = int(self.market.ts.max())
+        return next((at for at, wish in self.wishes if wish.model and at < last), None)
 
     @cached_property
     def result(self) -> Result:
@@ -154,6 +170,25 @@ class Candidate:
         return replays.equity
 
 
+def judged_from(
+    since: int | None, market: Bars | Ticks, history: Bars | None,
+    universe: Sequence[Instrument], size: BarSize,
+) -> tuple[Bars | Ticks, Bars | None]:  # fmt: skip
+    """What comes after a moment, to be judged on, and all bars before it, to warm up on.
+
+    Parameters
+    ----------
+    since : ns UTC, from which on the first model serves; None, or before the market: all of it.
+    market, history, universe : of a candidate.
+    size : of its bars.
+    """
+    if since is None or since < market.ts.min():
+        return market, history
+    before, after = span_of(market, universe, size, since, None)
+    known = [each for each in (history, before) if each is not None and len(each)]
+    return after, Bars.join(known) if known else None
+
+
 def dearer(terms: Mapping[str, Any], costs: float, delay_ms: float) -> dict[str, Any]:
     """Terms of an execution whose fees, slippage and interest are multiplied, and orders later.
 
@@ -197,13 +232,15 @@ def candidate_of(
     interval: int | str | None = None,
     capital: float = 1_000_000.0,
     snapshot_ns: int = 3600 * SECOND,
+    models: Sequence[tuple[int, Model]] = (),
     **options: Any,
 ) -> Candidate:
     """A strategy on bars or ticks in memory, as `backtest` takes them: the gate in a notebook.
 
     Parameters
     ----------
-    strategy, bars, universe, execution, interval, capital, snapshot_ns : as of `backtest`.
+    strategy, bars, universe, execution, interval, capital, snapshot_ns, models : as of `backtest`.
+        With models it is judged on what comes after the first of their moments.
     **options : risk, sizing, orders, exits, seed, likewise.
 
     Raises
@@ -222,7 +259,15 @@ def candidate_of(
     def make(each: Strategy, costs: float, delay_ms: float) -> Engine:
         return fresh_engine(
             each, universe, interval=size, capital=capital, snapshot_ns=snapshot_ns,
-            execution=replace(own, **dearer(terms, costs, delay_ms)), **options,
+            execution=replace(own, **dearer(terms, costs, delay_ms)),
+            models=lambda _, number: models[int(number)][1], **options,
         )  # fmt: skip
 
-    return Candidate(strategy, market, make, capital=capital, snapshot_ns=snapshot_ns)
+    name = next(iter(make(strategy, 1.0, 0.0).strategies))
+    wishes = [(at, Serve(name, str(number))) for number, (at, _) in enumerate(models)]
+    since = min((at for at, _ in models), default=None)
+    market, history = judged_from(since, market, None, universe, size)
+    return Candidate(
+        strategy, market, make, capital=capital, snapshot_ns=snapshot_ns, history=history,
+        wishes=wishes,
+    )  # fmt: skip

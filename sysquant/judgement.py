@@ -78,8 +78,7 @@ def prove(candidate: Candidate, limits: Limits, client: "Client | None" = None) 
     own = result.ledger.returns
     if not result.tally.fills:
         found.ask(False, (
-            "it never traded, so nothing can be said of it: take a longer past (feed.start), or, "
-            "if it asks a model, judge it by walk_forward(..., retrain=...)"
+            f"it never traded, so nothing can be said of it: {_more(candidate)}"
         ))  # fmt: skip
     tried = _counted(candidate, found, client)
     if tried is not None:
@@ -94,6 +93,20 @@ def prove(candidate: Candidate, limits: Limits, client: "Client | None" = None) 
         name="statistics", failures=tuple(found.failures), notes=tuple(found.notes),
         figures=found.figures, took_s=took,
     )  # fmt: skip
+
+
+def _more(candidate: Candidate) -> str:
+    # The way to more returns.
+    if not candidate.asks:
+        return "take a longer past (feed.start)"
+    ways = (
+        "train one that ends earlier (runners/retrain.py end=...), let runners/schedule.py go on "
+        "making them, or have it trained as time went by (walk_forward(..., retrain='4h'))"
+    )
+    if candidate.known is None:
+        return f"it asks a model, and none is known that was not trained on these bars: {ways}"
+    begin = np.datetime64(candidate.known, "ns").astype("M8[s]")
+    return f"it asks models, which are known since {begin}Z alone: {ways}"
 
 
 def _told(figures: Mapping[str, Figure]) -> str:
@@ -162,12 +175,12 @@ def _deflated(candidate: Candidate, tried: Tried, found: _Findings) -> None:
     )  # fmt: skip
     found.ask(count >= limits.periods, (
         f"there are {count:,} returns of {own.period}, at least {limits.periods:,} are asked for: "
-        f"take a longer past (feed.start), or set {_KEY}periods"
+        f"{_more(candidate)}, or set {_KEY}periods"
     ))  # fmt: skip
     found.ask(deflated >= limits.deflated, (
         f"the deflated Sharpe ratio is {deflated:.3f}, at least {limits.deflated:g} is asked for: "
-        f"it shows {sharpe:.2f} a year, and the best of {trials:,} without skill {luck:.2f}; take "
-        f"a longer past (feed.start), or set {_KEY}deflated"
+        f"it shows {sharpe:.2f} a year, and the best of {trials:,} without skill {luck:.2f}; "
+        f"{_more(candidate)}, or set {_KEY}deflated"
     ))  # fmt: skip
 
 
@@ -246,6 +259,9 @@ def _edge(result: Result, name: str, found: _Findings) -> float:
 def _choices(candidate: Candidate, tried: Tried | None, found: _Findings) -> None:
     # What neighbours do, what a choice among all earns later, and how often it is a poor one.
     limits = found.limits
+    if candidate.asks:
+        _walk_of_models(candidate, found)
+        return
     near = candidate.neighbours
     again = [] if tried is None else candidate.again(tried, limits.rerun)
     known = dict.fromkeys([candidate.strategy, *near, *again])
@@ -265,6 +281,19 @@ def _choices(candidate: Candidate, tried: Tried | None, found: _Findings) -> Non
     }
     _plateau(sharpe, candidate.strategy, near, found)
     _overfitted(table[:, [places[s] for s in (candidate.strategy, *again) if s in places]], found)
+
+
+def _walk_of_models(candidate: Candidate, found: _Findings) -> None:
+    # Each model was fitted to its own strategy: others of its class have none to ask.
+    own = candidate.result.ledger.returns
+    found.put(neighbours=0, neighbours_sharpe=None, plateau=None)
+    found.put(overfitting=None, overfitting_trials=1)
+    found.notes.append(
+        "a plateau and the probability of overfitting are those of its training, which "
+        "runners/retrain.py walks forward and judges: they are not asked for here"
+    )
+    if len(own.values) > 1:
+        _walk(own.values[:, None], own.per_year, found)
 
 
 def _walk(table: Floats, per_year: float, found: _Findings) -> None:

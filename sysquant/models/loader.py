@@ -15,7 +15,7 @@ from sysquant.decider import features_of
 from sysquant.errors import ModelError
 from sysquant.models.drift import Drift, Moved
 from sysquant.models.manifest import Manifest, recipe
-from sysquant.models.registry import Loaded, Registry, Wanted
+from sysquant.models.registry import Loaded, Registry, Wanted, name_of
 from sysquant.models.serving import ServedModel
 from sysquant.strategy import Strategy
 
@@ -170,15 +170,15 @@ class ModelLoader:
         if number is None and at <= least:
             raise ModelError(f"{name} is the newest, and was rolled back from")
         loaded = self._read(strategy, at, name, now=now, least=0)
-        self._refuse_other(strategy, loaded)
+        self._refuse_other(strategy, loaded.manifest)
         return Look(strategy, name, self._compared(strategy, loaded, serving))
 
-    def _refuse_other(self, strategy: str, loaded: Loaded) -> None:
-        made = recipe(loaded.manifest)
+    def _refuse_other(self, strategy: str, about: Manifest) -> None:
+        made = recipe(about)
         for key, was in self._recipes.get(strategy, {}).items():
             if made[key] != was:
                 raise ModelError(
-                    f"{loaded.name} was not made as was promoted: its {key} was {was}, is "
+                    f"{name_of(about)} was not made as was promoted: its {key} was {was}, is "
                     f"{made[key]}; promote the strategy with it: python runners/promote.py"
                 )
 
@@ -193,8 +193,35 @@ class ModelLoader:
         names = self._registry.numbers(strategy)
         if not names:
             return None
-        wanted, number = self._wanted[strategy], max(names)
-        return self._registry.load(number, wanted, self._key(), now=_EVER).manifest
+        number = max(names)
+        return self._read(strategy, number, names[number].name, now=_EVER, least=0).manifest
+
+    def past(self, strategy: str) -> tuple[list[Manifest], list[str]]:
+        """What the models of a strategy say of themselves, and what is wrong with the others.
+
+        Those that may be served, or could have been until they expired, oldest first: signed, of
+        this strategy, and made as the newest of them is. They are opened when they are asked for.
+        """
+        found, refused = list[Manifest](), list[str]()
+        for number in sorted(self._registry.numbers(strategy), reverse=True):
+            try:
+                about = self._registry.about(
+                    number, self._wanted[strategy], self._key(), now=_EVER
+                )  # fmt: skip
+                self._refuse_other(strategy, about)
+            except ModelError as error:
+                refused.append(str(error))
+                continue
+            for key, was in recipe(about).items() if found else ():
+                if (new := recipe(found[0])[key]) != was:
+                    refused.append(
+                        f"{name_of(about)} was made otherwise than {name_of(found[0])}: its {key} "
+                        f"was {was}, is {new}"
+                    )
+                    break
+            else:
+                found.append(about)
+        return found[::-1], refused[::-1]
 
     def _compared(self, strategy: str, loaded: Loaded, serving: str) -> str:
         # It has answered by now, and is warm.

@@ -231,14 +231,10 @@ class Registry:
         ModelError
             With the reason why it may not.
         """
-        where = f"model {wanted.lineage} {number}"
-        path = (dict(self._named(wanted.lineage)) | self.numbers(wanted.lineage)).get(number)
-        if path is None:
-            raise ModelError(f"there is no {where} in {self.directory}")
+        path = self._path(number, wanted)
+        files = dict[str, bytes]()
         try:
-            files = {name: read_file(path / name) for name in (MANIFEST, SIGNATURE)}
-            about = manifests.read(files[MANIFEST], files[SIGNATURE], key)
-            _check_meant(about, wanted, path, number=number, now=now, least=least)
+            about = _meant(wanted, path, key, number=number, now=now, least=least)
             for name, known in about.files.items():
                 files[name] = read_file(path / name)
                 if digest(files[name]) != known:
@@ -246,7 +242,26 @@ class Registry:
             rows = _probed(files[PROBE], len(about.features))
             return Loaded(about, _checked(about, files), rows)
         except ModelError as error:
-            raise ModelError(f"{where} is refused: {error}") from error
+            raise _refused(number, wanted, error) from error
+
+    def about(
+        self, number: int, wanted: Wanted, key: Ed25519PublicKey, *, now: int, least: int = 0
+    ) -> Manifest:  # fmt: skip
+        """What a model says of itself that may be served, as far as that shows; none is opened.
+
+        Parameters and errors are those of `load`.
+        """
+        path = self._path(number, wanted)
+        try:
+            return _meant(wanted, path, key, number=number, now=now, least=least)
+        except ModelError as error:
+            raise _refused(number, wanted, error) from error
+
+    def _path(self, number: int, wanted: Wanted) -> Path:
+        path = (dict(self._named(wanted.lineage)) | self.numbers(wanted.lineage)).get(number)
+        if path is None:
+            raise ModelError(f"there is no model {wanted.lineage} {number} in {self.directory}")
+        return path
 
     def _root(self, lineage: str) -> Path:
         if not _LINEAGE.fullmatch(lineage):
@@ -267,6 +282,20 @@ def _locked(root: Path, lineage: str) -> IO[str]:
 def name_of(about: Manifest) -> str:
     """What a published model is called."""
     return f"{about.number:06d}-{about.id[:12]}"
+
+
+def _refused(number: int, wanted: Wanted, error: ModelError) -> ModelError:
+    return ModelError(f"model {wanted.lineage} {number} is refused: {error}")
+
+
+def _meant(
+    wanted: Wanted, path: Path, key: Ed25519PublicKey, *, number: int, now: int, least: int
+) -> Manifest:  # fmt: skip
+    # The manifest, signed, and of what is wanted.
+    said, signature = (read_file(path / name) for name in (MANIFEST, SIGNATURE))
+    about = manifests.read(said, signature, key)
+    _check_meant(about, wanted, path, number=number, now=now, least=least)
+    return about
 
 
 def _check_meant(
