@@ -6,18 +6,23 @@ strategies over them.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from clickhouse_connect.driver.client import Client
 from omegaconf import DictConfig, OmegaConf
 
 from runners import chain, compose, parts
-from sysquant import backfill
+from sysquant import archive, backfill
+from sysquant.activity import Activity, bar_size
 from sysquant.backtesting import poll_all
 from sysquant.errors import ConfigError, DataError
+from sysquant.inspection import iso
 from sysquant.store import connect, migrate
 from sysquant.strategy import Strategy
 from sysquant.types import Bars, Feed, Instrument, Ticks
+
+MOST_ROWS = 20_000_000  # that a gate looks at, where nobody said how many
+_FURTHER = 2  # times as far back bars must reach, to be taken in place of ticks
 
 
 class Past(NamedTuple):
@@ -51,8 +56,14 @@ def compile_first(cfg: DictConfig, strategy: Strategy | None = None) -> None:
     parts.compile_engine(cfg, parts.universe_of(cfg), strategy)
 
 
-def past_of(cfg: DictConfig) -> Past:
+def past_of(cfg: DictConfig, *, whole: bool = False) -> Past:
     """Open the store and the feed.
+
+    Parameters
+    ----------
+    cfg : composed.
+    whole : where its words do not say what is replayed: all that the store has, and bars where
+        they reach much further back than ticks; `cfg` has them then, and it is printed.
 
     Raises
     ------
@@ -70,12 +81,59 @@ def past_of(cfg: DictConfig) -> Past:
     migrate(client)
     if compose.choice("feed") == "replay" and compose.choice("universe") == "sample":
         backfill.sample(client, universe)
+    if whole and compose.choice("feed") == "replay":
+        _widen(cfg, client, universe)
     feed = parts.feed_of(cfg, universe, opened)
     chain.rate(cfg, opened, feed)
     universe = parts.universe_of(cfg)
     funding = parts.funding_of(cfg, universe, opened, feed)
     history = parts.warmup_of(cfg, universe, opened, feed) if warmup_bars else None
     return Past(universe, client, feed, funding, history)
+
+
+def _widen(cfg: DictConfig, client: Client, universe: list[Instrument]) -> None:
+    # What decides in hours says nothing by the few that a session replays.
+    said = {word.partition("=")[0].lstrip("+") for word in compose.overrides("feed")}
+    size, end = bar_size(str(cfg.bars)), cfg.feed.end
+    began = {kind: _first(cfg, client, universe, kind) for kind in ("ticks", "bars")}
+    bars, ticks = began["bars"], began["ticks"]
+    made = not isinstance(size, Activity) and size % archive.MINUTE == 0
+    if "feed.kind" not in said and made and bars is not None:
+        _, until = archive.span(client, universe, None, end, kind="bars")
+        if ticks is None or until - bars > _FURTHER * (until - ticks):
+            cfg.feed.kind = "bars"
+    kind = "bars" if cfg.feed.kind == "bars" and made else "ticks"
+    start = began[kind]
+    if "feed.start" not in said and start is not None:
+        _, until = archive.span(client, universe, start, end, kind=kind, source=cfg.feed.source)
+        cfg.feed.start = iso(_newest(client, universe, kind, start, until))
+    if not {"feed.start", "feed.kind"} <= said:
+        print(
+            f"judged on {cfg.feed.kind} from {cfg.feed.start} on: feed.start=... feed.kind=... "
+            "choose others",
+            flush=True,
+        )
+
+
+def _first(
+    cfg: DictConfig, client: Client, universe: list[Instrument], kind: Literal["ticks", "bars"]
+) -> int | None:
+    # Of the store's rows of a kind, ns UTC; None where it has none.
+    source = cfg.feed.source if kind == "ticks" else ""
+    try:
+        return archive.span(client, universe, None, None, kind=kind, source=source)[0]
+    except DataError:
+        return None
+
+
+def _newest(
+    client: Client, universe: list[Instrument], kind: Literal["ticks", "bars"], start: int, end: int
+) -> int:
+    # Later than the start where a part of the rows is all that memory should hold.
+    rows = archive.count(client, universe, start, end, kind=kind)
+    if rows <= MOST_ROWS:
+        return start
+    return end - (end - start) * MOST_ROWS // rows // archive.MINUTE * archive.MINUTE
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError("one strategy is promoted at a time: book=single strategy=...")
     compose.start_log(quiet=True)
     compile_first(cfg)
-    past = past_of(cfg)
+    past = past_of(cfg, whole=True)
     with closed(past):
         record = _judged(cfg, past)
         failures = [f"{one.name}: {said}" for one in record.proofs for said in one.failures]

@@ -17,7 +17,7 @@ def tell(cfg: DictConfig, part: Callable[[DictConfig, Past], Proof]) -> None:
     """Run one part over the past and print what it found; end the process with 1 where it fails."""
     compose.start_log(quiet=True)
     compile_first(cfg)
-    past = past_of(cfg)
+    past = past_of(cfg, whole=True)
     with closed(past):
         proof = part(cfg, past)
     print(proof)

@@ -75,6 +75,11 @@ SELECT min(first) - {minute:Int64}, max(last), sum(rows) FROM (
 ) WHERE rows > 0
 """
 
+_COUNT_SQL = {
+    kind: " UNION ALL ".join(f"SELECT count() FROM {name} WHERE {INSIDE}" for name in names)
+    for kind, names in {"ticks": ("ticks",), "bars": ("bars_1m", "bars_imported")}.items()
+}
+
 # The rates of a range, and before them the one that holds when it starts.
 _FUNDING_SQL = """
 SELECT symbol, toUnixTimestamp64Nano(ts) AS at, rate FROM funding FINAL
@@ -142,6 +147,22 @@ def _edges(
             " `python runners/backfill.py`, or choose another universe"
         )
     return min(since for since, _ in edges), max(until for _, until in edges)
+
+
+def count(
+    client: "Client", universe: Sequence[Instrument], start: int, end: int, *, kind: Kind
+) -> int:
+    """About how many rows a range has: ticks, or minutes; those of archived months are left out.
+
+    Raises
+    ------
+    StoreError
+        If the store does not answer.
+    """
+    bound = {"symbols": [one.symbol for one in universe], "start": start, "end": end}
+    with asking():
+        rows = client.query(_COUNT_SQL[kind], parameters=bound).result_rows
+    return sum(int(row[0]) for row in rows)
 
 
 def ticks(

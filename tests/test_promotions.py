@@ -1,5 +1,7 @@
 """A promotion record holds what trades to what was promoted, and says the first difference."""
 
+import re
+
 import msgspec
 import numpy as np
 import pytest
@@ -12,11 +14,14 @@ from sysquant.execution import Execution
 from sysquant.promotions import Promotion, differences, moved, read, renew, terms_of, write
 from sysquant.proof import Proof
 from sysquant.risk import RiskChain
+from sysquant.runtime import Runtime
 from sysquant.sizing import WeightSizing
 from sysquant.strategies.breakout import Breakout
 from sysquant.strategies.ml_direction import MlDirection
 from sysquant.strategies.momentum import Momentum
 from sysquant.types import SECOND, Bars, Instrument
+from tests.published import Published
+from tests.test_models_swap import Asks
 
 CHECKS = ({"check": "order_size", "limit": 2.0}, {"check": "drawdown", "limit": 0.2})
 UNIVERSE = (Instrument("SIM:A"), Instrument("SIM:B", tick_size=0.5))
@@ -129,6 +134,43 @@ def test_a_record_that_was_read_knows_the_order_of_features_and_checks(tmp_path)
 def test_more_capital_than_was_promoted_is_a_difference():
     (said,) = differences(record(), terms_of(engine(), "trend"), 600_000.0)
     assert said == "its allocation was 500,000.00, is 600,000.00"
+
+
+def test_a_newer_model_of_the_recipe_trades_as_promoted_and_of_another_is_refused(
+    home, monkeypatch
+):  # fmt: skip
+    monkeypatch.setattr(promoted.compose, "words", lambda **_: ["strategy=asks"])
+    published = Published(home / "data")
+    loader = published.loader()
+    alone = Engine(
+        universe=UNIVERSE, strategies={"asks": Asks()}, risk=RiskChain(checks=CHECKS),
+        execution=Execution(), interval=60 * SECOND, models=loader,
+    )  # fmt: skip
+    first = published.publish()
+    kept = write(promoted.directory(), promoted.record_of(alone, loader, warmup=100))
+    records = promoted.records_of(["asks"])
+    assert records == {"asks": kept} and kept.model == first
+
+    def start():
+        promoted.refuse_others(records, alone, published.loader(), Runtime())
+
+    start()
+    newer = published.publish(-0.5, seed=7)
+    assert newer != first
+    start()
+    settings = {"c": 0.1}
+    for changed, said in {
+        "labels": ("barriers", "its model's labels was quantiles, is barriers"),
+        "settings": (settings, f"its model's settings was {{}}, is {settings}"),
+    }.items():
+        published.publish(**{changed: said[0]})
+        with pytest.raises(ConfigError, match=f"asks is not what was promoted: {re.escape(said[1])}"):
+            start()
+    published.publish(0.25)
+    start()
+    (published.registry.numbers("asks")[5] / "manifest.sig").write_bytes(b"0" * 64)
+    with pytest.raises(ConfigError, match=r"newest model of asks may not be served: model asks 5"):
+        start()
 
 
 def test_parity_that_was_shown_anew_stands_for_the_new_engine(tmp_path, monkeypatch):
