@@ -1,4 +1,5 @@
-"""How many strategies the gate's statistics let pass: `bench_gate.py [strategies] [rounds]`.
+"""How many strategies the gate's statistics let pass: `bench_gate.py [strategies] [rounds]`, and
+the whole gate, each part of it, for a few: `bench_gate.py --whole [strategies]`.
 
 A thousand without any skill, each the best of 1, 100 and 10,000 trials, and a thousand with a
 planted Sharpe ratio of 3 a year, behind as many trials of noise; three years of daily returns. What
@@ -36,10 +37,11 @@ from sysquant.recording import Extent, Recorder
 from sysquant.research import spread
 from sysquant.strategies.momentum import Momentum
 from sysquant.types import Floats, Instrument
-from tests.benchmarks import report
+from tests.benchmarks import report, whole_gate
 from tests.benchmarks.markets import LOT_SIZE, TICK_SIZE, Walk
 
 COUNT, ROUNDS = 1_000, 5
+WHOLE = 10  # strategies that are led through the whole gate
 YEARS = 3
 DAYS = round(YEARS * 365.25)
 PLANTED = 3.0  # Sharpe ratio a year
@@ -204,6 +206,9 @@ def ledger(rounds: int, bars: dict[str, int] = BARS, cells: int = CELLS) -> list
 
 def main() -> None:
     """Judge them all, tell, save, and hold against the promise."""
+    if sys.argv[1:2] == ["--whole"]:
+        whole_gate.main(int(sys.argv[2]) if sys.argv[2:] else WHOLE)
+        return
     options = report.arguments(COUNT, ROUNDS, "strategies of each kind")
     found = decided(options.size)
     print(*told(found), sep="\n")

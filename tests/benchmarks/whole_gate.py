@@ -3,7 +3,7 @@
 Input: how many. Output: what `runners/promote.py`, a process each, said of every one: the parts
 that passed, what was refused, seconds. Each planted strategy has three symbols of its own, hours of
 three years, in which the side of a look back foretells a part of the next return; those of noise
-trade the same market by the date alone. The store gets its bars by `runners/backfill.py`; package,
+trade the same market by the date alone. The store gets its trades by `runners/backfill.py`; package,
 home, store and broker are made for this and removed again.
 """
 
@@ -30,9 +30,10 @@ from sysquant.types import Floats
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOUR_S, START_S = 3600, 1_672_531_200  # 2023-01-01
 HOURS = 3 * 8766
+SECONDS = np.array([1, 1_200, 2_400, 3_599])  # of an hour, at which is traded
 SYMBOLS = 3  # of each strategy
 SIGMA = 0.005  # of an hour
-EDGE = 0.029  # of it, that the signal foretells: a Sharpe ratio of about 3 a year after costs
+EDGE = 0.027  # of it, that the signal foretells: a Sharpe ratio of about 3 a year after costs
 VOLUME = 1e9  # of an hour, quote currency
 WEIGHT = 0.9  # of the equity, so that the next trade finds cash
 PARTS = ("causality", "warmup", "statistics", "risk", "parity")
@@ -151,20 +152,22 @@ def closes(back: int, rng: np.random.Generator, hours: int = HOURS) -> Floats:
 
 
 def market(number: int, hours: int = HOURS) -> pd.DataFrame:
-    """Bars of the symbols of one number, as a file of a vendor has them."""
+    """Trades of the symbols of one number, four an hour, as a file of a vendor has them."""
     tables = list[pd.DataFrame]()
+    begins = START_S + HOUR_S * np.arange(hours)
     for place in range(SYMBOLS):
         rng = np.random.default_rng([20, number, place])
         close = np.round(closes(back_of(number), rng, hours), 4)
         open_ = np.concatenate(([1_000.0], close[:-1]))
         beyond = 1.0 + 0.2 * SIGMA * rng.random((2, hours))
+        high, low = np.maximum(open_, close) * beyond[0], np.minimum(open_, close) / beyond[1]
+        price = np.round(np.column_stack([open_, high, low, close]), 4).ravel()
         tables.append(pd.DataFrame({
-            "timestamp": START_S + HOUR_S * np.arange(1, hours + 1), "symbol": symbol(number, place),
-            "open": open_, "high": np.maximum(open_, close) * beyond[0],
-            "low": np.minimum(open_, close) / beyond[1], "close": close,
-            "volume": VOLUME * (0.5 + rng.random(hours)) / close,
+            "timestamp_ms": (begins[:, None] + SECONDS).ravel() * 1_000,
+            "symbol": symbol(number, place), "price": price,
+            "volume": VOLUME / len(SECONDS) * (0.5 + rng.random(len(price))) / price,
         }))  # fmt: skip
-    return pd.concat(tables)
+    return pd.concat(tables).sort_values("timestamp_ms", kind="stable")
 
 
 def symbol(number: int, place: int) -> str:
@@ -200,12 +203,10 @@ class Desk:
             conf = self.code / "conf" / "strategy" / f"{one.name}.yaml"
             conf.write_text(_CONF.format(name=one.name, kind=one.name.capitalize()))
         numbers = sorted({one.market for one in some})
-        path = self.home / "bars.parquet"
+        path = self.home / "ticks.parquet"
         pd.concat([market(number, hours) for number in numbers]).to_parquet(path, index=False)
         done = self._run(
-            "backfill", "source=file", f"path={path}", "mapping=bars", "mapping.unit=s",
-            "mapping.columns.symbol=symbol", "mapping.label=right", "mapping.volume_unit=base",
-            f"gap_s={2 * HOUR_S}", *_universe(numbers),
+            "backfill", "source=file", f"path={path}", f"gap_s={HOUR_S}", *_universe(numbers),
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"the market was not imported: {done.stdout}{done.stderr}")
