@@ -6,8 +6,8 @@ python runners/check.py causality strategy=momentum feed.start=-2d promotion.cau
 After many moments of the history all prices, volumes, times and whether there is a bar at all are
 replaced by noise: what came before must stay the same bytes, in an array, bar by bar, and in the
 engine with its orders and fills. Its source is read; files, clocks, connections and the environment
-are watched while it runs, in a process of its own; its models may not have been trained on all
-of these bars; and its universe may not be of survivors alone. Exit codes: 0 it is causal, 1 it is not.
+are watched while it runs, in a process of its own; its models may not have been trained on all of
+these bars; and its universe may not be of survivors alone. Exit codes: 0 it is causal, 1 it is not.
 """
 
 import multiprocessing

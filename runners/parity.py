@@ -19,7 +19,9 @@ from runners.past import Past, events_of
 from runners.proofs import tell
 from runners.rehearsal import BOOK, Done, Place, Rehearsal, Start, place, spawned
 from sysquant import archive, backtesting, promotions
+from sysquant.activity import Activity, bar_size
 from sysquant.engine import Engine
+from sysquant.errors import DataError
 from sysquant.inputs import Inputs
 from sysquant.models.loader import ModelLoader
 from sysquant.operation import Operation, Serve
@@ -33,6 +35,7 @@ from sysquant.types import Bars, Ticks
 
 _BACKTEST = "parity-backtest"
 _MS = 1_000_000  # ns
+_LEAST_BARS = 100  # that ticks must be of, to be told where the window has bars
 
 
 @compose.main("config")
@@ -101,7 +104,10 @@ def parity_proof(cfg: DictConfig, past: Past) -> Proof:
 def told(cfg: DictConfig, past: Past, window: Window) -> tuple[Ticks, list[str]]:
     """The newest ticks of the window, as a topic can hold them, and what was changed for that."""
     events, notes = events_of(past), list[str]()
-    if isinstance(events, Bars):
+    if isinstance(events, Bars) and (found := _recorded(cfg, past, window, int(events.ts.max()))):
+        notes.append("ticks of the store were told, of which there are fewer than bars")
+        events = found
+    elif isinstance(events, Bars):
         notes.append("the window has bars alone: each close was told as one trade")
         empty = Ticks.empty()
         columns: dict[str, Any] = {n: np.zeros(len(events), c.dtype) for n, c in empty.columns()}
@@ -118,6 +124,27 @@ def told(cfg: DictConfig, past: Past, window: Window) -> tuple[Ticks, list[str]]
         ticks, ts=whole, received_at=whole, partition=np.zeros(count, ticks.partition.dtype),
         offset=np.arange(count, dtype=ticks.offset.dtype),
     ), notes  # fmt: skip
+
+
+def _recorded(cfg: DictConfig, past: Past, window: Window, last: int) -> Ticks | None:
+    # The newest ticks up to a moment; none where they say too little of the bars.
+    size = bar_size(str(cfg.bars))
+    try:
+        first, end = archive.span(past.client, past.universe)
+    except DataError:
+        return None
+    end = min(end, last)
+    if isinstance(size, Activity) or end - first < _LEAST_BARS * size:
+        return None
+    back = _LEAST_BARS * size
+    while True:
+        ticks = archive.ticks(past.client, past.universe, max(first, end - back), end)
+        if len(ticks) >= window.ticks or end - back <= first:
+            break
+        back *= 2
+    ticks = ticks[-window.ticks :]
+    enough = len(ticks) and ticks.ts.max() - ticks.ts.min() >= _LEAST_BARS * size
+    return ticks if enough else None
 
 
 def _later(cfg: DictConfig, ticks: Ticks) -> int:

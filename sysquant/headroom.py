@@ -38,6 +38,7 @@ _ADVISED: Groups = MappingProxyType({"stale prices": ["stale_price"]})
 _NO_SIZE = {
     "price_collar", "reference_collar", "stale_price", "feed_lag", "tick_jump", "restricted",
     "state", "self_match", "correlation", "concentration", "give_back",
+    "not_promoted",
 }  # fmt: skip
 
 

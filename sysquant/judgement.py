@@ -95,8 +95,10 @@ def prove(candidate: Candidate, limits: Limits, client: "Client | None" = None) 
     )  # fmt: skip
 
 
-def _more(candidate: Candidate) -> str:
-    # The way to more returns.
+def _more(candidate: Candidate, *, earns: bool = True) -> str:
+    # The way to more returns; they show nothing of what loses.
+    if not earns:
+        return "it loses after costs: look for another signal, or trade less often"
     if not candidate.asks:
         return "take a longer past (feed.start)"
     ways = (
@@ -180,7 +182,7 @@ def _deflated(candidate: Candidate, tried: Tried, found: _Findings) -> None:
     found.ask(deflated >= limits.deflated, (
         f"the deflated Sharpe ratio is {deflated:.3f}, at least {limits.deflated:g} is asked for: "
         f"it shows {sharpe:.2f} a year, and the best of {trials:,} without skill {luck:.2f}; "
-        f"{_more(candidate)}, or set {_KEY}deflated"
+        f"{_more(candidate, earns=sharpe > 0.0)}, or set {_KEY}deflated"
     ))  # fmt: skip
 
 
@@ -275,7 +277,7 @@ def _choices(candidate: Candidate, tried: Tried | None, found: _Findings) -> Non
         return
     elapsed = int(ts[-1] - ts[0])
     per_year = (len(ts) - 1) * performance.YEAR / elapsed
-    _walk(table, per_year, found)
+    _walk(candidate, table, per_year, found)
     sharpe = {
         each: evidence.sharpe_limits(table[:, at], per_year)[0] for each, at in places.items()
     }
@@ -293,10 +295,10 @@ def _walk_of_models(candidate: Candidate, found: _Findings) -> None:
         "runners/retrain.py walks forward and judges: they are not asked for here"
     )
     if len(own.values) > 1:
-        _walk(own.values[:, None], own.per_year, found)
+        _walk(candidate, own.values[:, None], own.per_year, found)
 
 
-def _walk(table: Floats, per_year: float, found: _Findings) -> None:
+def _walk(candidate: Candidate, table: Floats, per_year: float, found: _Findings) -> None:
     later, limit = evidence.walked(table), found.limits.walk_sharpe
     sharpe, low, high = evidence.sharpe_limits(later, per_year)
     found.put(
@@ -307,7 +309,7 @@ def _walk(table: Floats, per_year: float, found: _Findings) -> None:
         found.ask(sharpe > limit, (
             f"out of sample, the best so far of {table.shape[1]:,} choices, it has a Sharpe ratio "
             f"of {sharpe:.2f} a year ({low:.2f} to {high:.2f}), more than {limit:g} is asked for: "
-            f"take a longer past (feed.start), or set {_KEY}walk_sharpe"
+            f"{_more(candidate, earns=sharpe > 0.0)}, or set {_KEY}walk_sharpe"
         ))  # fmt: skip
 
 

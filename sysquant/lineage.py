@@ -97,9 +97,7 @@ def lineage_of(loader: ModelLoader, strategy: str, end: int) -> Lineage:
     return Lineage(newest, wishes, tuple(_told(strategy, wishes, end, refused)))
 
 
-def _told(
-    strategy: str, wishes: Sequence[Wish], end: int, refused: Sequence[str]
-) -> Iterator[str]:
+def _told(strategy: str, wishes: Sequence[Wish], end: int, refused: Sequence[str]) -> Iterator[str]:
     for said in refused[: -_TOLD - 1 : -1]:
         yield f"a model is left out: {said}"
     if len(refused) > _TOLD:

@@ -1,4 +1,4 @@
-"""Models of a past: each serves from when its training was known, and a gate judges from then on."""
+"""Models of a past: each serves from when its training was known; a gate judges from then on."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,10 @@ def test_of_the_models_known_by_then_the_newest_serves_until_it_expires(publishe
 
 @pytest.mark.parametrize(
     ("start", "end", "since"),
-    [(0, 50, None), (0, 100, None), (0, 101, 100), (150, 400, 150), (200, 400, 250), (310, 400, None)],
+    [
+        (0, 50, None), (0, 100, None), (0, 101, 100), (150, 400, 150), (200, 400, 250),
+        (310, 400, None),
+    ],
 )  # fmt: skip
 def test_a_past_is_judged_from_the_first_moment_that_a_model_serves(start, end, since):
     moments = [(100, "a"), (200, ""), (250, "b"), (300, "")]

@@ -164,7 +164,7 @@ def test_a_newer_model_of_the_recipe_trades_as_promoted_and_of_another_is_refuse
         "settings": (settings, f"its model's settings was {{}}, is {settings}"),
     }.items():
         published.publish(**{changed: said[0]})
-        with pytest.raises(ConfigError, match=f"asks is not what was promoted: {re.escape(said[1])}"):
+        with pytest.raises(ConfigError, match=f"not what was promoted: {re.escape(said[1])}"):
             start()
     published.publish(0.25)
     start()

@@ -3,8 +3,8 @@
 Input: how many. Output: what `runners/promote.py`, a process each, said of every one: the parts
 that passed, what was refused, seconds. Each planted strategy has three symbols of its own, hours of
 three years, in which the side of a look back foretells a part of the next return; those of noise
-trade the same market by the date alone. The store gets its trades by `runners/backfill.py`; package,
-home, store and broker are made for this and removed again.
+trade the same market by the date alone. The store gets its trades by `runners/backfill.py`; the
+package's copy, home, store and broker are made for this and removed again.
 """
 
 import json
@@ -283,8 +283,9 @@ def main(count: int) -> None:
         found.append(one)
         print(line(one), flush=True)
     good = [one for one in found if one.planted]
-    passed, noise = sum(one.passes for one in good), sum(one.passes for one in found) - sum(
-        one.passes for one in good
+    passed, noise = (
+        sum(one.passes for one in good),
+        sum(one.passes for one in found) - sum(one.passes for one in good),
     )
     print(f"planted: {passed} of {len(good)} are promoted; noise: {noise} of "
           f"{len(found) - len(good)}")  # fmt: skip
