@@ -94,7 +94,10 @@ def test_noise_fails_with_the_value_the_limit_and_the_way_out():
     assert not proof.passes
     (said,) = failed(proof, "deflated Sharpe ratio is")
     assert (
-        said.endswith("take a longer past (feed.start), or set promotion.statistics.deflated")
+        said.endswith(
+            "it loses after costs: look for another signal, or trade less often, or set "
+            "promotion.statistics.deflated"
+        )
         and "at least 0.95 is asked for" in said
     )
 
