@@ -52,7 +52,9 @@ class Bounds:
     cut : largest share that it may cut.
     worst_day : largest loss of a day (UTC), a fraction of the equity that it began with.
     drawdown : largest one, a positive fraction.
-    under_water_days : longest time from a peak to its recovery, or to the end.
+    under_water_days : longest time from a peak to its recovery, or to the end. By luck alone one in
+        six with a true Sharpe ratio of 3 a year is 180 days under water within three years, and one
+        in a hundred and sixty 365 days.
     loose : a limit that the strategy never came within this factor of is too loose.
     tight : what is told instead: so many times the largest value.
     loss_limit : largest limit of a check of losses that counts as one.
@@ -70,7 +72,7 @@ class Bounds:
     cut: float = 0.5
     worst_day: float = 0.1
     drawdown: float = 0.3
-    under_water_days: float = 180.0
+    under_water_days: float = 365.0
     loose: float = 10.0
     tight: float = 2.0
     loss_limit: float = 0.5
@@ -224,14 +226,20 @@ def _too_much(seen: Seen, bounds: Bounds) -> Iterator[str]:
             )
     if not any(use.refused > bounds.refused * seen.orders for use in seen.uses):
         yield from _beyond("the chain refuses", seen.refused, seen.orders, bounds.refused)
-    yield from _beyond("the chain cuts", seen.cut, seen.orders, bounds.cut)
+    most = max(seen.uses, key=lambda use: use.cut, default=None)
+    by = (
+        ""
+        if most is None
+        else f", {most.check} of {most.limit:g} most, it came to {most.extreme:g}"
+    )
+    yield from _beyond("the chain cuts", seen.cut, seen.orders, bounds.cut, by)
 
 
-def _beyond(what: str, count: int, orders: int, most: float) -> Iterator[str]:
+def _beyond(what: str, count: int, orders: int, most: float, by: str = "") -> Iterator[str]:
     if count > most * orders:
         yield (
-            f"{what} {count:,} of {orders:,} orders, more than {most:.1%}: make the strategy's "
-            "targets smaller, or its limits larger"
+            f"{what} {count:,} of {orders:,} orders, more than {most:.1%}{by}: make the strategy's "
+            "targets smaller, or its limits larger (those of the allocation do not grow with it)"
         )
 
 
@@ -250,7 +258,8 @@ def _too_bad(seen: Seen, bounds: Bounds) -> Iterator[str]:
     if seen.under_water_days > bounds.under_water_days:
         yield (
             f"it was under water for {seen.under_water_days:.1f} days, longer than "
-            f"{bounds.under_water_days:g}: nobody waits for that"
+            f"{bounds.under_water_days:g}: few wait for that; look at its signal again, or set "
+            "promotion.risk.under_water_days"
         )
 
 

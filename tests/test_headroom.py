@@ -214,3 +214,19 @@ def test_the_configuration_asks_what_is_asked_without_it():
     assert keys.pop("_target_") == "sysquant.headroom.Bounds"
     assert list(keys) == [field.name for field in fields(Bounds)]
     assert Bounds(**{**keys, "losses": tuple(keys["losses"])}) == Bounds()
+
+
+def test_the_bounds_as_they_stand_are_no_bar_to_a_good_strategy_that_is_only_unlucky():
+    # Three years of days with a true Sharpe ratio of 3, of a usual volatility.
+    days, many, year = 1_096, 2_000, 365.25
+    mean, deviation = 3.0 * 0.2 / year, 0.2 / math.sqrt(year)
+    moves = np.log1p(np.random.default_rng(1).normal(mean, deviation, (many, days)))
+    equity = np.concatenate([np.zeros((many, 1)), np.cumsum(moves, axis=1)], axis=1)
+    peaks, place = np.maximum.accumulate(equity, axis=1), np.arange(days + 1)
+    at_peak = np.maximum.accumulate(np.where(equity >= peaks, place, 0), axis=1)
+    longest, lost = (place - at_peak).max(axis=1), 1.0 - np.exp((equity - peaks).min(axis=1))
+    bounds = Bounds()
+    refused = (longest > bounds.under_water_days) | (lost > bounds.drawdown)
+    refused |= -np.expm1(moves.min(axis=1)) > bounds.worst_day
+    assert refused.mean() < 0.02
+    assert (longest > 180).mean() > 0.1, "a shorter bound refuses by luck"
