@@ -23,10 +23,12 @@ from sysquant.home import write_whole
 from sysquant.models.manifest import Manifest, recipe
 from sysquant.proof import Proof
 from sysquant.recovery import listed
+from sysquant.runtime import Runtime
 from sysquant.strategy import sources_of
 
 FORMAT = 1
 Terms = dict[str, dict[str, str]]
+_WARMUP_BARS = Runtime().warmup_bars  # where nothing else is said
 _APART = {"snapshot_ns"}  # how often rows are written decides nothing
 _SAID = {
     "code": "its code {key}", "parameters": "its parameter {key}", "features": "its feature {key}",
@@ -79,7 +81,10 @@ class Promotion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     @property
     def command(self) -> str:
         """What takes it live, for a shell."""
-        return f"python runners/live.py {shlex.join([*self.words, 'feed=kafka'])}"
+        words = [*self.words, "feed=kafka"]
+        if self.warmup > _WARMUP_BARS:  # with fewer the live runner refuses to start
+            words.append(f"runtime.warmup_bars={self.warmup}")
+        return f"python runners/live.py {shlex.join(words)}"
 
     @property
     def day(self) -> str:

@@ -53,6 +53,13 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     assert kept.strategy == "Momentum(fast=20, slow=100)" and kept.day == "1970-01-01"
 
 
+def test_the_command_takes_it_live_with_the_history_that_it_needs():
+    assert record().command == "python runners/live.py strategy=trend feed=kafka"
+    assert record(warmup=5_000).command == (
+        "python runners/live.py strategy=trend feed=kafka runtime.warmup_bars=5000"
+    )
+
+
 @pytest.mark.parametrize("was", ['"allocation": 500000.0', '"limit": ', "'0.2'", '"name": "trend"'])
 def test_a_record_that_was_changed_is_refused(tmp_path, was):
     write(tmp_path, record())
