@@ -57,7 +57,7 @@ class Runtime:
 
     clock: Literal["event", "wall"] = "event"
     grace_ms: int = 100
-    warmup_bars: int = 500
+    warmup_bars: int = 1000
     snapshot_s: float = 10.0
     outbox_rows: int = 2_000_000
     stop_after_idle_s: float | None = None
