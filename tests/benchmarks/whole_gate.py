@@ -38,6 +38,7 @@ VOLUME = 1e9  # of an hour, quote currency
 WEIGHT = 0.9  # of the equity, so that the next trade finds cash
 PARTS = ("causality", "warmup", "statistics", "risk", "parity")
 TICKS = 900  # told to the live runner
+LEAST = 0.8  # of those with an edge, that must be promoted
 TIMEOUT_S = 900.0  # of one promotion
 _CONF = "_target_: sysquant.strategies.{name}.{kind}\n"
 _PLANTED = '''"""A planted edge: the side of a look back."""
@@ -268,8 +269,8 @@ def judged(count: int, *words: str, bootstrap: str | None = None) -> Iterator[Pr
 
 def line(one: Promoted) -> str:
     """What became of a strategy, in a line, and a line for each reason."""
-    parts = " ".join(f"{name}={'-x+'[1 + one.parts[name]] if name in one.parts else '?'}"
-                     for name in PARTS)  # fmt: skip
+    told = {name: "x+"[passes] for name, passes in one.parts.items()}
+    parts = " ".join(f"{name}={told.get(name, '?')}" for name in PARTS)
     verdict = "promoted" if one.passes else "refused"
     sharpe = "-" if one.sharpe is None else f"{one.sharpe:.2f}"
     said = f"{one.name:10} {verdict:9} {parts} Sharpe {sharpe} {one.took_s:.0f} s"
@@ -282,15 +283,14 @@ def main(count: int) -> None:
     for one in judged(count):
         found.append(one)
         print(line(one), flush=True)
-    good = [one for one in found if one.planted]
-    passed, noise = (
-        sum(one.passes for one in good),
-        sum(one.passes for one in found) - sum(one.passes for one in good),
+    good = [one.passes for one in found if one.planted]
+    noise = [one.passes for one in found if not one.planted]
+    print(
+        f"{sum(good)} of {len(good)} with an edge are promoted, "
+        f"{sum(noise)} of {len(noise)} without"
     )
-    print(f"planted: {passed} of {len(good)} are promoted; noise: {noise} of "
-          f"{len(found) - len(good)}")  # fmt: skip
     path = home() / "runs" / "gate_whole.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([one._asdict() for one in found], indent=1) + "\n")
-    if noise or passed < 0.8 * len(good):
+    if any(noise) or sum(good) < LEAST * len(good):
         raise SystemExit(1)
