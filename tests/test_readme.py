@@ -50,7 +50,10 @@ def commands():
 RUN = {
     "python runners/live.py strategy=momentum": ([], "ended: end of feed"),
     "python runners/check.py whatif strategy=momentum risk=strict days=30": ([], "orders flip"),
-    "python runners/check.py risk strategy=momentum": ([], "risk passes"),
+    "python runners/check.py risk strategy=momentum feed.start=-6h feed.kind=ticks": (
+        [],
+        "risk passes",
+    ),
     "python runners/backtest.py strategy=momentum": ([], "Backtest of momentum="),
     "python runners/live.py --help": ([], r"strategy=breakout \| buy_and_hold"),
     "python runners/live.py strategy=momentum journal=fresh": (["feed.start=-5m"], "ended: end"),
